@@ -1,0 +1,187 @@
+/* engine: from model file and tokens to logits and text. Knows nothing of HTTP, people, policy or the island.
+ *
+ * Ownership: every `*_open`/`*_new` is paired with `*_free`; pointers handed out belong to the object they come
+ * from unless said otherwise. A `model` is immutable after model_open and shared by all threads. A `session` (KV
+ * memory, sequences, worker threads) and a `sampler` are used by one thread at a time.
+ *
+ * Numerics contract (DESIGN.md §4): the logits of a position depend on the model's bytes and the tokens before it
+ * and on POLDER_NUMERICS, on nothing else: not on batch, chunking, neighbours, threads or the instruction set.
+ */
+#ifndef POLDER_ENGINE_H
+#define POLDER_ENGINE_H
+#if !defined(POLDER_LAYER) || POLDER_LAYER < 1 || (POLDER_LAYER == 1 && !defined(POLDER_ROOM_ENGINE))
+#error "engine/engine.h is layer 1: only engine and the rooms above it include it"
+#endif
+
+#include "base/buf.h"
+#include "base/bytes.h"
+#include "base/error.h"
+
+#include <cjson/cJSON.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+/* The version of every result that this code computes. Any change of any bit bumps it. */
+#define POLDER_NUMERICS 1
+
+/* Which kernel set runs: the best one the CPU has, or what POLDER_ISA (scalar, avx2) names. engine_init reads both
+ * once; ERR_USAGE where POLDER_ISA names a set that is unknown or that this CPU lacks. */
+err_code engine_init(err *e);
+const char *engine_isa(void); /* "scalar", "avx2" */
+
+/* ---- models ---------------------------------------------------------------------------------------------- */
+
+typedef struct model model;
+
+typedef struct model_facts {
+    char arch[32];            /* "llama" */
+    char name[128];           /* general.name, sanitised; may be empty */
+    char quant[32];           /* the type that holds most weight bytes: "Q4_K" */
+    char tokenizer[48];       /* "spm", "bpe/llama-bpe" */
+    uint64_t n_params;
+    uint64_t file_bytes;
+    uint32_t n_vocab, n_layer, n_ctx_train, d_model, n_head, n_head_kv;
+    bool has_template;
+} model_facts;
+
+/* Maps and checks a GGUF file: every count, offset, type and string before use. ERR_INVALID (malformed),
+ * ERR_UNSUPPORTED (architecture, tensor type, tokenizer not known: names it and those known), before weights are
+ * taken into memory. */
+err_code model_open(model **out, const char *path, err *e);
+void model_free(model *m); /* NULL is fine; no session may be left */
+const model_facts *model_get_facts(const model *m);
+
+/* ---- tokenizer ------------------------------------------------------------------------------------------- */
+
+enum {
+    TOK_ADD_SPECIAL = 1,   /* BOS/EOS as the model's file says */
+    TOK_PARSE_SPECIAL = 2, /* text like <|eot_id|> becomes the special token; off for what users write */
+};
+/* Token ids of text: *out (mem_free by the caller) and *n. At most max_tokens, else ERR_TOO_LONG. Any bytes are
+ * accepted; broken UTF-8 is encoded byte by byte where the vocabulary can. Linear in time up to a log factor. */
+err_code model_tokenize(const model *m, const char *text, size_t len, int flags, size_t max_tokens, int32_t **out,
+                        size_t *n, err *e);
+/* The bytes of one token as they stand in text (special tokens: empty unless show_special). Appends. */
+void model_token_bytes(const model *m, int32_t id, bool show_special, buf *out);
+bool model_token_is_end(const model *m, int32_t id); /* EOS, EOT and every other end-of-generation token */
+int32_t model_token_bos(const model *m);             /* -1 where none */
+int32_t model_token_eos(const model *m);
+
+/* Streaming detokenisation: feeds tokens, gives bytes, never half a UTF-8 character. */
+typedef struct detok {
+    const model *m;
+    char held[8];
+    uint8_t n_held;
+    bool at_start; /* SentencePiece: the space that was put before the text is dropped */
+    bool show_special;
+} detok;
+void detok_init(detok *d, const model *m, bool at_start, bool show_special);
+void detok_feed(detok *d, int32_t token, buf *out); /* appends only complete characters */
+void detok_flush(detok *d, buf *out);               /* what is held, as U+FFFD */
+
+/* ---- chat templates -------------------------------------------------------------------------------------- */
+
+typedef struct chat_template chat_template;
+/* Compile Jinja source. ERR_UNSUPPORTED / ERR_INVALID name construct, line and column. Immutable afterwards. */
+err_code chat_template_compile(chat_template **out, const char *src, size_t len, err *e);
+void chat_template_free(chat_template *t);
+/* Render with the variables of `vars` (an object: messages, tools, add_generation_prompt, bos_token, …).
+ * raise_exception("…") in the template is ERR_INVALID with that message. Limits: output bytes (out->max) and steps.
+ * now_unix_ms feeds strftime_now. */
+err_code chat_template_render(const chat_template *t, const cJSON *vars, int64_t now_unix_ms, buf *out, err *e);
+/* The model's own (NULL where the file has none); compiled at model_open. A template that does not compile does
+ * not stop the model from opening: model_template_error then says why (NULL otherwise). */
+const chat_template *model_template(const model *m);
+const char *model_template_error(const model *m);
+
+/* ---- sessions -------------------------------------------------------------------------------------------- */
+
+typedef struct session session;
+
+typedef struct session_options {
+    unsigned n_threads;       /* 0: all CPUs this process may use */
+    uint32_t n_seq_max;       /* sequences at once */
+    uint32_t n_ctx;           /* positions a sequence may reach; 0: the model's own */
+    uint32_t kv_positions;    /* KV memory, positions over all sequences; 0: n_seq_max * n_ctx. Taken page by page */
+    uint32_t max_step_tokens; /* tokens that one step may carry; 0: 512 */
+} session_options;
+
+err_code session_new(session **out, const model *m, const session_options *o, err *e);
+void session_free(session *s);
+uint64_t session_bytes(const session *s);        /* memory held now */
+uint32_t session_n_ctx(const session *s);
+
+/* A sequence: ERR_BUSY where n_seq_max are taken. */
+err_code session_seq_new(session *s, int *seq, err *e);
+void session_seq_free(session *s, int seq);
+uint32_t session_seq_len(const session *s, int seq);
+void session_seq_truncate(session *s, int seq, uint32_t len); /* forget positions from len on */
+uint32_t session_kv_free(const session *s);      /* positions that fit without freeing a sequence */
+
+/* Part of one step: `n` tokens appended to `seq`; logits wanted for the last n_logits of them. After the step
+ * `logits` points to (n_logits, n_vocab) floats in the session, valid until the next step. A sequence appears at
+ * most once in a step. */
+typedef struct chunk {
+    int seq;
+    const int32_t *tokens;
+    uint32_t n;
+    uint32_t n_logits;
+    const float *logits; /* out; NULL where n_logits is 0 */
+} chunk;
+/* Prompt chunks and decode tokens of any sequences mixed. On error (ERR_TOO_LONG past n_ctx, ERR_BUSY out of KV
+ * pages, ERR_NOMEM, ERR_INVALID a token outside the vocabulary) no sequence has changed. */
+err_code session_step(session *s, chunk *chunks, size_t n_chunks, err *e);
+
+/* ---- sampling -------------------------------------------------------------------------------------------- */
+
+#define SAMPLER_TOP_MAX 20
+#define SAMPLER_BIAS_MAX 1024
+
+typedef struct logit_bias {
+    int32_t token;
+    float bias; /* -100 to 100; -100 bans */
+} logit_bias;
+
+/* Order: bias, penalties, (greedy where temperature is 0), top-k, temperature, softmax, top-p, min-p, draw. */
+typedef struct sampler_params {
+    float temperature;        /* 0 to 2; 0: the highest logit, lowest id on a tie */
+    int32_t top_k;            /* 0: all */
+    float top_p;              /* (0, 1]; 1: off */
+    float min_p;              /* [0, 1); 0: off */
+    float repeat_penalty;     /* (0, 2]; 1: off; over the last repeat_last_n tokens */
+    int32_t repeat_last_n;    /* 0 to 4096 */
+    float frequency_penalty;  /* -2 to 2, over generated tokens */
+    float presence_penalty;   /* -2 to 2, over generated tokens */
+    uint64_t seed;
+    uint32_t n_bias;
+    const logit_bias *bias;   /* copied by sampler_new */
+} sampler_params;
+void sampler_params_default(sampler_params *p); /* temperature 1, all else off, seed 0 */
+err_code sampler_params_check(const sampler_params *p, uint32_t n_vocab, err *e);
+
+typedef struct token_logprob {
+    int32_t token;
+    float logprob; /* natural log, of the model's distribution before temperature and filters */
+} token_logprob;
+
+typedef struct sampled {
+    int32_t token;
+    float logprob;
+    uint32_t n_top;
+    token_logprob top[SAMPLER_TOP_MAX]; /* highest first */
+} sampled;
+
+typedef struct sampler sampler;
+err_code sampler_new(sampler **out, const model *m, const sampler_params *p, err *e);
+void sampler_free(sampler *s);
+void sampler_prompt(sampler *s, const int32_t *tokens, size_t n); /* context for the repetition penalty */
+/* Draw the token at absolute position `position` of its sequence from `logits` (n_vocab floats, not changed). The
+ * random number is Philox4x32-10 keyed by (seed, position). n_top (0 to 20) asks for log-probabilities; with
+ * want_logprob false and n_top 0 none are computed. Notes the token as generated. `digest` (may be NULL) takes the
+ * row's bytes (float32 little endian). */
+void sampler_draw(sampler *s, const float *logits, uint32_t position, bool want_logprob, uint32_t n_top,
+                  sha256 *digest, sampled *out);
+/* Log-probabilities of a given token and the top n under a row of logits (for echo). */
+void logits_logprob(const float *logits, uint32_t n_vocab, int32_t token, uint32_t n_top, sampled *out);
+
+#endif

@@ -1,0 +1,27 @@
+/* Internal to engine: tokenizers. A vocab is read from a gguf and immutable afterwards; any thread uses it.
+ * model_tokenize, model_token_bytes and detok_* (engine.h) are thin over these. */
+#ifndef POLDER_ENGINE_VOCAB_H
+#define POLDER_ENGINE_VOCAB_H
+
+#include "base/buf.h"
+#include "engine/gguf.h"
+
+typedef struct vocab vocab;
+/* ERR_UNSUPPORTED names an unknown tokenizer.ggml.model or .pre and those known. Copies what it needs. */
+err_code vocab_new(vocab **out, const gguf *g, err *e);
+void vocab_free(vocab *v);
+uint32_t vocab_size(const vocab *v);
+const char *vocab_kind(const vocab *v); /* "spm", "bpe/llama-bpe" */
+err_code vocab_encode(const vocab *v, const char *text, size_t len, int flags /* TOK_* of engine.h */,
+                      size_t max_tokens, int32_t **out, size_t *n, err *e);
+void vocab_token_bytes(const vocab *v, int32_t id, bool show_special, buf *out);
+/* The token's own text, special or not ("<|eot_id|>"), for templates' bos_token and for logprobs. */
+void vocab_token_text(const vocab *v, int32_t id, buf *out);
+bool vocab_is_special(const vocab *v, int32_t id); /* control or unknown */
+bool vocab_is_end(const vocab *v, int32_t id);
+int32_t vocab_bos(const vocab *v);
+int32_t vocab_eos(const vocab *v);
+/* SentencePiece with add_space_prefix: the first piece's leading space is not part of the text. */
+bool vocab_drops_first_space(const vocab *v);
+
+#endif

@@ -1,0 +1,121 @@
+/* inference: model names, the scheduler that feeds the engine, and the pipeline that every answer goes through.
+ *
+ * pipeline_run is the way of a request (DESIGN.md §3): identity is known → [data labels, policy decides: later issue]
+ * → admitted is durable → the engine runs → completed or failed is durable → the last event. Dialects (server) turn
+ * bytes into one `request` and events into bytes; nothing here knows which dialect it serves.
+ *
+ * Threads: pipeline_run blocks its caller (a connection's thread). Each loaded model has one engine thread that owns
+ * its session and runs steps over all sequences (continuous batching); messages pass over bounded queues.
+ */
+#ifndef POLDER_INFERENCE_H
+#define POLDER_INFERENCE_H
+#if !defined(POLDER_LAYER) || POLDER_LAYER < 4 || (POLDER_LAYER == 4 && !defined(POLDER_ROOM_INFERENCE))
+#error "inference/inference.h is layer 4: only inference and the rooms above it include it"
+#endif
+
+#include "engine/engine.h"
+#include "island/island.h"
+
+typedef struct inference inference;
+
+/* Opens what serves requests on an island. Models load on first use, or at once by inference_load. */
+err_code inference_open(inference **out, island *i, err *e);
+/* Refuse new requests, let running ones finish for timeout_ms, then cancel them. */
+void inference_drain(inference *inf, int64_t timeout_ms);
+void inference_close(inference *inf); /* NULL is fine */
+err_code inference_load(inference *inf, const char *model_name, err *e);
+
+/* ---- model names ----------------------------------------------------------------------------------------- */
+
+#define MODEL_NAME_MAX 64 /* [A-Za-z0-9._:/-], starting with a letter or digit */
+
+/* Import a GGUF into the store and give it a name. The file is opened and checked by the engine first; a model that
+ * cannot run is not imported. Appends "model.imported". ERR_EXISTS where the name is taken by another artifact. */
+err_code models_add(island *i, const char *path, const char *name, store_progress progress, void *ctx, cJSON **out,
+                    err *e);
+err_code models_list(island *i, cJSON **out, err *e);              /* {"models":[{name,digest,arch,…}]} */
+err_code models_show(island *i, const char *name, cJSON **out, err *e);
+err_code models_verify(island *i, const char *name, cJSON **out, err *e); /* ERR_NO where the bytes differ */
+err_code models_remove(island *i, const char *name, err *e);       /* the blob too where no other name uses it */
+/* Path and digest of the artifact behind a name. */
+err_code models_resolve(island *i, const char *name, char *path, size_t cap, uint8_t digest[SHA256_LEN], err *e);
+
+/* ---- one request ----------------------------------------------------------------------------------------- */
+
+#define REQUEST_CHOICES_MAX 16
+#define REQUEST_STOPS_MAX 16
+#define REQUEST_STOP_BYTES_MAX 256
+
+/* What every dialect parses into. Strings and trees belong to the caller and live until pipeline_run returns. */
+typedef struct request {
+    identity who;
+    const char *dialect;        /* "openai.chat": goes into the record */
+    const char *model;
+    /* the prompt: exactly one of */
+    const cJSON *messages;      /* array of {role, content, …} for the model's chat template */
+    const char *text;           /* a raw prompt */
+    size_t text_len;
+    const int32_t *tokens;      /* a prompt of token ids */
+    size_t n_tokens;
+    const cJSON *tools;         /* passed to the template; may be NULL */
+    const cJSON *template_args; /* further variables for the template; may be NULL */
+    sampler_params sampling;
+    bool has_seed;              /* false: the pipeline draws a seed; it is in the record and in the outcome */
+    uint32_t n_choices;         /* 1 to 16; choice c samples with seed + c */
+    int64_t max_tokens;         /* new tokens; -1: as many as fit */
+    const char *stops[REQUEST_STOPS_MAX];
+    uint32_t n_stops;
+    bool want_logprobs;
+    uint32_t n_top;             /* 0 to 20 */
+    bool echo;                  /* the prompt's text (and log-probabilities) first */
+    const char *user;           /* the caller's own name for its end user; may be NULL; only a keyed hash is recorded */
+    bool ignore_end;            /* go on past end-of-generation tokens (benches) */
+} request;
+
+typedef enum event_kind {
+    EV_ADMITTED, /* first, once: record and seed are known, headers may go out */
+    EV_TEXT,     /* a piece of one choice's text: complete UTF-8 characters, stop strings already cut */
+    EV_FINISH,   /* one choice ended: reason. After the last one comes EV_DONE */
+    EV_DONE,     /* last, once: the outcome is durable; usage and its record */
+} event_kind;
+
+typedef struct token_info { /* one token of EV_TEXT, where log-probabilities were asked for */
+    int32_t token;
+    char text[64];  /* bytes of the token (cut at 64) */
+    uint8_t n_text;
+    float logprob;  /* NAN: the first token of an echoed prompt has none */
+    uint32_t n_top;
+    struct { int32_t token; float logprob; char text[64]; uint8_t n_text; } top[SAMPLER_TOP_MAX];
+} token_info;
+
+typedef struct event {
+    event_kind kind;
+    uint32_t choice;
+    const char *text;            /* EV_TEXT */
+    size_t len;
+    const token_info *tokens;    /* EV_TEXT: the tokens that made it; may be NULL */
+    size_t n_tokens;
+    const char *reason;          /* EV_FINISH: "stop" or "length" */
+    uint64_t record;             /* EV_ADMITTED: seq of admitted; EV_DONE: seq of completed */
+    uint64_t seed;               /* EV_ADMITTED */
+    int64_t created_unix_s;      /* EV_ADMITTED */
+    const char *fingerprint;     /* EV_ADMITTED: model digest and numerics version, short: "p1-ce45b12f4f4c" */
+    uint64_t prompt_tokens, completion_tokens; /* EV_DONE */
+} event;
+
+/* Where events go, in order, on the caller's thread. A return other than ERR_OK cancels (the client has gone).
+ * `gone` is asked at least every 100 ms while nothing happens; true cancels. Either may be NULL. */
+typedef struct event_sink {
+    void *ctx;
+    err_code (*event)(void *ctx, const event *ev);
+    bool (*gone)(void *ctx);
+} event_sink;
+
+/* Runs one request to its end. On ERR_OK EV_DONE was sent. Otherwise no EV_DONE was sent, a "failed" record is
+ * durable where "admitted" was (unless the ledger itself failed), and e says why: ERR_NOT_FOUND (model),
+ * ERR_INVALID / ERR_UNSUPPORTED (request), ERR_TOO_LONG, ERR_BUSY (queue full), ERR_CANCELLED, ERR_UNAVAILABLE
+ * (ledger: nothing was answered). Text is held back until the outcome is durable only at the end: the last EV_TEXT and
+ * EV_FINISH of a choice come before, EV_DONE after the completed record. */
+err_code pipeline_run(inference *inf, const request *r, const event_sink *sink, err *e);
+
+#endif

@@ -1,0 +1,109 @@
+/* island: one installation. The state folder, its configuration, its lock, its keys for people and programs.
+ *
+ * The state folder:
+ *   island.yaml      configuration (this room)
+ *   lock             held by the one process that writes
+ *   control.sock     the running server's door for the same owner (server)
+ *   keys/ ledger/    audit
+ *   store/           store: polder.db, blobs/
+ *
+ * Departure from DESIGN.md §3: this room is not in the blueprint. Configuration and identity are needed by data,
+ * inference and the doors alike, and neither store (which knows no meaning) nor server (too high) can own them.
+ *
+ * Threads: an island is opened once; all functions may be called from any thread.
+ */
+#ifndef POLDER_ISLAND_H
+#define POLDER_ISLAND_H
+#if !defined(POLDER_LAYER) || POLDER_LAYER < 3 || (POLDER_LAYER == 3 && !defined(POLDER_ROOM_ISLAND))
+#error "island/island.h is layer 3: only island and the rooms above it include it"
+#endif
+
+#include "audit/audit.h"
+#include "store/store.h"
+
+/* ---- configuration --------------------------------------------------------------------------------------- */
+
+/* One row a key of island.yaml: X(group, key, kind, field type, default text, min, max, one line of documentation).
+ * Kinds: STR (at most max bytes), INT, BOOL. The table makes the struct, the parser, `config show`, the file that
+ * `init` writes, and docs/guide/configuration.md. */
+#define CONFIG_TABLE(X)                                                                                              \
+    X(island, name, STR, "polder.local/island", 1, 200, "Name of this island; also the origin of its ledger; never change it") \
+    X(server, listen, STR, "127.0.0.1:8080", 1, 255, "Address and port of the HTTP door; [::1]:8080 for IPv6")       \
+    X(server, auth, BOOL, "true", 0, 1, "Ask for an API key; false only on loopback")                                \
+    X(server, max_connections, INT, "256", 1, 65535, "Connections at once; more are closed at once")                 \
+    X(server, max_body_bytes, INT, "4194304", 1024, 1073741824, "Largest request body; more is answered with 413")   \
+    X(server, idle_timeout_s, INT, "120", 1, 86400, "Seconds after which a silent connection is closed")             \
+    X(server, drain_timeout_s, INT, "30", 0, 3600, "Seconds that running answers get after SIGTERM")                 \
+    X(inference, threads, INT, "0", 0, 1024, "Threads of the engine; 0: all CPUs this process may use")              \
+    X(inference, max_sequences, INT, "16", 1, 1024, "Answers generated at once for each model")                      \
+    X(inference, max_queue, INT, "64", 0, 65536, "Requests that may wait; more are answered with 429")               \
+    X(inference, context, INT, "0", 0, 16777216, "Positions a sequence may reach; 0: the model's own")               \
+    X(inference, kv_memory_mib, INT, "1024", 1, 1048576, "Memory for keys and values, MiB for each loaded model")    \
+    X(inference, step_tokens, INT, "256", 1, 65536, "Tokens computed in one step over all sequences")                \
+    X(inference, max_output_tokens, INT, "0", 0, 16777216, "Most tokens of one answer; 0: what the context holds")   \
+    X(ledger, group_max, INT, "512", 1, 65536, "Records that share one sync at most")                                \
+    X(log, level, STR, "info", 1, 16, "debug, info, warn or error")
+
+#define CONFIG_T_STR(field, max) char *field;
+#define CONFIG_T_INT(field, max) int64_t field;
+#define CONFIG_T_BOOL(field, max) bool field;
+typedef struct island_config { /* strings belong to it (config_free) */
+#define X(group, key, kind, def, min, max, doc) CONFIG_T_##kind(group##_##key, max)
+    CONFIG_TABLE(X)
+#undef X
+} island_config;
+
+/* Parse and check. Unknown or repeated keys, wrong types and values out of range are ERR_USAGE with
+ * "island.yaml:LINE:COLUMN: …" and the keys that are known there. `name` is the file's name in errors. */
+err_code config_parse(island_config *out, const char *yaml, size_t n, const char *name, err *e);
+void config_free(island_config *c);
+/* As YAML with the documentation as comments (what init writes), or as JSON. */
+void config_write_yaml(const island_config *c, buf *out);
+void config_write_json(const island_config *c, buf *out);
+err_code config_default(island_config *out, err *e);
+
+/* ---- the state folder ------------------------------------------------------------------------------------ */
+
+typedef struct island island;
+typedef enum { ISLAND_WRITE, ISLAND_READ } island_mode;
+
+/* A new state folder in DIR (absent or empty): island.yaml, keys, ledger with its first record, store. On error
+ * nothing is left. */
+err_code island_init(const char *dir, const char *name /* NULL: default */, err *e);
+/* Opens. ISLAND_WRITE takes the lock (ERR_BUSY where another process has it) and runs the ledger's recovery;
+ * ISLAND_READ takes none and never changes a byte. ERR_NOT_FOUND: no island there (says how to make one). The
+ * ledger's origin and the configured name must be equal, else ERR_INVALID: a state folder of another island.
+ * In ISLAND_WRITE a configuration that differs from the last recorded one is recorded ("config.changed"). */
+err_code island_open(island **out, const char *dir, island_mode mode, err *e);
+void island_close(island *i);
+const char *island_dir(const island *i);
+const island_config *island_get_config(const island *i);
+ledger *island_ledger(island *i);
+store *island_store(island *i);
+const ledger_report *island_ledger_report(const island *i);
+
+/* ---- API keys -------------------------------------------------------------------------------------------- */
+
+typedef enum role { ROLE_USER, ROLE_OPERATOR, ROLE_AUDITOR, ROLE_ADMIN } role;
+bool role_parse(role *out, const char *s);
+const char *role_name(role r);
+
+#define KEY_ID_MAX 20
+#define KEY_NAME_MAX 64
+#define KEY_TEXT_MAX 96
+typedef struct identity { /* who asks */
+    char key_id[KEY_ID_MAX];     /* public handle: "k_" and 12 characters */
+    char name[KEY_NAME_MAX + 1];
+    role role;
+} identity;
+
+/* A new key "pld_<id>_<secret>"; the secret has 256 bits, only its keyed hash is stored; `text` is shown once.
+ * Appends the record "key.created". */
+err_code key_add(island *i, const char *name, role r, char text[KEY_TEXT_MAX], identity *out, err *e);
+err_code key_revoke(island *i, const char *id_or_name, err *e); /* record "key.revoked"; ERR_NOT_FOUND */
+/* {"keys":[{"id","name","role","created","revoked"}]} */
+err_code key_list(island *i, cJSON **out, err *e);
+/* Constant time in the secret; ERR_UNAUTHENTICATED says nothing about why. Cached: no disk access per request. */
+err_code key_check(island *i, const char *text, size_t n, identity *out, err *e);
+
+#endif
