@@ -8,7 +8,8 @@
  *  1. A write that returned ERR_OK is on disk.
  *  2. A blob's name is the SHA-256 of its bytes; a blob appears under its name only when complete and synced,
  *     mode 0444, and is never changed.
- *  3. Migrations run in order, each once, each in its own transaction; a database of a newer polder is refused.
+ *  3. Only SQLite opens polder.db and its -wal and -shm: closing any other descriptor of them drops SQLite's locks.
+ *  4. Migrations run in order, each once, each in its own transaction; a database of a newer polder is refused.
  */
 #ifndef POLDER_STORE_H
 #define POLDER_STORE_H
@@ -22,6 +23,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 typedef struct store store;
 typedef struct store_stmt store_stmt; /* one running statement */
@@ -33,8 +35,15 @@ typedef struct store_migration {
     const char *sql;
 } store_migration;
 
-/* Opens or creates DIR/polder.db and DIR/blobs, runs what migrations are missing. */
+/* Opens or creates DIR/polder.db and DIR/blobs, runs what migrations are missing. read_only never changes a byte and
+ * works beside another process that writes; ERR_NOT_FOUND where there is no store, writes are ERR_DENIED. */
 err_code store_open(store **out, const char *dir, const store_migration *m, size_t n, bool read_only, err *e);
+/* For a room above the one that opened the store: runs its missing steps. Idempotent. Of a read-only store it only
+ * asks: ERR_NOT_FOUND where the room has no tables yet (treat it as empty), ERR_UNAVAILABLE where steps are missing. */
+err_code store_migrate(store *s, const store_migration *m, size_t n, err *e);
+/* Every page, index and constraint of the database: ERR_CORRUPT with what SQLite found. Reads all of it (doctor). */
+err_code store_check(store *s, err *e);
+bool store_read_only(const store *s);
 void store_close(store *s); /* NULL is fine; checkpoints the WAL */
 
 /* A value to bind or one that was read. Text and blobs read are valid until the next step or finish. */
@@ -54,15 +63,19 @@ typedef struct store_val {
 /* One writing statement in its own transaction; *changed (may be NULL) counts rows. A broken UNIQUE constraint is
  * ERR_EXISTS. */
 err_code store_write(store *s, const char *sql, const store_val *args, size_t n, int64_t *changed, err *e);
-/* Several in one transaction: fn calls store_write on `s` (same thread); its error rolls all back. */
+/* Several in one transaction: fn calls store_write on `s` (same thread); its error rolls all back. Queries that fn makes
+ * see its own writes and must be finished before it returns. Nesting makes a savepoint. */
 err_code store_transaction(store *s, err_code (*fn)(store *s, void *ctx, err *e), void *ctx, err *e);
 
-/* Reading: query, then step until it returns false (end or error: *e tells), then finish. */
+/* Reading: query, then step until it returns false (end or error: *e tells, its code is ERR_OK at the end), then finish.
+ * A statement belongs to one thread. It sees the state of its first step; finish it soon, it holds a reader. */
 err_code store_query(store_stmt **out, store *s, const char *sql, const store_val *args, size_t n, err *e);
 bool store_step(store_stmt *q, err *e);
 int64_t store_col_int(store_stmt *q, int col);
 const char *store_col_text(store_stmt *q, int col, size_t *len /* may be NULL */); /* NULL for SQL NULL */
 const void *store_col_blob(store_stmt *q, int col, size_t *len);
+double store_col_real(store_stmt *q, int col);
+bool store_col_is_null(store_stmt *q, int col);
 void store_finish(store_stmt *q); /* NULL is fine */
 
 /* Import a file: hashes it, copies it in (a reflink or hard link where safe is not used: the source may change),
@@ -71,6 +84,7 @@ void store_finish(store_stmt *q); /* NULL is fine */
 typedef int (*store_progress)(void *ctx, uint64_t done, uint64_t total);
 err_code store_blob_import(store *s, const char *path, uint8_t digest[SHA256_LEN], uint64_t *len,
                            store_progress progress, void *ctx, err *e);
+/* The path is filled in also where no such blob is there; the result is ERR_NOT_FOUND then. */
 err_code store_blob_path(store *s, const uint8_t digest[SHA256_LEN], char *out, size_t cap, err *e);
 /* Re-hash; ERR_CORRUPT where bytes and name differ, ERR_NOT_FOUND where absent. */
 err_code store_blob_verify(store *s, const uint8_t digest[SHA256_LEN], store_progress progress, void *ctx, err *e);
