@@ -18,23 +18,23 @@
 typedef struct buf {
     char *ptr;
     size_t len, cap;
-    size_t max;      /* largest len allowed, bytes */
+    size_t max; /* largest len allowed, bytes */
     bool failed;
-    bool over_max;   /* failed because of max, not of memory */
+    bool over_max; /* failed because of max, not of memory */
 } buf;
 
 void buf_init(buf *b, size_t max_bytes);
-void buf_free(buf *b);               /* and wipe nothing; zeroes the struct, keeps max */
-void buf_reset(buf *b);              /* len = 0, keeps memory, clears failed */
+void buf_free(buf *b);  /* and wipe nothing; zeroes the struct, keeps max */
+void buf_reset(buf *b); /* len = 0, keeps memory, clears failed */
 void buf_append(buf *b, const void *p, size_t n);
 void buf_puts(buf *b, const char *s);
 void buf_putc(buf *b, char c);
 void buf_printf(buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-void buf_vprintf(buf *b, const char *fmt, va_list ap);
+void buf_vprintf(buf *b, const char *fmt, va_list ap) __attribute__((format(printf, 2, 0)));
 bool buf_reserve(buf *b, size_t extra);
 void buf_be(buf *b, uint64_t v, int n_bytes); /* big endian integer of 1 to 8 bytes */
-char *buf_take(buf *b);              /* the bytes, NUL-terminated, mem_free by the caller; NULL where failed */
-const char *buf_str(const buf *b);   /* never NULL */
+char *buf_take(buf *b);                       /* the bytes, NUL-terminated, mem_free by the caller; NULL where failed */
+const char *buf_str(const buf *b);            /* never NULL */
 /* ERR_OK, or ERR_TOO_LARGE / ERR_NOMEM with a sentence about `what`. */
 err_code buf_check(const buf *b, const char *what, err *e);
 

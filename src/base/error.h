@@ -15,32 +15,32 @@
 
 /* X(code, name in JSON, HTTP status, exit code). Exit codes: 0 done, 1 the answer is no, 2 used wrongly,
  * 3 could not be done. */
-#define ERR_TABLE(X)                                                                                           \
-    X(ERR_OK, "ok", 200, 0)                                                                                    \
-    X(ERR_NO, "answer_is_no", 409, 1)           /* a gate failed, a proof does not hold */                     \
-    X(ERR_USAGE, "usage", 400, 2)               /* command line or configuration used wrongly */               \
-    X(ERR_INVALID, "invalid", 400, 3)           /* malformed input: file, request, field */                    \
-    X(ERR_UNSUPPORTED, "unsupported", 400, 3)   /* well-formed, but not something polder does */               \
-    X(ERR_TOO_LONG, "too_long", 400, 3)         /* more tokens than the context has */                         \
-    X(ERR_UNAUTHENTICATED, "unauthenticated", 401, 3)                                                          \
-    X(ERR_DENIED, "denied", 403, 3)                                                                            \
-    X(ERR_NOT_FOUND, "not_found", 404, 3)                                                                      \
-    X(ERR_METHOD, "method_not_allowed", 405, 3)                                                                \
-    X(ERR_EXISTS, "exists", 409, 3)                                                                            \
-    X(ERR_TOO_LARGE, "too_large", 413, 3)       /* more bytes than a limit allows */                           \
-    X(ERR_BUSY, "busy", 429, 3)                 /* a queue is full: try again later */                         \
-    X(ERR_CANCELLED, "cancelled", 499, 3)       /* the client has hung up or the server is stopping */         \
-    X(ERR_INTERNAL, "internal", 500, 3)                                                                        \
-    X(ERR_CORRUPT, "corrupt", 500, 3)           /* bytes on disk are not what was written */                   \
-    X(ERR_IO, "io", 503, 3)                     /* the system refused to read or write */                      \
-    X(ERR_NOMEM, "out_of_memory", 503, 3)                                                                      \
-    X(ERR_UNAVAILABLE, "unavailable", 503, 3)   /* e.g. the ledger cannot be written: nothing is answered */
+#define ERR_TABLE(X)                                                                             \
+    X(ERR_OK, "ok", 200, 0)                                                                      \
+    X(ERR_NO, "answer_is_no", 409, 1)         /* a gate failed, a proof does not hold */         \
+    X(ERR_USAGE, "usage", 400, 2)             /* command line or configuration used wrongly */   \
+    X(ERR_INVALID, "invalid", 400, 3)         /* malformed input: file, request, field */        \
+    X(ERR_UNSUPPORTED, "unsupported", 400, 3) /* well-formed, but not something polder does */   \
+    X(ERR_TOO_LONG, "too_long", 400, 3)       /* more tokens than the context has */             \
+    X(ERR_UNAUTHENTICATED, "unauthenticated", 401, 3)                                            \
+    X(ERR_DENIED, "denied", 403, 3)                                                              \
+    X(ERR_NOT_FOUND, "not_found", 404, 3)                                                        \
+    X(ERR_METHOD, "method_not_allowed", 405, 3)                                                  \
+    X(ERR_EXISTS, "exists", 409, 3)                                                              \
+    X(ERR_TOO_LARGE, "too_large", 413, 3) /* more bytes than a limit allows */                   \
+    X(ERR_BUSY, "busy", 429, 3)           /* a queue is full: try again later */                 \
+    X(ERR_CANCELLED, "cancelled", 499, 3) /* the client has hung up or the server is stopping */ \
+    X(ERR_INTERNAL, "internal", 500, 3)                                                          \
+    X(ERR_CORRUPT, "corrupt", 500, 3) /* bytes on disk are not what was written */               \
+    X(ERR_IO, "io", 503, 3)           /* the system refused to read or write */                  \
+    X(ERR_NOMEM, "out_of_memory", 503, 3)                                                        \
+    X(ERR_UNAVAILABLE, "unavailable", 503, 3) /* e.g. the ledger cannot be written: nothing is answered */
 
 typedef enum err_code {
 #define X(code, name, http, exit_) code,
     ERR_TABLE(X)
 #undef X
-    ERR_COUNT
+        ERR_COUNT
 } err_code;
 
 #define ERR_MSG_MAX 768
@@ -52,7 +52,7 @@ typedef struct err {
 
 /* Set code and sentence; control characters and broken UTF-8 from foreign input become '?'. Returns code. */
 err_code err_set(err *e, err_code code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-err_code err_setv(err *e, err_code code, const char *fmt, va_list ap);
+err_code err_setv(err *e, err_code code, const char *fmt, va_list ap) __attribute__((format(printf, 3, 0)));
 /* Put "prefix: " before the sentence that e holds. Returns e's code (ERR_INTERNAL where e is NULL). */
 err_code err_prefix(err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* ERR_IO with strerror(errno) at the end of the sentence (ENOSPC says that the disk is full). */
@@ -60,8 +60,8 @@ err_code err_errno(err *e, const char *fmt, ...) __attribute__((format(printf, 2
 /* The sentence for a failed allocation of `what`. */
 err_code err_nomem(err *e, const char *what);
 
-const char *err_name(err_code code);   /* "not_found" */
-int err_http_status(err_code code);    /* 404 */
-int err_exit_code(err_code code);      /* 0 to 3 */
+const char *err_name(err_code code); /* "not_found" */
+int err_http_status(err_code code);  /* 404 */
+int err_exit_code(err_code code);    /* 0 to 3 */
 
 #endif

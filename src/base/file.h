@@ -21,15 +21,15 @@ typedef struct vfile vfile; /* belongs to its vfs */
 struct vfs {
     int (*open)(vfs *v, vfile **out, const char *path, int flags);
     void (*close)(vfs *v, vfile *f);
-    int64_t (*pread)(vfs *v, vfile *f, void *p, size_t n, uint64_t off);        /* bytes read, short at end, or -errno */
-    int (*pwrite)(vfs *v, vfile *f, const void *p, size_t n, uint64_t off);     /* all or -errno */
-    int (*sync)(vfs *v, vfile *f);                                              /* fdatasync */
+    int64_t (*pread)(vfs *v, vfile *f, void *p, size_t n, uint64_t off);    /* bytes read, short at end, or -errno */
+    int (*pwrite)(vfs *v, vfile *f, const void *p, size_t n, uint64_t off); /* all or -errno */
+    int (*sync)(vfs *v, vfile *f);                                          /* fdatasync */
     int64_t (*size)(vfs *v, vfile *f);
     int (*truncate)(vfs *v, vfile *f, uint64_t size);
-    int (*allocate)(vfs *v, vfile *f, uint64_t size);                           /* prewrite zeros up to size and sync */
+    int (*allocate)(vfs *v, vfile *f, uint64_t size); /* prewrite zeros up to size and sync */
     int (*rename)(vfs *v, const char *from, const char *to);
-    int (*unlink)(vfs *v, const char *path);                                    /* -ENOENT where absent */
-    int (*mkdir)(vfs *v, const char *path);                                     /* 0 where it exists already */
+    int (*unlink)(vfs *v, const char *path); /* -ENOENT where absent */
+    int (*mkdir)(vfs *v, const char *path);  /* 0 where it exists already */
     int (*sync_dir)(vfs *v, const char *path);
     /* Calls cb for each name in the folder, in no order; stops where cb returns non-zero and returns that. */
     int (*list)(vfs *v, const char *path, int (*cb)(void *ctx, const char *name), void *ctx);
@@ -38,8 +38,9 @@ struct vfs {
 extern vfs vfs_posix;
 
 /* Helpers on the real file system. */
-err_code file_read(buf *out, const char *path, err *e);           /* whole; out->max bounds it */
-err_code file_write_atomic(const char *path, const void *p, size_t n, unsigned mode, err *e); /* temp, fsync, rename, fsync folder */
+err_code file_read(buf *out, const char *path, err *e); /* whole; out->max bounds it */
+err_code file_write_atomic(const char *path, const void *p, size_t n, unsigned mode,
+                           err *e);                               /* temp, fsync, rename, fsync folder */
 err_code file_make_dirs(const char *path, unsigned mode, err *e); /* mkdir -p */
 bool file_exists(const char *path);
 err_code path_join(char *out, size_t cap, err *e, const char *a, const char *b);

@@ -47,13 +47,13 @@ void jw_obj_end(jw *w);
 void jw_arr(jw *w);
 void jw_arr_end(jw *w);
 void jw_key(jw *w, const char *key);
-void jw_str(jw *w, const char *s);               /* NULL writes null */
+void jw_str(jw *w, const char *s); /* NULL writes null */
 void jw_strn(jw *w, const char *s, size_t n);
 void jw_int(jw *w, int64_t v);
 void jw_num(jw *w, double v);
 void jw_bool(jw *w, bool v);
 void jw_null(jw *w);
-void jw_raw(jw *w, const char *json, size_t n);  /* a complete value, as it is */
+void jw_raw(jw *w, const char *json, size_t n); /* a complete value, as it is */
 /* key and value in one call */
 void jw_kstr(jw *w, const char *k, const char *s);
 void jw_kint(jw *w, const char *k, int64_t v);

@@ -34,8 +34,8 @@ int64_t mem_count(void);
 typedef struct arena arena;
 /* limit_bytes bounds all that is ever taken from it. */
 arena *arena_new(size_t limit_bytes);
-void arena_free(arena *a);           /* NULL is fine */
-void arena_reset(arena *a);          /* frees the content, keeps the arena */
+void arena_free(arena *a);                     /* NULL is fine */
+void arena_reset(arena *a);                    /* frees the content, keeps the arena */
 void *arena_alloc(arena *a, size_t len_bytes); /* 16-byte aligned, zeroed; NULL past the limit */
 char *arena_strndup(arena *a, const char *s, size_t len_bytes);
 size_t arena_used(const arena *a);

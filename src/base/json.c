@@ -1,0 +1,537 @@
+#include "base/json.h"
+
+#include "base/bytes.h"
+#include "base/mem.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- reading: our own scan checks what cJSON lets pass, then cJSON builds the tree ---- */
+
+typedef struct scan {
+    const char *s;
+    size_t n, i;
+    const char *what;
+    err *e;
+    int depth;
+} scan;
+
+static err_code scan_fail(scan *c, const char *why) {
+    size_t line = 1, col = 1;
+    for (size_t k = 0; k < c->i && k < c->n; k++) {
+        if (c->s[k] == '\n') {
+            line++;
+            col = 1;
+        } else {
+            col++;
+        }
+    }
+    return err_set(c->e, ERR_INVALID, "%s: line %zu column %zu: %s", c->what, line, col, why);
+}
+
+static void scan_space(scan *c) {
+    while (c->i < c->n && memchr(" \t\r\n", c->s[c->i], 4)) c->i++;
+}
+
+static int scan_hex4(const char *p) {
+    int v = 0;
+    for (int k = 0; k < 4; k++) {
+        char ch = p[k];
+        int d = ch >= '0' && ch <= '9' ? ch - '0' : (ch | 32) >= 'a' && (ch | 32) <= 'f' ? (ch | 32) - 'a' + 10 : -1;
+        if (d < 0) return -1;
+        v = v << 4 | d;
+    }
+    return v;
+}
+
+static err_code scan_escape(scan *c) {
+    if (c->i >= c->n) return scan_fail(c, "the string is not closed");
+    char esc = c->s[c->i++];
+    if (esc != 'u') {
+        if (!memchr("\"\\/bfnrt", esc, 8)) return scan_fail(c, "unknown escape in a string");
+        return ERR_OK;
+    }
+    if (c->n - c->i < 4) return scan_fail(c, "the string is not closed");
+    int v = scan_hex4(c->s + c->i);
+    if (v < 0) return scan_fail(c, "\\u needs four hexadecimal digits");
+    c->i += 4;
+    if (v == 0) return scan_fail(c, "\\u0000 in a string is not accepted");
+    if (v >= 0xdc00 && v < 0xe000) return scan_fail(c, "a low surrogate without its high one");
+    if (v >= 0xd800 && v < 0xdc00) {
+        int lo = c->n - c->i >= 6 && c->s[c->i] == '\\' && c->s[c->i + 1] == 'u' ? scan_hex4(c->s + c->i + 2) : -1;
+        if (lo < 0xdc00 || lo >= 0xe000) return scan_fail(c, "a high surrogate without its low one");
+        c->i += 6;
+    }
+    return ERR_OK;
+}
+
+static err_code scan_string(scan *c) {
+    c->i++;
+    while (c->i < c->n) {
+        unsigned char ch = (unsigned char)c->s[c->i];
+        if (ch == '"') {
+            c->i++;
+            return ERR_OK;
+        }
+        if (ch < 0x20) return scan_fail(c, "a control character in a string must be escaped");
+        if (ch == '\\') {
+            c->i++;
+            err_code rc = scan_escape(c);
+            if (rc) return rc;
+        } else if (ch < 0x80) {
+            c->i++;
+        } else {
+            uint32_t cp;
+            int len = utf8_decode(&cp, c->s + c->i, c->n - c->i);
+            if (len <= 0) return scan_fail(c, "the text is not valid UTF-8");
+            c->i += (size_t)len;
+        }
+    }
+    return scan_fail(c, "the string is not closed");
+}
+
+static bool scan_digits(scan *c) {
+    size_t from = c->i;
+    while (c->i < c->n && c->s[c->i] >= '0' && c->s[c->i] <= '9') c->i++;
+    return c->i > from;
+}
+
+static err_code scan_number(scan *c) {
+    size_t from = c->i;
+    if (c->s[c->i] == '-') c->i++;
+    if (c->i < c->n && c->s[c->i] == '0')
+        c->i++;
+    else if (!scan_digits(c))
+        return scan_fail(c, "not a JSON value");
+    if (c->i < c->n && c->s[c->i] == '.') {
+        c->i++;
+        if (!scan_digits(c)) return scan_fail(c, "digits are missing after the decimal point");
+    }
+    if (c->i < c->n && (c->s[c->i] | 32) == 'e') {
+        c->i++;
+        if (c->i < c->n && (c->s[c->i] == '+' || c->s[c->i] == '-')) c->i++;
+        if (!scan_digits(c)) return scan_fail(c, "digits are missing in the exponent");
+    }
+    if (c->i - from > 60) return scan_fail(c, "the number has too many digits");
+    return ERR_OK;
+}
+
+static err_code scan_value(scan *c);
+
+static err_code scan_members(scan *c, bool object) {
+    char close = object ? '}' : ']';
+    c->i++;
+    scan_space(c);
+    if (c->i < c->n && c->s[c->i] == close) {
+        c->i++;
+        return ERR_OK;
+    }
+    for (;;) {
+        scan_space(c);
+        if (object) {
+            if (c->i >= c->n || c->s[c->i] != '"') return scan_fail(c, "a key in double quotes is expected");
+            err_code rc = scan_string(c);
+            if (rc) return rc;
+            scan_space(c);
+            if (c->i >= c->n || c->s[c->i] != ':') return scan_fail(c, "':' is expected after a key");
+            c->i++;
+        }
+        err_code rc = scan_value(c);
+        if (rc) return rc;
+        scan_space(c);
+        if (c->i >= c->n) return scan_fail(c, "the text ends inside an object or array");
+        char ch = c->s[c->i];
+        if (ch != ',' && ch != close) return scan_fail(c, object ? "',' or '}' is expected" : "',' or ']' is expected");
+        c->i++;
+        if (ch == close) return ERR_OK;
+    }
+}
+
+static err_code scan_value(scan *c) {
+    scan_space(c);
+    if (c->i >= c->n) return scan_fail(c, "a value is expected");
+    char ch = c->s[c->i];
+    if (ch == '{' || ch == '[') {
+        if (++c->depth > JSON_DEPTH_MAX) return scan_fail(c, "nested too deeply");
+        err_code rc = scan_members(c, ch == '{');
+        c->depth--;
+        return rc;
+    }
+    if (ch == '"') return scan_string(c);
+    static const char *const words[] = {"true", "false", "null"};
+    for (int k = 0; k < 3; k++) {
+        size_t len = strlen(words[k]);
+        if (c->n - c->i >= len && memcmp(c->s + c->i, words[k], len) == 0) {
+            c->i += len;
+            return ERR_OK;
+        }
+    }
+    return scan_number(c);
+}
+
+static int compare_keys(const void *a, const void *b) {
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* Duplicate keys would let two readers of the same text see different values. */
+static err_code check_duplicates(const cJSON *v, const char *what, err *e) {
+    if (cJSON_IsObject(v)) {
+        size_t n = 0, k = 0;
+        for (const cJSON *c = v->child; c; c = c->next) n++;
+        if (n > 1) {
+            const char **keys = mem_array(n, sizeof *keys);
+            if (!keys) return err_nomem(e, what);
+            for (const cJSON *c = v->child; c; c = c->next) keys[k++] = c->string;
+            qsort(keys, n, sizeof *keys, compare_keys);
+            for (k = 1; k < n; k++) {
+                if (strcmp(keys[k - 1], keys[k]) == 0) {
+                    err_set(e, ERR_INVALID, "%s: the key \"%s\" stands twice in one object", what, keys[k]);
+                    mem_free(keys);
+                    return ERR_INVALID;
+                }
+            }
+            mem_free(keys);
+        }
+    }
+    for (const cJSON *c = v->child; c; c = c->next) {
+        err_code rc = check_duplicates(c, what, e);
+        if (rc) return rc;
+    }
+    return ERR_OK;
+}
+
+err_code json_parse(cJSON **out, const char *s, size_t n, const char *what, err *e) {
+    *out = NULL;
+    scan c = {.s = s, .n = n, .what = what, .e = e};
+    err_code rc = scan_value(&c);
+    if (rc) return rc;
+    scan_space(&c);
+    if (c.i != n) return scan_fail(&c, "there is text after the end of the value");
+    cJSON *v = cJSON_ParseWithLength(s, n);
+    if (!v) return err_nomem(e, what); /* the scan has accepted the text: only memory can be missing */
+    rc = check_duplicates(v, what, e);
+    if (rc) {
+        cJSON_Delete(v);
+        return rc;
+    }
+    *out = v;
+    return ERR_OK;
+}
+
+/* ---- writing ---- */
+
+/* ECMA-262 Number::toString: the shortest digits that read back, exponent form outside 1e-7 .. 1e21. */
+void json_number(buf *out, double v) {
+    if (v == 0) {
+        buf_putc(out, '0'); /* -0 too */
+        return;
+    }
+    char text[40];
+    int prec = 1;
+    /* 17 digits always read back; whole numbers below 2^53 need no search */
+    if (fabs(v) < 9007199254740992.0 && v == trunc(v)) {
+        buf_printf(out, "%.0f", v);
+        return;
+    }
+    for (prec = 15; prec <= 17; prec++) {
+        snprintf(text, sizeof text, "%.*e", prec - 1, v);
+        if (strtod(text, NULL) == v) break;
+    }
+    /* text is [-]d.ddde[+-]xx */
+    char digits[24];
+    int nd = 0;
+    const char *p = text;
+    if (*p == '-') {
+        buf_putc(out, '-');
+        p++;
+    }
+    for (; *p && *p != 'e'; p++)
+        if (*p != '.') digits[nd++] = *p;
+    int exp10 = atoi(p + 1);
+    while (nd > 1 && digits[nd - 1] == '0') nd--;
+    int k = nd, pos = exp10 + 1; /* value = 0.digits * 10^pos */
+    if (k <= pos && pos <= 21) {
+        buf_append(out, digits, (size_t)k);
+        for (int i = k; i < pos; i++) buf_putc(out, '0');
+    } else if (0 < pos && pos <= 21) {
+        buf_append(out, digits, (size_t)pos);
+        buf_putc(out, '.');
+        buf_append(out, digits + pos, (size_t)(k - pos));
+    } else if (-6 < pos && pos <= 0) {
+        buf_puts(out, "0.");
+        for (int i = pos; i < 0; i++) buf_putc(out, '0');
+        buf_append(out, digits, (size_t)k);
+    } else {
+        buf_putc(out, digits[0]);
+        if (k > 1) {
+            buf_putc(out, '.');
+            buf_append(out, digits + 1, (size_t)(k - 1));
+        }
+        buf_printf(out, "e%c%d", pos - 1 < 0 ? '-' : '+', abs(pos - 1));
+    }
+}
+
+void json_string(buf *out, const char *s, size_t n) {
+    buf_putc(out, '"');
+    size_t from = 0;
+    for (size_t i = 0; i < n;) {
+        unsigned char ch = (unsigned char)s[i];
+        uint32_t cp;
+        int len = ch < 0x80 ? 1 : utf8_decode(&cp, s + i, n - i);
+        if (ch >= 0x20 && ch != '"' && ch != '\\' && len > 0) {
+            i += (size_t)len;
+            continue;
+        }
+        buf_append(out, s + from, i - from);
+        i++;
+        from = i;
+        switch (ch) {
+        case '"': buf_puts(out, "\\\""); break;
+        case '\\': buf_puts(out, "\\\\"); break;
+        case '\b': buf_puts(out, "\\b"); break;
+        case '\f': buf_puts(out, "\\f"); break;
+        case '\n': buf_puts(out, "\\n"); break;
+        case '\r': buf_puts(out, "\\r"); break;
+        case '\t': buf_puts(out, "\\t"); break;
+        default:
+            if (ch < 0x20)
+                buf_printf(out, "\\u%04x", ch);
+            else
+                buf_puts(out, "\xef\xbf\xbd"); /* U+FFFD for a byte that is not UTF-8 */
+        }
+    }
+    buf_append(out, s + from, n - from);
+    buf_putc(out, '"');
+}
+
+/* Order of UTF-16 code units (RFC 8785 §3.2.3): differs from byte order only between U+E000..U+FFFF and the
+ * characters beyond U+FFFF, whose surrogates are smaller. */
+static int compare_utf16(const char *a, const char *b) {
+    while (*a && *a == *b) {
+        a++;
+        b++;
+    }
+    unsigned char x = (unsigned char)*a, y = (unsigned char)*b;
+    if (x >= 0xf0 && y >= 0xee && y < 0xf0) return -1;
+    if (y >= 0xf0 && x >= 0xee && x < 0xf0) return 1;
+    return (int)x - (int)y;
+}
+
+static int compare_members(const void *a, const void *b) {
+    return compare_utf16((*(const cJSON *const *)a)->string, (*(const cJSON *const *)b)->string);
+}
+
+static err_code canonical(buf *out, const cJSON *v, int depth, err *e);
+
+static err_code canonical_object(buf *out, const cJSON *v, int depth, err *e) {
+    size_t n = 0, k = 0;
+    for (const cJSON *c = v->child; c; c = c->next) n++;
+    const cJSON **m = mem_array(n ? n : 1, sizeof *m);
+    if (!m) return err_nomem(e, "a JSON object");
+    for (const cJSON *c = v->child; c; c = c->next) m[k++] = c;
+    qsort(m, n, sizeof *m, compare_members);
+    err_code rc = ERR_OK;
+    buf_putc(out, '{');
+    for (k = 0; k < n && rc == ERR_OK; k++) {
+        if (k && strcmp(m[k - 1]->string, m[k]->string) == 0) {
+            rc = err_set(e, ERR_INVALID, "the key \"%s\" stands twice in one object", m[k]->string);
+            break;
+        }
+        if (k) buf_putc(out, ',');
+        json_string(out, m[k]->string, strlen(m[k]->string));
+        buf_putc(out, ':');
+        rc = canonical(out, m[k], depth + 1, e);
+    }
+    buf_putc(out, '}');
+    mem_free(m);
+    return rc;
+}
+
+static err_code canonical(buf *out, const cJSON *v, int depth, err *e) {
+    if (depth > JSON_DEPTH_MAX) return err_set(e, ERR_INVALID, "JSON nested too deeply");
+    err_code rc = ERR_OK;
+    if (cJSON_IsObject(v)) return canonical_object(out, v, depth, e);
+    if (cJSON_IsArray(v)) {
+        buf_putc(out, '[');
+        for (const cJSON *c = v->child; c && rc == ERR_OK; c = c->next) {
+            if (c != v->child) buf_putc(out, ',');
+            rc = canonical(out, c, depth + 1, e);
+        }
+        buf_putc(out, ']');
+    } else if (cJSON_IsString(v)) {
+        if (!utf8_valid(v->valuestring, strlen(v->valuestring)))
+            return err_set(e, ERR_INVALID, "a JSON string is not valid UTF-8");
+        json_string(out, v->valuestring, strlen(v->valuestring));
+    } else if (cJSON_IsNumber(v)) {
+        if (!isfinite(v->valuedouble)) return err_set(e, ERR_INVALID, "a number is not finite");
+        json_number(out, v->valuedouble);
+    } else if (cJSON_IsBool(v)) {
+        buf_puts(out, cJSON_IsTrue(v) ? "true" : "false");
+    } else if (cJSON_IsNull(v)) {
+        buf_puts(out, "null");
+    } else {
+        rc = err_set(e, ERR_INVALID, "a JSON value has no type");
+    }
+    return rc;
+}
+
+err_code json_canonical(buf *out, const cJSON *v, err *e) {
+    err_code rc = canonical(out, v, 0, e);
+    return rc ? rc : buf_check(out, "canonical JSON", e);
+}
+
+/* ---- typed reads ---- */
+
+const cJSON *json_get(const cJSON *o, const char *key) {
+    const cJSON *v = cJSON_GetObjectItemCaseSensitive(o, key);
+    return v && !cJSON_IsNull(v) ? v : NULL;
+}
+
+err_code json_get_str(const cJSON *o, const char *key, const char **out, err *e) {
+    const cJSON *v = json_get(o, key);
+    if (!v) return ERR_OK;
+    if (!cJSON_IsString(v)) return err_set(e, ERR_INVALID, "'%s' must be a string", key);
+    *out = v->valuestring;
+    return ERR_OK;
+}
+
+err_code json_get_num(const cJSON *o, const char *key, double min, double max, double *inout, err *e) {
+    const cJSON *v = json_get(o, key);
+    if (!v) return ERR_OK;
+    if (!cJSON_IsNumber(v)) return err_set(e, ERR_INVALID, "'%s' must be a number", key);
+    if (!(v->valuedouble >= min && v->valuedouble <= max))
+        return err_set(e, ERR_INVALID, "'%s' must be between %g and %g", key, min, max);
+    *inout = v->valuedouble;
+    return ERR_OK;
+}
+
+err_code json_get_int(const cJSON *o, const char *key, int64_t min, int64_t max, int64_t *inout, err *e) {
+    const cJSON *v = json_get(o, key);
+    if (!v) return ERR_OK;
+    if (!cJSON_IsNumber(v) || v->valuedouble != trunc(v->valuedouble))
+        return err_set(e, ERR_INVALID, "'%s' must be a whole number", key);
+    /* compare as doubles first: a conversion out of range is undefined */
+    if (!(v->valuedouble >= -9223372036854775808.0 && v->valuedouble < 9223372036854775808.0) ||
+        (int64_t)v->valuedouble < min || (int64_t)v->valuedouble > max)
+        return err_set(e, ERR_INVALID, "'%s' must be between %lld and %lld", key, (long long)min, (long long)max);
+    *inout = (int64_t)v->valuedouble;
+    return ERR_OK;
+}
+
+err_code json_get_bool(const cJSON *o, const char *key, bool *inout, err *e) {
+    const cJSON *v = json_get(o, key);
+    if (!v) return ERR_OK;
+    if (!cJSON_IsBool(v)) return err_set(e, ERR_INVALID, "'%s' must be true or false", key);
+    *inout = cJSON_IsTrue(v);
+    return ERR_OK;
+}
+
+/* ---- the streaming writer ---- */
+
+void jw_init(jw *w, buf *out) {
+    *w = (jw){.out = out};
+}
+
+static void before_value(jw *w) {
+    if (w->after_key) {
+        w->after_key = false;
+        return;
+    }
+    if (w->has_item >> w->depth & 1) buf_putc(w->out, ',');
+    w->has_item |= UINT64_C(1) << w->depth;
+}
+
+static void open_level(jw *w, char c) {
+    before_value(w);
+    buf_putc(w->out, c);
+    if (w->depth < 63)
+        w->depth++;
+    else
+        w->out->failed = true;
+    w->has_item &= ~(UINT64_C(1) << w->depth);
+}
+
+static void close_level(jw *w, char c) {
+    buf_putc(w->out, c);
+    if (w->depth > 0) w->depth--;
+}
+
+void jw_obj(jw *w) {
+    open_level(w, '{');
+}
+void jw_obj_end(jw *w) {
+    close_level(w, '}');
+}
+void jw_arr(jw *w) {
+    open_level(w, '[');
+}
+void jw_arr_end(jw *w) {
+    close_level(w, ']');
+}
+
+void jw_key(jw *w, const char *key) {
+    before_value(w);
+    json_string(w->out, key, strlen(key));
+    buf_putc(w->out, ':');
+    w->after_key = true;
+}
+
+void jw_strn(jw *w, const char *s, size_t n) {
+    before_value(w);
+    json_string(w->out, s, n);
+}
+
+void jw_str(jw *w, const char *s) {
+    if (s)
+        jw_strn(w, s, strlen(s));
+    else
+        jw_null(w);
+}
+
+void jw_int(jw *w, int64_t v) {
+    before_value(w);
+    buf_printf(w->out, "%lld", (long long)v);
+}
+
+void jw_num(jw *w, double v) {
+    if (!isfinite(v)) {
+        jw_null(w);
+        return;
+    }
+    before_value(w);
+    json_number(w->out, v);
+}
+
+void jw_bool(jw *w, bool v) {
+    before_value(w);
+    buf_puts(w->out, v ? "true" : "false");
+}
+
+void jw_null(jw *w) {
+    before_value(w);
+    buf_puts(w->out, "null");
+}
+
+void jw_raw(jw *w, const char *json, size_t n) {
+    before_value(w);
+    buf_append(w->out, json, n);
+}
+
+void jw_kstr(jw *w, const char *k, const char *s) {
+    jw_key(w, k);
+    jw_str(w, s);
+}
+void jw_kint(jw *w, const char *k, int64_t v) {
+    jw_key(w, k);
+    jw_int(w, v);
+}
+void jw_knum(jw *w, const char *k, double v) {
+    jw_key(w, k);
+    jw_num(w, v);
+}
+void jw_kbool(jw *w, const char *k, bool v) {
+    jw_key(w, k);
+    jw_bool(w, v);
+}
