@@ -22,52 +22,56 @@ static bool test_bad, test_skip;
 static const char *test_filter;
 
 #define TEST(name) static void test_case_##name(void)
-#define RUN(name) test_run(#name, test_case_##name)
-#define FAIL(...)                                                                                                   \
-    do {                                                                                                            \
-        fprintf(stderr, "%s:%d: ", __FILE__, __LINE__);                                                             \
-        fprintf(stderr, __VA_ARGS__);                                                                               \
-        fputc('\n', stderr);                                                                                        \
-        test_bad = true;                                                                                            \
-        return;                                                                                                     \
+#define RUN(name)  test_run(#name, test_case_##name)
+#define FAIL(...)                                       \
+    do {                                                \
+        fprintf(stderr, "%s:%d: ", __FILE__, __LINE__); \
+        fprintf(stderr, __VA_ARGS__);                   \
+        fputc('\n', stderr);                            \
+        test_bad = true;                                \
+        return;                                         \
     } while (0)
-#define CHECK(cond)                                                                                                 \
-    do {                                                                                                            \
-        if (!(cond)) FAIL("check failed: %s", #cond);                                                               \
+#define CHECK(cond)                                   \
+    do {                                              \
+        if (!(cond)) FAIL("check failed: %s", #cond); \
     } while (0)
-#define CHECK_OK(call, e)                                                                                           \
-    do {                                                                                                            \
-        if ((call) != ERR_OK) FAIL("%s: %s", #call, (e).msg);                                                       \
+#define CHECK_OK(call, e)                                     \
+    do {                                                      \
+        if ((call) != ERR_OK) FAIL("%s: %s", #call, (e).msg); \
     } while (0)
-#define CHECK_INT(a, b)                                                                                             \
-    do {                                                                                                            \
-        long long a_ = (long long)(a), b_ = (long long)(b);                                                         \
-        if (a_ != b_) FAIL("%s is %lld, not %lld", #a, a_, b_);                                                     \
+#define CHECK_INT(a, b)                                         \
+    do {                                                        \
+        long long a_ = (long long)(a), b_ = (long long)(b);     \
+        if (a_ != b_) FAIL("%s is %lld, not %lld", #a, a_, b_); \
     } while (0)
-#define CHECK_STR(a, b)                                                                                             \
-    do {                                                                                                            \
-        const char *a_ = (a), *b_ = (b);                                                                            \
-        if (!a_ || !b_ || strcmp(a_, b_) != 0) FAIL("%s is \"%s\", not \"%s\"", #a, a_ ? a_ : "NULL", b_ ? b_ : "NULL"); \
+#define CHECK_STR(a, b)                                                               \
+    do {                                                                              \
+        const char *a_ = (a), *b_ = (b);                                              \
+        if (!a_ || !b_ || strcmp(a_, b_) != 0)                                        \
+            FAIL("%s is \"%s\", not \"%s\"", #a, a_ ? a_ : "NULL", b_ ? b_ : "NULL"); \
     } while (0)
-#define CHECK_HAS(haystack, needle)                                                                                 \
-    do {                                                                                                            \
-        const char *h_ = (haystack), *n_ = (needle);                                                                \
-        if (!h_ || !strstr(h_, n_)) FAIL("%s is \"%s\" and lacks \"%s\"", #haystack, h_ ? h_ : "NULL", n_);          \
+#define CHECK_HAS(haystack, needle)                                                                         \
+    do {                                                                                                    \
+        const char *h_ = (haystack), *n_ = (needle);                                                        \
+        if (!h_ || !strstr(h_, n_)) FAIL("%s is \"%s\" and lacks \"%s\"", #haystack, h_ ? h_ : "NULL", n_); \
     } while (0)
-#define SKIP(why)                                                                                                   \
-    do {                                                                                                            \
-        printf("skip: %s\n", why);                                                                                  \
-        test_skip = true;                                                                                           \
-        return;                                                                                                     \
+#define SKIP(why)                  \
+    do {                           \
+        printf("skip: %s\n", why); \
+        test_skip = true;          \
+        return;                    \
     } while (0)
 
 static inline void test_run(const char *name, void (*fn)(void)) {
     if (test_filter && !strstr(name, test_filter)) return;
     test_bad = test_skip = false;
     fn();
-    if (test_bad) test_failed++;
-    else if (test_skip) test_skipped++;
-    else test_passed++;
+    if (test_bad)
+        test_failed++;
+    else if (test_skip)
+        test_skipped++;
+    else
+        test_passed++;
     printf("%s %s\n", test_bad ? "FAIL" : test_skip ? "skip" : "ok  ", name);
     fflush(stdout);
 }

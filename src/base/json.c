@@ -229,13 +229,14 @@ void json_number(buf *out, double v) {
         return;
     }
     char text[40];
-    int prec = 1;
+    int prec;
     /* 17 digits always read back; whole numbers below 2^53 need no search */
     if (fabs(v) < 9007199254740992.0 && v == trunc(v)) {
         buf_printf(out, "%.0f", v);
         return;
     }
-    for (prec = 15; prec <= 17; prec++) {
+    /* 15 digits hold every normal double's shortest form (zeros are cut below); subnormal ones have fewer */
+    for (prec = fabs(v) < 2.3e-308 ? 1 : 15; prec <= 17; prec++) {
         snprintf(text, sizeof text, "%.*e", prec - 1, v);
         if (strtod(text, NULL) == v) break;
     }

@@ -1,0 +1,198 @@
+/* JSON: what is refused, canonical bytes as RFC 8785 prints them, the streaming writer. */
+#include "base/json.h"
+#include "base/mem.h"
+#include "harness.h"
+
+#include <math.h>
+
+static const char *canonical_of(const char *text, buf *b) {
+    cJSON *v;
+    err e;
+    buf_reset(b);
+    if (json_parse(&v, text, strlen(text), "text", &e)) return "(does not parse)";
+    err_code rc = json_canonical(b, v, &e);
+    cJSON_Delete(v);
+    return rc ? "(not canonical)" : buf_str(b);
+}
+
+/* Appendix B of RFC 8785: the bit patterns of doubles and their text. */
+TEST(numbers_as_in_rfc8785) {
+    static const struct {
+        uint64_t bits;
+        const char *text;
+    } t[] = {
+        {0x0000000000000000, "0"},
+        {0x8000000000000000, "0"},
+        {0x0000000000000001, "5e-324"},
+        {0x8000000000000001, "-5e-324"},
+        {0x7fefffffffffffff, "1.7976931348623157e+308"},
+        {0xffefffffffffffff, "-1.7976931348623157e+308"},
+        {0x4340000000000000, "9007199254740992"},
+        {0xc340000000000000, "-9007199254740992"},
+        {0x4430000000000000, "295147905179352830000"},
+        {0x44b52d02c7e14af5, "9.999999999999997e+22"},
+        {0x44b52d02c7e14af6, "1e+23"},
+        {0x44b52d02c7e14af7, "1.0000000000000001e+23"},
+        {0x444b1ae4d6e2ef4e, "999999999999999700000"},
+        {0x444b1ae4d6e2ef4f, "999999999999999900000"},
+        {0x444b1ae4d6e2ef50, "1e+21"},
+        {0x3eb0c6f7a0b5ed8c, "9.999999999999997e-7"},
+        {0x3eb0c6f7a0b5ed8d, "0.000001"},
+        {0x41b3de4355555553, "333333333.3333332"},
+        {0x41b3de4355555554, "333333333.33333325"},
+        {0x41b3de4355555555, "333333333.3333333"},
+        {0x41b3de4355555556, "333333333.3333334"},
+        {0x41b3de4355555557, "333333333.33333343"},
+        {0xbecbf647612f3696, "-0.0000033333333333333333"},
+        {0x43143ff3c1cb0959, "1424953923781206.2"},
+    };
+    for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
+        double v;
+        memcpy(&v, &t[i].bits, 8);
+        buf b = {.max = 64};
+        json_number(&b, v);
+        if (strcmp(buf_str(&b), t[i].text) != 0) FAIL("case %zu: %s, not %s", i, buf_str(&b), t[i].text);
+        buf_free(&b);
+    }
+}
+
+TEST(numbers_read_back) {
+    uint64_t x = 88172645463325252u;
+    for (int i = 0; i < 20000; i++) {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        double v;
+        memcpy(&v, &x, 8);
+        if (!isfinite(v)) continue;
+        buf b = {.max = 64};
+        json_number(&b, v);
+        if (strtod(buf_str(&b), NULL) != v) FAIL("%a became %s", v, buf_str(&b));
+        buf_free(&b);
+    }
+}
+
+TEST(canonical_form) {
+    buf b = {.max = 4096};
+    CHECK_STR(canonical_of(" { \"b\" : [ 1.0 , 2e1 , true , null ] , \"a\" : \"\\u00e9\\/\" } ", &b),
+              "{\"a\":\"\xc3\xa9/\",\"b\":[1,20,true,null]}");
+    /* RFC 8785 §3.2.3: keys in order of UTF-16 code units */
+    CHECK_STR(
+        canonical_of("{\"\\u20ac\":\"Euro Sign\",\"\\r\":\"Carriage Return\",\"\\ufb33\":\"Hebrew\",\"1\":\"One\","
+                     "\"\\ud83d\\ude00\":\"Emoji\",\"\\u0080\":\"Control\",\"\\u00f6\":\"O\"}",
+                     &b),
+        "{\"\\r\":\"Carriage Return\",\"1\":\"One\",\"\xc2\x80\":\"Control\",\"\xc3\xb6\":\"O\","
+        "\"\xe2\x82\xac\":\"Euro Sign\",\"\xf0\x9f\x98\x80\":\"Emoji\",\"\xef\xac\xb3\":\"Hebrew\"}");
+    CHECK_STR(canonical_of("\"\\u000f\\n\\t\\b\\f\\r\\\"\\\\\"", &b), "\"\\u000f\\n\\t\\b\\f\\r\\\"\\\\\"");
+    buf_free(&b);
+}
+
+TEST(parse_refuses) {
+    static const struct {
+        const char *text, *why;
+    } t[] = {
+        {"", "a value is expected"},
+        {"{\"a\":1,\"a\":2}", "stands twice"},
+        {"[1,]", "not a JSON value"},
+        {"{\"a\" 1}", "':' is expected"},
+        {"{a:1}", "double quotes"},
+        {"[1] x", "after the end"},
+        {"\"\xff\"", "UTF-8"},
+        {"\"\\u0000\"", "u0000"},
+        {"\"\\ud800\"", "surrogate"},
+        {"\"a\nb\"", "control character"},
+        {"01", "after the end"},
+        {"1.", "decimal point"},
+        {"+1", "not a JSON value"},
+        {"nul", "not a JSON value"},
+        {"\"abc", "not closed"},
+        {"{\"a\":1", "ends inside"},
+        {"1e", "exponent"},
+        {"\"\\x\"", "escape"},
+        {"{\"o\":{\"x\":1,\"y\":2,\"x\":3}}", "stands twice"},
+        {"NaN", "not a JSON value"},
+    };
+    for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
+        cJSON *v = NULL;
+        err e;
+        if (json_parse(&v, t[i].text, strlen(t[i].text), "the body", &e) != ERR_INVALID || v)
+            FAIL("accepted %s", t[i].text);
+        if (!strstr(e.msg, t[i].why) || !strstr(e.msg, "the body"))
+            FAIL("%s: \"%s\" lacks \"%s\"", t[i].text, e.msg, t[i].why);
+    }
+    err e;
+    cJSON *v;
+    CHECK_INT(json_parse(&v, "{\n  \"a\": x}", 11, "f", &e), ERR_INVALID);
+    CHECK_HAS(e.msg, "line 2 column 8");
+    char deep[200];
+    memset(deep, '[', 100);
+    memset(deep + 100, ']', 100);
+    CHECK_INT(json_parse(&v, deep, 200, "f", &e), ERR_INVALID);
+    CHECK_HAS(e.msg, "too deeply");
+}
+
+TEST(typed_reads) {
+    err e;
+    cJSON *v;
+    const char *text = "{\"s\":\"x\",\"n\":1.5,\"i\":7,\"b\":true,\"z\":null,\"big\":1e300}";
+    CHECK_OK(json_parse(&v, text, strlen(text), "t", &e), e);
+    const char *s = "default";
+    int64_t i = 42;
+    double d = 0;
+    bool b = false;
+    CHECK_OK(json_get_str(v, "s", &s, &e), e);
+    CHECK_STR(s, "x");
+    CHECK_OK(json_get_int(v, "z", 0, 10, &i, &e), e); /* null counts as absent */
+    CHECK_INT(i, 42);
+    CHECK_OK(json_get_int(v, "i", 0, 10, &i, &e), e);
+    CHECK_INT(i, 7);
+    CHECK_INT(json_get_int(v, "i", 0, 6, &i, &e), ERR_INVALID);
+    CHECK_HAS(e.msg, "'i'");
+    CHECK_INT(json_get_int(v, "n", 0, 6, &i, &e), ERR_INVALID);
+    CHECK_INT(json_get_int(v, "big", INT64_MIN, INT64_MAX, &i, &e), ERR_INVALID);
+    CHECK_OK(json_get_num(v, "n", 0, 2, &d, &e), e);
+    CHECK(d == 1.5);
+    CHECK_INT(json_get_bool(v, "s", &b, &e), ERR_INVALID);
+    CHECK_OK(json_get_bool(v, "b", &b, &e), e);
+    CHECK(b);
+    cJSON_Delete(v);
+}
+
+TEST(writer) {
+    buf b = {.max = 4096};
+    jw w;
+    jw_init(&w, &b);
+    jw_obj(&w);
+    jw_kstr(&w, "a", "x\"\n");
+    jw_key(&w, "l");
+    jw_arr(&w);
+    jw_int(&w, -1);
+    jw_num(&w, 0.5);
+    jw_obj(&w);
+    jw_obj_end(&w);
+    jw_arr_end(&w);
+    jw_kbool(&w, "t", true);
+    jw_kstr(&w, "n", NULL);
+    jw_knum(&w, "nan", NAN);
+    jw_obj_end(&w);
+    CHECK_STR(buf_str(&b), "{\"a\":\"x\\\"\\n\",\"l\":[-1,0.5,{}],\"t\":true,\"n\":null,\"nan\":null}");
+    buf_reset(&b);
+    json_string(&b,
+                "a\xff"
+                "b",
+                3);
+    CHECK_STR(buf_str(&b), "\"a\xef\xbf\xbd"
+                           "b\"");
+    buf_free(&b);
+}
+
+int main(int argc, char **argv) {
+    test_begin(argc, argv);
+    RUN(numbers_as_in_rfc8785);
+    RUN(numbers_read_back);
+    RUN(canonical_form);
+    RUN(parse_refuses);
+    RUN(typed_reads);
+    RUN(writer);
+    return test_end();
+}

@@ -1,0 +1,124 @@
+/* Files, locks, time, metrics. */
+#include "base/file.h"
+#include "base/mem.h"
+#include "base/metrics.h"
+#include "base/sys.h"
+#include "harness.h"
+
+#include <errno.h>
+#include <sys/stat.h>
+
+TEST(write_and_read_back) {
+    char dir[256], path[512];
+    CHECK(test_tmpdir(dir));
+    err e;
+    CHECK_OK(path_join(path, sizeof path, &e, dir, "a/b/c"), e);
+    CHECK_OK(file_make_dirs(path, 0700, &e), e);
+    CHECK_OK(path_join(path, sizeof path, &e, dir, "a/f"), e);
+    CHECK_OK(file_write_atomic(path, "hello", 5, 0600, &e), e);
+    CHECK_OK(file_write_atomic(path, "hello again", 11, 0600, &e), e);
+    struct stat st;
+    CHECK(stat(path, &st) == 0 && (st.st_mode & 0777) == 0600);
+    buf b = {.max = 11};
+    CHECK_OK(file_read(&b, path, &e), e);
+    CHECK_STR(buf_str(&b), "hello again");
+    buf_free(&b);
+    b.max = 10;
+    CHECK_INT(file_read(&b, path, &e), ERR_TOO_LARGE);
+    buf_free(&b);
+    file_map m;
+    CHECK_OK(file_map_open(&m, path, &e), e);
+    CHECK(m.len == 11 && memcmp(m.ptr, "hello again", 11) == 0);
+    file_map_close(&m);
+    CHECK_INT(file_map_open(&m, dir, &e), ERR_INVALID);
+    CHECK_HAS(e.msg, "not a regular file");
+    CHECK_INT(file_read(&b, "/nonexistent/x", &e), ERR_NOT_FOUND);
+    CHECK_INT(file_write_atomic("/nonexistent/x", "", 0, 0600, &e), ERR_NOT_FOUND);
+    test_rm(dir);
+}
+
+TEST(one_lock_at_a_time) {
+    char dir[256], path[512];
+    CHECK(test_tmpdir(dir));
+    err e;
+    CHECK_OK(path_join(path, sizeof path, &e, dir, "lock"), e);
+    int a, b;
+    CHECK_OK(file_lock(&a, path, &e), e);
+    CHECK_INT(file_lock(&b, path, &e), ERR_BUSY);
+    close(a);
+    CHECK_OK(file_lock(&b, path, &e), e);
+    close(b);
+    test_rm(dir);
+}
+
+TEST(posix_vfs) {
+    char dir[256], path[512], to[512];
+    CHECK(test_tmpdir(dir));
+    err e;
+    CHECK_OK(path_join(path, sizeof path, &e, dir, "f"), e);
+    CHECK_OK(path_join(to, sizeof to, &e, dir, "g"), e);
+    vfs *v = &vfs_posix;
+    vfile *f;
+    CHECK_INT(v->open(v, &f, path, VFS_READ), -ENOENT);
+    CHECK_INT(v->open(v, &f, path, VFS_WRITE | VFS_CREATE | VFS_EXCL), 0);
+    CHECK_INT(v->allocate(v, f, 700000), 0);
+    CHECK_INT(v->size(v, f), 700000);
+    CHECK_INT(v->pwrite(v, f, "abc", 3, 699998), 0);
+    char p[8];
+    CHECK_INT(v->pread(v, f, p, 8, 699997), 4); /* short at the end */
+    CHECK(memcmp(p, "\0abc", 4) == 0);
+    CHECK_INT(v->sync(v, f), 0);
+    CHECK_INT(v->truncate(v, f, 5), 0);
+    v->close(v, f);
+    CHECK_INT(v->rename(v, path, to), 0);
+    CHECK_INT(v->mkdir(v, dir), 0);
+    CHECK_INT(v->mkdir(v, to), -EEXIST); /* a file, not a folder */
+    CHECK_INT(v->unlink(v, to), 0);
+    CHECK_INT(v->unlink(v, to), -ENOENT);
+    CHECK_INT(v->sync_dir(v, dir), 0);
+    test_rm(dir);
+}
+
+TEST(times) {
+    char t[32];
+    time_rfc3339(t, 0);
+    CHECK_STR(t, "1970-01-01T00:00:00.000Z");
+    time_rfc3339(t, 1795312800123);
+    CHECK_STR(t, "2026-11-22T02:00:00.123Z");
+    time_rfc3339(t, -1);
+    CHECK_STR(t, "1969-12-31T23:59:59.999Z");
+    CHECK(sys_cpu_count() >= 1);
+    CHECK(sys_rss_kib() > 0 && sys_peak_rss_kib() > 0);
+}
+
+TEST(metrics_as_prometheus_reads_them) {
+    metric *c = metric_get(METRIC_COUNTER, "t_requests_total", "code=\"200\"", "Requests");
+    metric_add(c, 2);
+    CHECK(metric_get(METRIC_COUNTER, "t_requests_total", "code=\"200\"", "Requests") == c);
+    metric_add(metric_get(METRIC_COUNTER, "t_requests_total", "code=\"500\"", "Requests"), 1);
+    metric *h = metric_get(METRIC_HISTOGRAM, "t_seconds", NULL, "Latency");
+    metric_observe(h, 0.003);
+    metric_observe(h, 1e9);
+    buf b = {.max = 65536};
+    metrics_print(&b);
+    CHECK_HAS(buf_str(&b), "# TYPE t_requests_total counter\nt_requests_total{code=\"200\"} 2\n"
+                           "t_requests_total{code=\"500\"} 1\n");
+    CHECK_HAS(buf_str(&b), "t_seconds_bucket{le=\"0.002\"} 0\nt_seconds_bucket{le=\"0.004\"} 1\n");
+    CHECK_HAS(buf_str(&b), "t_seconds_bucket{le=\"+Inf\"} 2\n");
+    CHECK_HAS(buf_str(&b), "t_seconds_count 2\n");
+    buf_free(&b);
+    mem_fail_after(0);
+    metric *lost = metric_get(METRIC_COUNTER, "t_lost", NULL, "x");
+    mem_fail_after(-1);
+    metric_add(lost, 1); /* harmless */
+}
+
+int main(int argc, char **argv) {
+    test_begin(argc, argv);
+    RUN(write_and_read_back);
+    RUN(one_lock_at_a_time);
+    RUN(posix_vfs);
+    RUN(times);
+    RUN(metrics_as_prometheus_reads_them);
+    return test_end();
+}
