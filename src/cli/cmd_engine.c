@@ -1,0 +1,246 @@
+/* tokenize, logits, bench: the engine on a file, without an island. */
+#include "cli/cli.h"
+
+#include "base/mem.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- tokenize ---- */
+
+static err_code run_tokenize(cli *c, err *e) {
+    model *m = NULL;
+    buf text = {.max = 1u << 30}, out = {.max = (size_t)1 << 33};
+    int32_t *ids = NULL;
+    size_t n = 0;
+    int flags = (cli_flag(c, "no-bos") ? 0 : TOK_ADD_SPECIAL) | (cli_flag(c, "special") ? TOK_PARSE_SPECIAL : 0);
+    err_code rc = model_open(&m, c->args[0], e);
+    if (rc == ERR_OK) rc = cli_read_stdin(&text, e);
+    if (rc == ERR_OK) rc = model_tokenize(m, buf_str(&text), text.len, flags, (size_t)1 << 30, &ids, &n, e);
+    if (rc == ERR_OK) {
+        buf_putc(&out, '[');
+        for (size_t i = 0; i < n; i++) buf_printf(&out, "%s%d", i ? "," : "", ids[i]);
+        buf_puts(&out, "]\n");
+        rc = buf_check(&out, "the ids", e);
+    }
+    if (rc == ERR_OK) rc = cli_print_text(buf_str(&out), out.len, e);
+    mem_free(ids);
+    buf_free(&text);
+    buf_free(&out);
+    model_free(m);
+    return rc;
+}
+
+/* ---- logits ---- */
+
+/* The ids of one line, decimal, separated by spaces or commas. *p moves behind the line. */
+static err_code parse_line(const char **p, int32_t *ids, size_t cap, size_t *n, const char *path, err *e) {
+    const char *s = *p;
+    *n = 0;
+    while (*s && *s != '\n') {
+        if (*s == ' ' || *s == ',' || *s == '\t' || *s == '\r') {
+            s++;
+            continue;
+        }
+        char *end;
+        long v = strtol(s, &end, 10);
+        if (end == s || v < 0 || v > INT32_MAX)
+            return err_set(e, ERR_INVALID, "%s: \"%.12s\" is not a token id; decimal numbers are expected", path, s);
+        if (*n == cap) return err_set(e, ERR_TOO_LONG, "%s: more than %zu tokens in a line", path, cap);
+        ids[(*n)++] = (int32_t)v;
+        s = end;
+    }
+    *p = *s ? s + 1 : s;
+    return ERR_OK;
+}
+
+static err_code write_rows(FILE *f, const float *x, size_t n, const char *path, err *e) {
+    /* float32 little endian, whatever the machine's own order is */
+    for (size_t i = 0; i < n; i++) {
+        uint32_t v;
+        memcpy(&v, x + i, 4);
+        unsigned char b[4] = {(unsigned char)v, (unsigned char)(v >> 8), (unsigned char)(v >> 16),
+                              (unsigned char)(v >> 24)};
+        if (fwrite(b, 1, 4, f) != 4) return err_errno(e, "%s: cannot be written", path);
+    }
+    return ERR_OK;
+}
+
+static err_code logits_of(session *s, const model *m, const int32_t *ids, size_t n, size_t step, FILE *f,
+                          const char *path, err *e) {
+    uint32_t n_vocab = model_get_facts(m)->n_vocab;
+    int seq;
+    err_code rc = session_seq_new(s, &seq, e);
+    for (size_t at = 0; rc == ERR_OK && at < n; at += step) {
+        uint32_t k = (uint32_t)(n - at < step ? n - at : step);
+        chunk ch = {.seq = seq, .tokens = ids + at, .n = k, .n_logits = k};
+        rc = session_step(s, &ch, 1, e);
+        if (rc == ERR_OK) rc = write_rows(f, ch.logits, (size_t)k * n_vocab, path, e);
+    }
+    session_seq_free(s, seq);
+    return rc;
+}
+
+static err_code run_logits(cli *c, err *e) {
+    enum { MAX_TOKENS = 1 << 20 };
+    const char *tokens = cli_text(c, "tokens", NULL), *path = cli_text(c, "out", NULL);
+    if (!tokens || !path) return err_set(e, ERR_USAGE, "polder logits: give --tokens FILE and --out FILE");
+    model *m = NULL;
+    session *s = NULL;
+    FILE *f = NULL;
+    buf text = {.max = 64u << 20};
+    int32_t *ids = mem_array(MAX_TOKENS, sizeof *ids);
+    size_t step = (size_t)cli_int(c, "chunk", 512);
+    err_code rc = ids ? ERR_OK : err_nomem(e, "token ids");
+    if (rc == ERR_OK) rc = file_read(&text, tokens, e);
+    if (rc == ERR_OK) rc = model_open(&m, c->args[0], e);
+    session_options o = {
+        .n_threads = (unsigned)cli_int(c, "threads", 0), .n_seq_max = 1, .max_step_tokens = (uint32_t)step};
+    if (rc == ERR_OK) rc = session_new(&s, m, &o, e);
+    if (rc == ERR_OK && !(f = fopen(path, "wbe"))) rc = err_errno(e, "%s: cannot be created", path);
+    const char *p = buf_str(&text);
+    while (rc == ERR_OK && *p) {
+        size_t n;
+        rc = parse_line(&p, ids, MAX_TOKENS, &n, tokens, e);
+        if (rc == ERR_OK && n) rc = logits_of(s, m, ids, n, step, f, path, e);
+    }
+    if (f && fclose(f) != 0 && rc == ERR_OK) rc = err_errno(e, "%s: cannot be written", path);
+    if (f && rc) remove(path); /* nothing half done is left */
+    session_free(s);
+    model_free(m);
+    mem_free(ids);
+    buf_free(&text);
+    return rc;
+}
+
+/* ---- bench ---- */
+
+enum { BENCH_ROUNDS_MAX = 99 };
+
+typedef struct bench {
+    double pp_s[BENCH_ROUNDS_MAX], tg_s[BENCH_ROUNDS_MAX];
+} bench;
+
+static int compare_doubles(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *v, size_t n) {
+    qsort(v, n, sizeof *v, compare_doubles);
+    return n % 2 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2;
+}
+
+/* One round: a prompt of pp tokens, then tg single steps. Token ids are arbitrary: time does not depend on them. */
+static err_code bench_round(session *s, const model *m, int64_t pp, int64_t tg, int32_t *ids, double *pp_s,
+                            double *tg_s, err *e) {
+    uint32_t n_vocab = model_get_facts(m)->n_vocab, step = 512;
+    for (int64_t i = 0; i < pp + tg; i++) ids[i] = (int32_t)(((uint64_t)i * 7919 + 13) % n_vocab);
+    int seq;
+    err_code rc = session_seq_new(s, &seq, e);
+    uint64_t t0 = time_mono_ns();
+    for (int64_t at = 0; rc == ERR_OK && at < pp; at += step) {
+        uint32_t k = (uint32_t)(pp - at < step ? pp - at : step);
+        chunk ch = {.seq = seq, .tokens = ids + at, .n = k, .n_logits = at + k == pp};
+        rc = session_step(s, &ch, 1, e);
+    }
+    uint64_t t1 = time_mono_ns();
+    for (int64_t i = 0; rc == ERR_OK && i < tg; i++) {
+        chunk ch = {.seq = seq, .tokens = ids + pp + i, .n = 1, .n_logits = 1};
+        rc = session_step(s, &ch, 1, e);
+    }
+    *pp_s = (double)(t1 - t0) / 1e9;
+    *tg_s = (double)(time_mono_ns() - t1) / 1e9;
+    session_seq_free(s, seq);
+    return rc;
+}
+
+static err_code bench_print(const cli *c, const model *m, double load_s, double pp_tps, double tg_tps, int64_t rounds,
+                            unsigned threads, err *e) {
+    const model_facts *f = model_get_facts(m);
+    if (!c->json) {
+        printf("%s %s, %.1f M parameters, %s kernels, %u threads, medians of %lld rounds\n", f->arch, f->quant,
+               (double)f->n_params / 1e6, engine_isa(), threads, (long long)rounds);
+        printf("prompt  %10.1f tokens/s\ndecode  %10.1f tokens/s\nload    %10.3f s\nmemory  %10.1f MiB at its peak\n",
+               pp_tps, tg_tps, load_s, (double)sys_peak_rss_kib() / 1024);
+        return ERR_OK;
+    }
+    cJSON *v = cJSON_CreateObject();
+    if (!v) return err_nomem(e, "output");
+    cJSON_AddNumberToObject(v, "pp_tps", pp_tps);
+    cJSON_AddNumberToObject(v, "tg_tps", tg_tps);
+    cJSON_AddNumberToObject(v, "load_s", load_s);
+    cJSON_AddNumberToObject(v, "peak_rss_kib", (double)sys_peak_rss_kib());
+    cJSON_AddNumberToObject(v, "rounds", (double)rounds);
+    cJSON_AddNumberToObject(v, "threads", threads);
+    cJSON_AddStringToObject(v, "isa", engine_isa());
+    cJSON_AddStringToObject(v, "quant", f->quant);
+    return cli_print_json(v, e);
+}
+
+static err_code run_bench(cli *c, err *e) {
+    int64_t pp = cli_int(c, "pp", 512), tg = cli_int(c, "tg", 64), rounds = cli_int(c, "rounds", 3);
+    unsigned threads = (unsigned)cli_int(c, "threads", 0);
+    if (!threads) threads = sys_cpu_count();
+    model *m = NULL;
+    session *s = NULL;
+    bench *b = mem_zalloc(sizeof *b);
+    int32_t *ids = mem_array((size_t)(pp + tg), sizeof *ids);
+    err_code rc = b && ids ? ERR_OK : err_nomem(e, "a bench");
+    uint64_t t0 = time_mono_ns();
+    if (rc == ERR_OK) rc = model_open(&m, c->args[0], e);
+    session_options o = {.n_threads = threads, .n_seq_max = 1, .max_step_tokens = 512};
+    if (rc == ERR_OK) rc = session_new(&s, m, &o, e);
+    double load_s = (double)(time_mono_ns() - t0) / 1e9;
+    if (rc == ERR_OK && (uint64_t)(pp + tg) > session_n_ctx(s))
+        rc = err_set(e, ERR_USAGE, "--pp and --tg together are %lld tokens; the model's context holds %u",
+                     (long long)(pp + tg), session_n_ctx(s));
+    double warm_pp, warm_tg; /* the first round touches memory for the first time and is not counted */
+    if (rc == ERR_OK) rc = bench_round(s, m, pp < 32 ? pp : 32, 2 < tg ? 2 : tg, ids, &warm_pp, &warm_tg, e);
+    for (int64_t r = 0; rc == ERR_OK && r < rounds; r++)
+        rc = bench_round(s, m, pp, tg, ids, &b->pp_s[r], &b->tg_s[r], e);
+    if (rc == ERR_OK)
+        rc = bench_print(c, m, load_s, (double)pp / median(b->pp_s, (size_t)rounds),
+                         (double)tg / median(b->tg_s, (size_t)rounds), rounds, threads, e);
+    session_free(s);
+    model_free(m);
+    mem_free(b);
+    mem_free(ids);
+    return rc;
+}
+
+const command commands_engine[] = {
+    {"tokenize",
+     "FILE.gguf",
+     1,
+     1,
+     "Text on stdin, one JSON array of token ids on stdout",
+     NULL,
+     run_tokenize,
+     {{OPT_FLAG, "special", NULL, 0, 0, "read <|…|> in the text as special tokens"},
+      {OPT_FLAG, "no-bos", NULL, 0, 0, "leave out what the model's file adds at begin and end"}}},
+    {"logits",
+     "FILE.gguf --tokens FILE --out FILE",
+     1,
+     1,
+     "Logits of every position: float32, positions x vocabulary",
+     "Each line of the token file is a prompt of its own; rows of all prompts follow one another. The bits do not\n"
+     "depend on --chunk, --threads or POLDER_ISA.",
+     run_logits,
+     {{OPT_TEXT, "tokens", "FILE", 0, 0, "token ids in decimal, one prompt a line"},
+      {OPT_TEXT, "out", "FILE", 0, 0, "float32, little endian"},
+      {OPT_INT, "chunk", "N", 1, 65536, "tokens in one step (default 512)"},
+      {OPT_INT, "threads", "N", 1, 1024, "default: all CPUs this process may use"}}},
+    {"bench",
+     "FILE.gguf",
+     1,
+     1,
+     "Prompt and decode speed, load time and memory of a model file",
+     NULL,
+     run_bench,
+     {{OPT_INT, "pp", "N", 1, 1048576, "tokens of the prompt (default 512)"},
+      {OPT_INT, "tg", "N", 1, 1048576, "tokens to generate (default 64)"},
+      {OPT_INT, "threads", "N", 1, 1024, "default: all CPUs this process may use"},
+      {OPT_INT, "rounds", "N", 3, BENCH_ROUNDS_MAX, "medians of so many (default 3)"}}},
+    {0},
+};
