@@ -55,25 +55,25 @@ uint64_t matrix_bytes(const matrix *m);
 /* Row r expanded to F32 (embedding lookup). out: cols floats. */
 void matrix_row(const matrix *m, uint32_t r, float *out);
 
-/* Activations prepared once for all matrices that read them: F32 rows, and (made on first need by acts_set, when
- * `quantised` is asked) int8 blocks of 32 with one F32 scale each, q = round-half-even(x * 127 / amax).
+/* Activations prepared once for all matrices that read them: F32 rows, and (made by the first matrix_mul that has a
+ * quantised matrix) int8 blocks of 32 with one F32 scale each, q = round-half-even(x * (127 / amax)).
  * Memory is sized by acts_new for max_rows x max_cols. */
 typedef struct acts acts;
 err_code acts_new(acts **out, uint32_t max_rows, uint32_t max_cols, err *e);
 void acts_free(acts *a);
-/* x: (n, cols) floats, row stride ldx; kept by reference until the next acts_set. */
+/* x: (n, cols) floats, row stride ldx; kept by reference until the next acts_set, which must follow where x changes. */
 void acts_set(acts *a, pool *p, const float *x, size_t ldx, uint32_t n, uint32_t cols);
 
 /* y[t * ldy + r] = sum over k of W[r][k] * x[t][k] for all rows r and t < n of acts.
  * Result contract: F32, F16, BF16: one chain of fused multiply-adds over k in increasing order, from +0.
  * Quantised types: over blocks of 32 in increasing order, acc = fma(scale, (float)idot, acc), then for types with a
- * minimum acc = fma(-min, asum, acc), as kernels/scalar defines it. Same bits for every n, thread count and
- * kernel set. Several matrices that read the same acts may be given at once (fewer barriers). */
+ * minimum acc = fma(-min, asum, acc), as kernels/kernels.h defines it. Same bits for every n, thread count and
+ * kernel set. Several matrices that read the same acts may be given at once (fewer barriers); all have acts' cols. */
 typedef struct matmul {
     const matrix *m;
     float *y;
     size_t ldy;
 } matmul;
-void matrix_mul(pool *p, const matmul *ops, size_t n_ops, const acts *a);
+void matrix_mul(pool *p, const matmul *ops, size_t n_ops, acts *a);
 
 #endif

@@ -1,0 +1,210 @@
+/* Threads that share ranges of one job at a time.
+ *
+ *   state = job number << 33 | open << 32 | workers inside
+ *
+ *          caller: publish job, open         worker: sees a new open state, inside + 1 by compare-and-swap
+ *   closed ----------------------------> open --------------------------------------> takes ranges, inside - 1
+ *      ^                                   |
+ *      |   all ranges taken: close, wait   |
+ *      +-----------------------------------+   until nobody is inside
+ *
+ * 1. The fields of the job change only while the state is closed and nobody is inside.
+ * 2. A worker that comes late (its core was busy, it slept) finds the state closed and touches nothing: the caller
+ *    never waits for a worker that has not begun.
+ * 3. Waiting spins for a few microseconds and then sleeps, so a busy core costs time, not a standstill. Sleepers
+ *    count themselves before they look at the state a last time; who changes the state looks at the count after it:
+ *    both sequentially consistent, so no wake-up is lost.
+ */
+#include "engine/tensor.h"
+
+#include "base/mem.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#if defined(__x86_64__) || defined(__i386__)
+#define PAUSE() __builtin_ia32_pause()
+#elif defined(__aarch64__)
+#define PAUSE() __asm__ volatile("yield")
+#else
+#define PAUSE() ((void)0)
+#endif
+
+#define THREADS_MAX 256
+#define SPINS       400 /* some 5 to 15 microseconds of pause instructions */
+
+#define OPEN      (UINT64_C(1) << 32)
+#define JOB_ONE   (UINT64_C(1) << 33)
+#define INSIDE(s) ((uint32_t)(s))
+
+typedef struct worker {
+    pool *p;
+    unsigned index;
+    pthread_t thread;
+} worker;
+
+struct pool {
+    _Alignas(64) _Atomic uint64_t state;
+    _Alignas(64) _Atomic size_t next; /* first index that no thread has taken */
+    _Alignas(64) pool_fn fn;
+    void *ctx;
+    size_t n, grain;
+    _Atomic bool stop;
+    _Atomic unsigned n_asleep; /* workers in wait_job */
+    _Atomic bool caller_asleep;
+    pthread_mutex_t mutex; /* held only to sleep and to wake */
+    pthread_cond_t job, done;
+    unsigned n_threads, n_started;
+    worker *workers;
+};
+
+static void take_ranges(pool *p, unsigned thread) {
+    for (;;) {
+        size_t begin = atomic_fetch_add_explicit(&p->next, p->grain, memory_order_relaxed);
+        if (begin >= p->n) return;
+        size_t left = p->n - begin;
+        p->fn(p->ctx, begin, begin + (left < p->grain ? left : p->grain), thread);
+    }
+}
+
+static bool is_news(pool *p, uint64_t seen_job) {
+    uint64_t s = atomic_load(&p->state);
+    return atomic_load(&p->stop) || ((s & OPEN) && s / JOB_ONE != seen_job);
+}
+
+static void wait_job(pool *p, uint64_t seen_job) {
+    for (int i = 0; i < SPINS; i++) {
+        if (is_news(p, seen_job)) return;
+        PAUSE();
+    }
+    pthread_mutex_lock(&p->mutex);
+    atomic_fetch_add(&p->n_asleep, 1);
+    while (!is_news(p, seen_job)) pthread_cond_wait(&p->job, &p->mutex);
+    atomic_fetch_sub(&p->n_asleep, 1);
+    pthread_mutex_unlock(&p->mutex);
+}
+
+static void leave(pool *p) {
+    uint64_t s = atomic_fetch_sub(&p->state, 1) - 1;
+    if (INSIDE(s) || (s & OPEN) || !atomic_load(&p->caller_asleep)) return;
+    pthread_mutex_lock(&p->mutex);
+    pthread_cond_signal(&p->done);
+    pthread_mutex_unlock(&p->mutex);
+}
+
+static void *work(void *arg) {
+    worker *w = arg;
+    pool *p = w->p;
+    uint64_t seen_job = 0;
+    for (;;) {
+        wait_job(p, seen_job);
+        if (atomic_load(&p->stop)) return NULL;
+        uint64_t s = atomic_load(&p->state);
+        while (s & OPEN) {
+            if (!atomic_compare_exchange_weak(&p->state, &s, s + 1)) continue;
+            seen_job = s / JOB_ONE;
+            take_ranges(p, w->index);
+            leave(p);
+            break;
+        }
+    }
+}
+
+static void wait_done(pool *p) {
+    for (int i = 0; i < SPINS; i++) {
+        if (!INSIDE(atomic_load(&p->state))) return;
+        PAUSE();
+    }
+    pthread_mutex_lock(&p->mutex);
+    atomic_store(&p->caller_asleep, true);
+    while (INSIDE(atomic_load(&p->state))) pthread_cond_wait(&p->done, &p->mutex);
+    atomic_store(&p->caller_asleep, false);
+    pthread_mutex_unlock(&p->mutex);
+}
+
+void pool_run(pool *p, size_t n, size_t grain, pool_fn fn, void *ctx) {
+    if (grain == 0) grain = 1;
+    if (!p || p->n_threads == 1 || n <= grain) {
+        for (size_t i = 0; i < n; i += grain) fn(ctx, i, n - i < grain ? n : i + grain, 0);
+        return;
+    }
+    p->fn = fn;
+    p->ctx = ctx;
+    p->n = n;
+    p->grain = grain;
+    atomic_store_explicit(&p->next, 0, memory_order_relaxed);
+    uint64_t job = atomic_load(&p->state) / JOB_ONE + 1;
+    atomic_store(&p->state, job * JOB_ONE | OPEN);
+    if (atomic_load(&p->n_asleep)) {
+        pthread_mutex_lock(&p->mutex);
+        pthread_cond_broadcast(&p->job);
+        pthread_mutex_unlock(&p->mutex);
+    }
+    take_ranges(p, 0);
+    atomic_fetch_and(&p->state, ~OPEN);
+    wait_done(p);
+}
+
+unsigned pool_threads(const pool *p) {
+    return p ? p->n_threads : 1;
+}
+
+/* Signals belong to the threads that the program made for them. */
+static err_code start(pool *p, err *e) {
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int rc = 0;
+    for (unsigned i = 1; i < p->n_threads && rc == 0; i++) {
+        worker *w = &p->workers[i - 1];
+        *w = (worker){.p = p, .index = i};
+        rc = pthread_create(&w->thread, NULL, work, w);
+        if (rc == 0) p->n_started++;
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (rc == 0) return ERR_OK;
+    errno = rc;
+    return err_errno(e, "thread pool: thread %u of %u cannot be started", p->n_started + 2, p->n_threads);
+}
+
+err_code pool_new(pool **out, unsigned n_threads, err *e) {
+    *out = NULL;
+    if (n_threads < 1 || n_threads > THREADS_MAX)
+        return err_set(e, ERR_USAGE, "thread pool: %u threads; 1 to %d are possible", n_threads, THREADS_MAX);
+    pool *p = mem_alloc_aligned(sizeof *p);
+    if (!p) return err_nomem(e, "a thread pool");
+    memset(p, 0, sizeof *p);
+    p->workers = mem_array(n_threads, sizeof *p->workers);
+    if (!p->workers) {
+        mem_free_aligned(p);
+        return err_nomem(e, "a thread pool");
+    }
+    p->n_threads = n_threads;
+    pthread_mutex_init(&p->mutex, NULL);
+    pthread_cond_init(&p->job, NULL);
+    pthread_cond_init(&p->done, NULL);
+    err_code c = start(p, e);
+    if (c) {
+        pool_free(p);
+        return c;
+    }
+    *out = p;
+    return ERR_OK;
+}
+
+void pool_free(pool *p) {
+    if (!p) return;
+    pthread_mutex_lock(&p->mutex);
+    atomic_store(&p->stop, true);
+    pthread_cond_broadcast(&p->job);
+    pthread_mutex_unlock(&p->mutex);
+    for (unsigned i = 0; i < p->n_started; i++) pthread_join(p->workers[i].thread, NULL);
+    pthread_cond_destroy(&p->done);
+    pthread_cond_destroy(&p->job);
+    pthread_mutex_destroy(&p->mutex);
+    mem_free(p->workers);
+    mem_free_aligned(p);
+}
