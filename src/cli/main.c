@@ -119,7 +119,7 @@ static err_code parse_option(cli *c, char **argv, int n, int *used, err *e) {
         value = argv[1];
         *used = 2;
     }
-    if (island)
+    if (is_island)
         c->dir = value;
     else
         c->given[i] = value;
