@@ -29,10 +29,11 @@ void server_stop(server *s);
  * arguments as a JSON object. The command line uses admin_call where it holds the island and the control socket
  * where a server does, so both ways run this code. */
 typedef struct admin_op {
-    const char *name;            /* "key.add" */
+    const char *name; /* "key.add" */
     const char *help;
-    role needs;                  /* ROLE_ADMIN or ROLE_OPERATOR */
+    role needs; /* ROLE_ADMIN or ROLE_OPERATOR */
     err_code (*run)(island *i, inference *inf /* NULL without a server */, const cJSON *args, cJSON **out, err *e);
+    bool reads; /* changes nothing: over HTTP an auditor may use it too */
 } admin_op;
 extern const admin_op admin_ops[]; /* key.add {name, role} · key.ls · key.revoke {key} · model.add {path, name} ·
                                       model.ls · model.show {name} · model.verify {name} · model.rm {name};

@@ -1,0 +1,138 @@
+/* What changes an island, or tells about it: one table for the command line and for HTTP. */
+#include "server/internal.h"
+
+#include "base/json.h"
+#include "base/mem.h"
+
+#include <string.h>
+
+/* Refuse arguments that an operation does not have; `known` ends with NULL. */
+static err_code check_args(const char *op, const cJSON *args, const char *const *known, err *e) {
+    if (args && !cJSON_IsObject(args)) return err_set(e, ERR_INVALID, "%s: the arguments must be an object", op);
+    const cJSON *a;
+    cJSON_ArrayForEach(a, args) {
+        const char *const *k = known;
+        while (*k && strcmp(*k, a->string) != 0) k++;
+        if (!*k) return err_set(e, ERR_INVALID, "%s: there is no argument \"%.60s\"", op, a->string);
+    }
+    return ERR_OK;
+}
+
+static err_code need_str(const char *op, const cJSON *args, const char *key, const char **out, err *e) {
+    *out = NULL;
+    err_code rc = args ? json_get_str(args, key, out, e) : ERR_OK;
+    if (rc != ERR_OK) return err_prefix(e, "%s", op);
+    return *out ? ERR_OK : err_set(e, ERR_INVALID, "%s: the argument \"%s\" is missing", op, key);
+}
+
+static err_code done(cJSON **out, err *e) {
+    *out = cJSON_CreateObject();
+    if (*out && cJSON_AddBoolToObject(*out, "done", true)) return ERR_OK;
+    cJSON_Delete(*out);
+    *out = NULL;
+    return err_nomem(e, "a reply");
+}
+
+static err_code run_key_add(island *i, inference *inf, const cJSON *args, cJSON **out, err *e) {
+    static const char *const known[] = {"name", "role", NULL};
+    const char *name, *role_text = "user";
+    role r;
+    err_code rc = check_args("key.add", args, known, e);
+    if (rc == ERR_OK) rc = need_str("key.add", args, "name", &name, e);
+    if (rc == ERR_OK) rc = json_get_str(args, "role", &role_text, e);
+    if (rc != ERR_OK) return rc;
+    if (!role_text) role_text = "user";
+    if (!role_parse(&r, role_text))
+        return err_set(e, ERR_INVALID, "key.add: there is no role \"%.40s\": user, operator, auditor or admin",
+                       role_text);
+    char text[KEY_TEXT_MAX];
+    identity who;
+    rc = key_add(i, name, r, text, &who, e);
+    if (rc != ERR_OK) return rc;
+    cJSON *o = cJSON_CreateObject();
+    bool ok = o && cJSON_AddStringToObject(o, "id", who.key_id) && cJSON_AddStringToObject(o, "name", who.name) &&
+              cJSON_AddStringToObject(o, "role", role_name(who.role)) && cJSON_AddStringToObject(o, "key", text);
+    mem_wipe(text, sizeof text);
+    if (!ok) {
+        cJSON_Delete(o);
+        /* a key that nobody has seen is of no use to its owner */
+        (void)key_revoke(i, who.key_id, NULL);
+        return err_nomem(e, "the new key");
+    }
+    *out = o;
+    return ERR_OK;
+}
+
+static err_code run_key_ls(island *i, inference *inf, const cJSON *args, cJSON **out, err *e) {
+    static const char *const known[] = {NULL};
+    err_code rc = check_args("key.ls", args, known, e);
+    return rc == ERR_OK ? key_list(i, out, e) : rc;
+}
+
+static err_code run_key_revoke(island *i, inference *inf, const cJSON *args, cJSON **out, err *e) {
+    static const char *const known[] = {"key", NULL};
+    const char *key;
+    err_code rc = check_args("key.revoke", args, known, e);
+    if (rc == ERR_OK) rc = need_str("key.revoke", args, "key", &key, e);
+    if (rc == ERR_OK) rc = key_revoke(i, key, e);
+    return rc == ERR_OK ? done(out, e) : rc;
+}
+
+static err_code run_model_add(island *i, inference *inf, const cJSON *args, cJSON **out, err *e) {
+    static const char *const known[] = {"path", "name", NULL};
+    const char *path, *name;
+    err_code rc = check_args("model.add", args, known, e);
+    if (rc == ERR_OK) rc = need_str("model.add", args, "path", &path, e);
+    if (rc == ERR_OK) rc = need_str("model.add", args, "name", &name, e);
+    return rc == ERR_OK ? models_add(i, path, name, NULL, NULL, out, e) : rc;
+}
+
+static err_code run_model_ls(island *i, inference *inf, const cJSON *args, cJSON **out, err *e) {
+    static const char *const known[] = {NULL};
+    err_code rc = check_args("model.ls", args, known, e);
+    return rc == ERR_OK ? models_list(i, out, e) : rc;
+}
+
+static const char *const only_name[] = {"name", NULL};
+
+static err_code run_model_show(island *i, inference *inf, const cJSON *args, cJSON **out, err *e) {
+    const char *name;
+    err_code rc = check_args("model.show", args, only_name, e);
+    if (rc == ERR_OK) rc = need_str("model.show", args, "name", &name, e);
+    return rc == ERR_OK ? models_show(i, name, out, e) : rc;
+}
+
+static err_code run_model_verify(island *i, inference *inf, const cJSON *args, cJSON **out, err *e) {
+    const char *name;
+    err_code rc = check_args("model.verify", args, only_name, e);
+    if (rc == ERR_OK) rc = need_str("model.verify", args, "name", &name, e);
+    return rc == ERR_OK ? models_verify(i, name, out, e) : rc;
+}
+
+static err_code run_model_rm(island *i, inference *inf, const cJSON *args, cJSON **out, err *e) {
+    const char *name;
+    err_code rc = check_args("model.rm", args, only_name, e);
+    if (rc == ERR_OK) rc = need_str("model.rm", args, "name", &name, e);
+    if (rc == ERR_OK) rc = models_remove(i, name, e);
+    return rc == ERR_OK ? done(out, e) : rc;
+}
+
+const admin_op admin_ops[] = {
+    {"key.add", "make an API key: {name, role}; the reply shows it once", ROLE_ADMIN, run_key_add, false},
+    {"key.ls", "list API keys", ROLE_ADMIN, run_key_ls, true},
+    {"key.revoke", "revoke an API key: {key}, its id or its name", ROLE_ADMIN, run_key_revoke, false},
+    {"model.add", "import a GGUF file: {path, name}", ROLE_OPERATOR, run_model_add, false},
+    {"model.ls", "list models", ROLE_OPERATOR, run_model_ls, true},
+    {"model.show", "what a model is: {name}", ROLE_OPERATOR, run_model_show, true},
+    {"model.verify", "hash a model's file again: {name}", ROLE_OPERATOR, run_model_verify, true},
+    {"model.rm", "remove a model's name, and its file where no other name uses it: {name}", ROLE_OPERATOR, run_model_rm,
+     false},
+    {NULL, NULL, ROLE_ADMIN, NULL, false},
+};
+
+err_code admin_call(island *i, inference *inf, const char *op, const cJSON *args, cJSON **out, err *e) {
+    *out = NULL;
+    for (const admin_op *o = admin_ops; o->name; o++)
+        if (strcmp(o->name, op) == 0) return o->run(i, inf, args, out, e);
+    return err_set(e, ERR_NOT_FOUND, "admin: there is no operation \"%.60s\"", op);
+}

@@ -1,0 +1,136 @@
+/* One answer: the runs of the pipeline that a request asks for, streamed or collected. */
+#include "server/dialect.h"
+
+#include "base/mem.h"
+
+#include <string.h>
+
+err_code answer_new(answer **out, const dialect *d, cJSON *body, err *e) {
+    *out = NULL;
+    answer *a = mem_zalloc(sizeof *a);
+    if (!a) {
+        cJSON_Delete(body);
+        return err_nomem(e, "an answer");
+    }
+    a->d = d;
+    a->body = body;
+    a->n_runs = 1;
+    a->r.dialect = d->name;
+    a->r.n_choices = 1;
+    a->r.max_tokens = -1;
+    sampler_params_default(&a->r.sampling);
+    *out = a;
+    return ERR_OK;
+}
+
+void answer_free(answer *a) {
+    if (!a) return;
+    for (uint32_t i = 0; a->choices && i < a->n_choices; i++) {
+        buf_free(&a->choices[i].text);
+        for (int k = 0; k < ANSWER_PARTS; k++) buf_free(&a->choices[i].parts[k]);
+    }
+    for (uint32_t i = 0; a->prompts && i < a->n_runs; i++) mem_free(a->prompts[i].tokens);
+    mem_free(a->choices);
+    mem_free(a->prompts);
+    mem_free(a->bias);
+    cJSON_Delete(a->messages);
+    cJSON_Delete(a->body);
+    mem_free(a);
+}
+
+uint32_t answer_choice_index(const answer *a, const event *ev) {
+    return a->run * a->r.n_choices + ev->choice;
+}
+
+choice *answer_choice(answer *a, const event *ev) {
+    uint32_t i = answer_choice_index(a, ev);
+    return i < a->n_choices ? &a->choices[i] : NULL;
+}
+
+typedef struct running {
+    answer *a;
+    const answer_sink *sink;
+    buf out;
+} running;
+
+/* What every answer keeps of an event, streamed or not. */
+static void note_event(answer *a, const event *ev) {
+    choice *c = answer_choice(a, ev);
+    switch (ev->kind) {
+    case EV_ADMITTED:
+        if (a->admitted) break;
+        a->admitted = true;
+        a->record = ev->record;
+        a->seed = ev->seed;
+        a->created_unix_s = ev->created_unix_s;
+        snprintf(a->fingerprint, sizeof a->fingerprint, "%s", ev->fingerprint ? ev->fingerprint : "");
+        break;
+    case EV_TEXT: break;
+    case EV_FINISH:
+        if (c) snprintf(c->reason, sizeof c->reason, "%s", ev->reason ? ev->reason : "stop");
+        break;
+    case EV_DONE:
+        a->prompt_tokens += ev->prompt_tokens;
+        a->completion_tokens += ev->completion_tokens;
+        break;
+    }
+}
+
+static err_code collect_text(answer *a, const event *ev) {
+    choice *c = answer_choice(a, ev);
+    if (!c) return ERR_INTERNAL;
+    buf_append(&c->text, ev->text ? ev->text : "", ev->len);
+    if (a->r.want_logprobs) a->d->tokens(a, c, ev);
+    bool failed = c->text.failed;
+    for (int k = 0; k < ANSWER_PARTS; k++) failed = failed || c->parts[k].failed;
+    return failed ? ERR_NOMEM : ERR_OK;
+}
+
+static err_code on_event(void *ctx, const event *ev) {
+    running *n = ctx;
+    answer *a = n->a;
+    bool first = ev->kind == EV_ADMITTED && !a->admitted;
+    note_event(a, ev);
+    if (first && n->sink->admitted) n->sink->admitted(n->sink->ctx, a);
+    if (!n->sink->write) return ev->kind == EV_TEXT ? collect_text(a, ev) : ERR_OK;
+    buf_reset(&n->out);
+    a->d->chunk(a, ev, &n->out);
+    if (n->out.failed) return ERR_NOMEM;
+    return n->out.len ? n->sink->write(n->sink->ctx, n->out.ptr, n->out.len) : ERR_OK;
+}
+
+static bool on_gone(void *ctx) {
+    running *n = ctx;
+    return n->sink->gone && n->sink->gone(n->sink->ctx);
+}
+
+static err_code make_choices(answer *a, err *e) {
+    uint32_t total = a->n_runs * a->r.n_choices; /* at most 256 * 16 */
+    a->choices = mem_array(total, sizeof *a->choices);
+    if (!a->choices) return err_nomem(e, "the choices of an answer");
+    a->n_choices = total;
+    for (uint32_t i = 0; i < total; i++) {
+        buf_init(&a->choices[i].text, ANSWER_BYTES_MAX);
+        for (int k = 0; k < ANSWER_PARTS; k++) buf_init(&a->choices[i].parts[k], ANSWER_BYTES_MAX);
+    }
+    return ERR_OK;
+}
+
+err_code answer_run(answer *a, inference *inf, const answer_sink *sink, err *e) {
+    err_code rc = make_choices(a, e);
+    running n = {.a = a, .sink = sink};
+    buf_init(&n.out, ANSWER_BYTES_MAX);
+    event_sink es = {.ctx = &n, .event = on_event, .gone = on_gone};
+    for (a->run = 0; rc == ERR_OK && a->run < a->n_runs; a->run++) {
+        if (a->prompts) {
+            const prompt *p = &a->prompts[a->run];
+            a->r.text = p->text;
+            a->r.text_len = p->text ? strlen(p->text) : 0;
+            a->r.tokens = p->tokens;
+            a->r.n_tokens = p->n_tokens;
+        }
+        rc = pipeline_run(inf, &a->r, &es, e);
+    }
+    buf_free(&n.out);
+    return rc;
+}

@@ -1,0 +1,59 @@
+/* Who asks, and what their role may use. */
+#include "server/internal.h"
+
+#include <string.h>
+#include <strings.h>
+
+bool auth_role_may(role r, access_rule rule) {
+    switch (rule) {
+    case ACCESS_OPEN: return true;
+    case ACCESS_USE: return r == ROLE_USER || r == ROLE_OPERATOR || r == ROLE_ADMIN;
+    case ACCESS_WATCH: return r == ROLE_OPERATOR || r == ROLE_AUDITOR || r == ROLE_ADMIN;
+    case ACCESS_AUDIT: return r == ROLE_AUDITOR || r == ROLE_ADMIN;
+    case ACCESS_ADMIN: return r == ROLE_OPERATOR || r == ROLE_AUDITOR || r == ROLE_ADMIN;
+    }
+    return false;
+}
+
+static void set_identity(identity *who, const char *id, const char *name, role r) {
+    memset(who, 0, sizeof *who);
+    snprintf(who->key_id, sizeof who->key_id, "%s", id);
+    snprintf(who->name, sizeof who->name, "%s", name);
+    who->role = r;
+}
+
+/* The key of "Authorization: Bearer KEY"; NULL where there is none. */
+static const char *bearer(struct MHD_Connection *c, size_t *n) {
+    const char *v = MHD_lookup_connection_value(c, MHD_HEADER_KIND, "Authorization");
+    if (!v || strncasecmp(v, "Bearer", 6) != 0 || (v[6] != ' ' && v[6] != '\t')) return NULL;
+    v += 6;
+    while (*v == ' ' || *v == '\t') v++;
+    *n = strlen(v);
+    while (*n && (v[*n - 1] == ' ' || v[*n - 1] == '\t')) --*n;
+    return *n ? v : NULL;
+}
+
+err_code auth_check(exchange *x, err *e) {
+    if (x->control) { /* whoever may open the socket owns the island */
+        set_identity(&x->who, "control", "control socket", ROLE_ADMIN);
+        return ERR_OK;
+    }
+    if (x->route->needs == ACCESS_OPEN) return ERR_OK;
+    size_t n = 0;
+    const char *key = bearer(x->conn, &n);
+    if (!x->s->auth && x->route->needs != ACCESS_ADMIN) {
+        /* clients send some key even where none is asked for: a good one still tells who asks */
+        if (!key || key_check(x->s->isl, key, n, &x->who, NULL) != ERR_OK)
+            set_identity(&x->who, "anonymous", "no key was asked for", ROLE_USER);
+        return ERR_OK;
+    }
+    if (!key)
+        return err_set(e, ERR_UNAUTHENTICATED,
+                       "no API key: send it as \"Authorization: Bearer KEY\" (polder key add makes one)");
+    if (key_check(x->s->isl, key, n, &x->who, NULL) != ERR_OK)
+        return err_set(e, ERR_UNAUTHENTICATED, "the API key is not valid: it is unknown here or was revoked");
+    if (!auth_role_may(x->who.role, x->route->needs))
+        return err_set(e, ERR_DENIED, "%s: a key with the role %s may not use it", x->route->path,
+                       role_name(x->who.role));
+    return ERR_OK;
+}

@@ -1,0 +1,93 @@
+/* Internal to server: what a dialect is, and the answer it works on.
+ *
+ * A dialect turns one JSON body into one or more runs of the pipeline (parse) and events into bytes (chunk for a
+ * stream, whole otherwise). It is a table of functions: http.c and answer.c know no dialect by name, a new one is a
+ * new table and a line in routes.c.
+ *
+ * Life of an answer: answer_new → parse → answer_run (calls chunk, or collects and then calls whole) → answer_free.
+ * One thread at a time. Everything hangs on the answer; strings in `r` point into `body` or into memory it owns.
+ */
+#ifndef POLDER_SERVER_DIALECT_H
+#define POLDER_SERVER_DIALECT_H
+
+#include "inference/inference.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define ANSWER_PROMPTS_MAX 256         /* prompts of one request */
+#define ANSWER_BYTES_MAX   (64u << 20) /* an answer that is not streamed, and each choice of it */
+#define ANSWER_PARTS       4           /* lists that a dialect collects beside a choice's text */
+#define ANSWER_PARAM_MAX   96
+
+typedef struct dialect dialect;
+
+typedef struct prompt { /* one run: text, or tokens, or the answer's messages */
+    const char *text;
+    int32_t *tokens; /* owned */
+    size_t n_tokens;
+} prompt;
+
+typedef struct choice {
+    buf text;                /* collected (answers that are not streamed) */
+    buf parts[ANSWER_PARTS]; /* the dialect's own lists, e.g. log-probabilities as JSON */
+    uint64_t text_chars;     /* characters so far, for offsets */
+    char reason[16];         /* "stop", "length" */
+} choice;
+
+typedef struct answer {
+    const dialect *d;
+    cJSON *body;     /* owned */
+    cJSON *messages; /* owned; what r.messages points to */
+    request r;       /* the prompt of run k is set by answer_run */
+    logit_bias *bias;
+    prompt *prompts; /* n_runs of them; NULL: one run over r.messages */
+    uint32_t n_runs;
+    bool stream, include_usage;
+    char param[ANSWER_PARAM_MAX]; /* the field at fault where parse failed; "" where none */
+
+    /* what the pipeline said */
+    uint32_t run; /* the one that is under way */
+    bool admitted;
+    uint64_t record, seed; /* of the first run */
+    int64_t created_unix_s;
+    char fingerprint[64];
+    uint64_t prompt_tokens, completion_tokens; /* over all runs */
+    choice *choices;                           /* n_runs * r.n_choices */
+    uint32_t n_choices;
+} answer;
+
+struct dialect {
+    const char *name;        /* "openai.chat": goes into the record */
+    const char *stream_type; /* media type of a stream */
+    /* Check `a->body` and fill the rest. ERR_INVALID / ERR_UNSUPPORTED with a->param set. */
+    err_code (*parse)(answer *a, err *e);
+    /* Streamed: the bytes of one event. EV_DONE of the last run ends the stream. */
+    void (*chunk)(answer *a, const event *ev, buf *out);
+    /* Collected: the tokens of one EV_TEXT into the choice's parts (may do nothing). */
+    void (*tokens)(answer *a, choice *c, const event *ev);
+    void (*whole)(answer *a, buf *out);
+    /* The error object; `status` has been decided. In a stream (in_stream) framed as one of its events. */
+    void (*fail)(const err *e, int status, const char *param, bool in_stream, buf *out);
+};
+
+extern const dialect dialect_openai_chat, dialect_openai_completions;
+
+/* Takes `body`, also on error. */
+err_code answer_new(answer **out, const dialect *d, cJSON *body, err *e);
+void answer_free(answer *a); /* NULL is fine */
+/* The answer's choice that an event is about. */
+uint32_t answer_choice_index(const answer *a, const event *ev);
+choice *answer_choice(answer *a, const event *ev);
+
+/* Runs every prompt in turn. `write` gets the bytes of a stream (NULL: collect); an error of it cancels. `admitted`
+ * (may be NULL) is called once, when the first run is admitted, before any byte. */
+typedef struct answer_sink {
+    void *ctx;
+    void (*admitted)(void *ctx, const answer *a);
+    err_code (*write)(void *ctx, const char *p, size_t n);
+    bool (*gone)(void *ctx);
+} answer_sink;
+err_code answer_run(answer *a, inference *inf, const answer_sink *sink, err *e);
+
+#endif

@@ -1,0 +1,181 @@
+/* Internal to server: what its files share.
+ *
+ * An `exchange` is one HTTP request and its reply. It belongs to the thread of its connection; only `stream` has a
+ * thread beside it, which touches nothing but its own struct and the answer, and is joined before the exchange ends.
+ */
+#ifndef POLDER_SERVER_INTERNAL_H
+#define POLDER_SERVER_INTERNAL_H
+
+#include "base/buf.h"
+#include "base/metrics.h"
+#include "server/dialect.h"
+#include "server/server.h"
+
+#include <microhttpd.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#define PATH_BYTES_MAX      1024u
+#define HEADERS_MAX         64u
+#define HEADER_BYTES_MAX    16384u
+#define CONNECTION_POOL     32768u /* bytes of MHD's memory for each connection: request head and write buffer */
+#define CONNECTION_STACK    (1024u * 1024u)
+#define CONTROL_CONNECTIONS 16u
+#define DISCARD_BYTES_MAX   (64u << 20)  /* of a refused body that is read so that the client sees why */
+#define BODY_BYTES_PER_S    16384u       /* a body that comes slower than this is cut off */
+#define STREAM_QUEUE_BYTES  (256u << 10) /* of a stream that the client has not read yet */
+#define HANGUP_POLL_MS      100
+
+/* One listening socket: what libmicrohttpd's callbacks get. */
+typedef struct door {
+    server *s;
+    struct MHD_Daemon *daemon;
+    int fd;       /* -1 where closed, or handed to the daemon */
+    bool control; /* DIR/control.sock */
+} door;
+
+struct server {
+    island *isl;
+    inference *inf;
+    door tcp, control;
+    int port;
+    char address[128]; /* "127.0.0.1:8080", as recorded */
+    char url[160];
+    char socket_path[256];
+    bool auth;
+    uint64_t started_ns;
+    atomic_bool draining;
+    atomic_uint in_flight; /* exchanges whose reply is not out yet */
+    atomic_uint_least64_t requests;
+    atomic_uint_least64_t body_bytes; /* held in bodies now */
+    uint64_t body_bytes_max;
+    metric *m_in_flight, *m_hangups;
+};
+
+/* ---- routes ------------------------------------------------------------------------------------------------ */
+
+typedef enum access_rule {
+    ACCESS_OPEN,  /* anybody: says nothing about the island */
+    ACCESS_USE,   /* user, operator, admin */
+    ACCESS_WATCH, /* operator, auditor, admin */
+    ACCESS_AUDIT, /* auditor, admin */
+    ACCESS_ADMIN, /* decided for each operation */
+} access_rule;
+
+typedef struct exchange exchange;
+
+typedef struct route {
+    const char *path;   /* where it ends in '/', everything below it */
+    const char *method; /* "GET" (HEAD too) or "POST" */
+    access_rule needs;
+    const dialect *d; /* POST of a dialect */
+    void (*serve)(exchange *x);
+} route;
+
+extern const route routes[]; /* ends with a NULL path */
+/* NULL: no such path, or not with that method; `allow` (at least 32 bytes) then names the methods it has, or is "". */
+const route *route_find(const char *method, const char *path, char *allow);
+
+/* ---- an exchange ------------------------------------------------------------------------------------------- */
+
+typedef struct stream stream;
+
+struct exchange {
+    server *s;
+    struct MHD_Connection *conn;
+    int fd;
+    bool control; /* came over the control socket */
+    char method[12];
+    char path[PATH_BYTES_MAX + 1]; /* decoded, without the query */
+    const route *route;
+    identity who;
+    char id[32]; /* x-request-id */
+    buf body;
+    uint64_t content_length; /* declared; 0 where it was not */
+    uint64_t started_ns, received, counted;
+    bool refused; /* the body is thrown away, then `problem` is the reply */
+    err problem;
+    int problem_status;
+    char allow[32];
+    answer *answer;
+    stream *stream;
+    int status; /* of the reply; 0 before */
+    uint64_t sent;
+    bool queue_failed;
+    bool close;
+};
+
+/* Replies. Each exchange gets one. reply_bytes takes the content of `body`. Extra headers of an answer are added where
+ * the exchange has one that was admitted. */
+void reply_bytes(exchange *x, int status, const char *type, const char *cache, buf *body);
+void reply_json(exchange *x, int status, buf *body);
+void reply_error(exchange *x, int status, const err *e, const char *param);
+/* The status for a failure: err_http_status but for cancellation by a stopping server (503). */
+int reply_status(const exchange *x, err_code code);
+void reply_stream(exchange *x);
+/* Has the client hung up? A half-closed connection counts as hung up while an answer is being made: nothing tells it
+ * from a closed one. */
+bool exchange_gone(const exchange *x);
+
+/* ---- guard: what MHD's parser lets through and polder does not ---------------------------------------------- */
+
+typedef struct guard_facts {
+    uint64_t content_length;
+    bool has_length, chunked, has_body, is_json;
+    bool expects_continue;
+    char host[256];
+} guard_facts;
+
+/* ERR_INVALID (a malformed or ambiguous request; the connection is closed after the reply). */
+err_code guard_request(struct MHD_Connection *c, const char *method, const char *version, guard_facts *f, err *e);
+/* Percent-decode a path. ERR_INVALID: bytes that must be escaped, broken escapes, control characters, not UTF-8. */
+err_code guard_path(char *out, size_t cap, const char *raw, err *e);
+/* Names of the loopback: what Host may say while no key is asked for (a page of another origin whose name was
+ * pointed at this machine says its own). */
+bool guard_host_is_loopback(const char *host);
+
+/* ---- auth -------------------------------------------------------------------------------------------------- */
+
+/* Who asks. ERR_UNAUTHENTICATED, or ERR_DENIED where the role may not use x->route. */
+err_code auth_check(exchange *x, err *e);
+bool auth_role_may(role r, access_rule rule);
+
+/* ---- the pages behind the routes --------------------------------------------------------------------------- */
+
+void serve_dialect(exchange *x);
+void serve_models(exchange *x);
+void serve_health(exchange *x);
+void serve_ready(exchange *x);
+void serve_metrics(exchange *x);
+void serve_ledger(exchange *x);
+void serve_admin(exchange *x);
+
+/* The OpenAI error object; what errors outside any dialect look like too. */
+void openai_fail(const err *e, int status, const char *param, bool in_stream, buf *out);
+/* The answers to GET /v1/models and /v1/models/{id} from models_list's and models_show's objects. */
+void openai_model_list(const cJSON *models, buf *out);
+void openai_model(const cJSON *m, buf *out);
+
+/* ---- streams ----------------------------------------------------------------------------------------------- */
+
+/* Runs x->answer on a thread of its own. Returns when the first run is admitted (ERR_OK) or the answer failed before
+ * (the error). The thread is joined by stream_free. */
+err_code stream_start(exchange *x, err *e);
+/* Blocks until there are bytes: their number, 0 at the end, -1 where the client has gone. */
+long stream_read(stream *st, char *p, size_t max);
+void stream_free(stream *st); /* cancels and joins; NULL is fine */
+
+/* ---- http -------------------------------------------------------------------------------------------------- */
+
+err_code http_start(server *s, err *e); /* daemons on the sockets of both doors */
+void http_quiesce(server *s);           /* stop accepting */
+void http_stop(server *s);              /* joins every thread, closes the sockets */
+
+/* listen.c: sockets. */
+err_code listen_tcp(server *s, const char *address, err *e);
+err_code listen_control(server *s, err *e);
+/* "HOST:PORT", "[V6]:PORT". */
+err_code listen_parse(const char *address, char *host, size_t host_cap, char *port, size_t port_cap, err *e);
+
+#endif

@@ -1,0 +1,39 @@
+/* Internal to server: what the two OpenAI dialects share.
+ *
+ * OpenAI's clients send many optional fields. Each field that is known is either honoured, or ignored because it does
+ * not change the answer, or refused because polder would answer something else than what was asked. A field that is
+ * not in the tables is refused by its name. null counts as absent. */
+#ifndef POLDER_SERVER_OPENAI_H
+#define POLDER_SERVER_OPENAI_H
+
+#include "base/json.h"
+#include "server/dialect.h"
+
+typedef struct openai_field {
+    const char *name;
+    /* Check and keep the value (not null). NULL: any value is fine and changes nothing. */
+    err_code (*take)(answer *a, const cJSON *v, err *e);
+} openai_field;
+
+extern const openai_field openai_common_fields[]; /* end with a NULL name, as every table */
+
+/* Every field of a->body through `own`, then the common table; a->param names the one at fault. */
+err_code openai_take_fields(answer *a, const openai_field *own, err *e);
+/* After the fields: what must be there and what must fit together. */
+err_code openai_check_common(answer *a, err *e);
+
+/* Fields refused unless their value asks for nothing. */
+err_code openai_refuse(answer *a, const cJSON *v, err *e);          /* any value */
+err_code openai_refuse_true(answer *a, const cJSON *v, err *e);     /* all but false */
+err_code openai_refuse_nonempty(answer *a, const cJSON *v, err *e); /* all but [] , {} and "" */
+err_code openai_take_int(answer *a, const cJSON *v, int64_t min, int64_t max, int64_t *out, err *e);
+
+/* "data: …\n\n" around one JSON value. */
+void openai_event_begin(buf *out);
+void openai_event_end(buf *out);
+void openai_stream_end(buf *out); /* data: [DONE] */
+void openai_usage(jw *w, const answer *a);
+/* A log-probability: the shortest decimal that reads back as the same float; minus infinity as -9999; NAN as null. */
+void openai_logprob(jw *w, float v);
+
+#endif

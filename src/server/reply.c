@@ -1,0 +1,109 @@
+/* Replies: from bytes, errors and streams to libmicrohttpd's responses. */
+#include "server/internal.h"
+
+#include "base/mem.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <string.h>
+
+bool exchange_gone(const exchange *x) {
+    struct pollfd p = {.fd = x->fd, .events = POLLRDHUP};
+    int n;
+    do n = poll(&p, 1, 0);
+    while (n < 0 && errno == EINTR);
+    return n > 0 && (p.revents & (POLLRDHUP | POLLHUP | POLLERR | POLLNVAL));
+}
+
+int reply_status(const exchange *x, err_code code) {
+    if (code == ERR_CANCELLED && atomic_load(&x->s->draining)) return 503;
+    return err_http_status(code);
+}
+
+static void header(struct MHD_Response *r, const char *k, const char *v) {
+    /* A header that does not fit is left out; the reply still says what it must. */
+    (void)MHD_add_response_header(r, k, v);
+}
+
+static void headers_of_answer(const exchange *x, struct MHD_Response *r) {
+    char t[32];
+    if (!x->answer || !x->answer->admitted) return;
+    snprintf(t, sizeof t, "%" PRIu64, x->answer->record);
+    header(r, "x-polder-record", t);
+    snprintf(t, sizeof t, "%" PRIu64, x->answer->seed);
+    header(r, "x-polder-seed", t);
+}
+
+static void queue(exchange *x, int status, const char *type, const char *cache, struct MHD_Response *r) {
+    if (type) header(r, "Content-Type", type);
+    header(r, "Cache-Control", cache);
+    header(r, "X-Content-Type-Options", "nosniff");
+    header(r, "x-request-id", x->id);
+    if (status == 401) header(r, "WWW-Authenticate", "Bearer");
+    if (status == 429 || status == 503) header(r, "Retry-After", "1");
+    if (x->allow[0] && (status == 405 || status == 204)) header(r, "Allow", x->allow);
+    if (x->close || atomic_load(&x->s->draining)) header(r, "Connection", "close");
+    headers_of_answer(x, r);
+    x->status = status;
+    if (MHD_queue_response(x->conn, (unsigned)status, r) != MHD_YES) x->queue_failed = true;
+    MHD_destroy_response(r);
+}
+
+void reply_bytes(exchange *x, int status, const char *type, const char *cache, buf *body) {
+    if (body->failed) {
+        buf_free(body);
+        err e;
+        err_set(&e, ERR_NOMEM, "the reply does not fit into memory");
+        reply_error(x, 503, &e, NULL);
+        return;
+    }
+    size_t n = body->len;
+    char *p = buf_take(body);
+    struct MHD_Response *r = p ? MHD_create_response_from_buffer_with_free_callback(n, p, mem_free) : NULL;
+    if (!r) {
+        mem_free(p);
+        x->queue_failed = true; /* no memory for a reply: the connection is closed */
+        return;
+    }
+    x->sent = n;
+    queue(x, status, type, cache, r);
+}
+
+void reply_json(exchange *x, int status, buf *body) {
+    reply_bytes(x, status, "application/json", "no-store", body);
+}
+
+void reply_error(exchange *x, int status, const err *e, const char *param) {
+    buf b;
+    buf_init(&b, 16384);
+    if (x->route && x->route->d)
+        x->route->d->fail(e, status, param, false, &b);
+    else
+        openai_fail(e, status, param, false, &b);
+    if (b.failed) {
+        buf_free(&b);
+        x->queue_failed = true;
+        return;
+    }
+    reply_json(x, status, &b);
+}
+
+static ssize_t read_stream(void *cls, uint64_t pos, char *p, size_t max) {
+    exchange *x = cls;
+    long n = stream_read(x->stream, p, max);
+    if (n < 0) return MHD_CONTENT_READER_END_WITH_ERROR;
+    if (n == 0) return MHD_CONTENT_READER_END_OF_STREAM;
+    x->sent += (uint64_t)n;
+    return n;
+}
+
+void reply_stream(exchange *x) {
+    struct MHD_Response *r = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 16384, read_stream, x, NULL);
+    if (!r) {
+        x->queue_failed = true;
+        return;
+    }
+    header(r, "X-Accel-Buffering", "no"); /* a proxy in front must pass events on as they come */
+    queue(x, 200, x->answer->d->stream_type, "no-store", r);
+}
