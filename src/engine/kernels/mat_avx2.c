@@ -1,11 +1,504 @@
+/* AVX2, FMA and F16C: the numerics of kernels.h with a row in each 32-bit lane. Compiled with these instruction sets
+ * switched on, so nothing here runs before isa.c has found them.
+ *
+ * Integer sums. maddubs multiplies unsigned weights by signed activations and adds pairs into 16 bits, saturating at
+ * 32,767; what may be added up before madd widens to 32 bits is bounded by the largest weight (activations: 127):
+ *     4 bits: all 8 registers of a block    8 x 2 x 15 x 127 = 30,480
+ *     5 bits: 4 registers                   4 x 2 x 31 x 127 = 31,496
+ *     6 bits: 2 registers                   2 x 2 x 63 x 127 = 32,004
+ *     8 bits: none, so w + 128 is cut into two chains of four bits, w = 16 hi + lo - 128
+ */
 #include "engine/kernels/kernels.h"
 
-static void quantise(act_block *blocks, const acts_view *a, uint32_t begin, uint32_t end) {
-    mat_scalar.quantise(blocks, a, begin, end);
+#include <immintrin.h>
+#include <string.h>
+
+#define INLINE static inline __attribute__((always_inline))
+
+/* ---- activations ------------------------------------------------------------------------------------------- */
+
+INLINE int32_t sum_epi32(__m128i v) {
+    v = _mm_add_epi32(v, _mm_shuffle_epi32(v, 0x4e));
+    v = _mm_add_epi32(v, _mm_shuffle_epi32(v, 0xb1));
+    return _mm_cvtsi128_si32(v);
 }
 
-static void mul(const packed *w, uint32_t begin, uint32_t end, const acts_view *a, float *y, size_t ldy) {
-    mat_scalar.mul(w, begin, end, a, y, ldy);
+INLINE int32_t sum_8(__m256i v) {
+    return sum_epi32(_mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1)));
+}
+
+/* As in mat_scalar.c; conversion rounds half to even because nobody changes MXCSR. */
+static void quantise_block(act_block *b, const float *x) {
+    __m256 v[4];
+    __m256i top = _mm256_setzero_si256();
+    for (int i = 0; i < 4; i++) {
+        v[i] = _mm256_loadu_ps(x + 8 * i);
+        top = _mm256_max_epu32(top, _mm256_and_si256(_mm256_castps_si256(v[i]), _mm256_set1_epi32(0x7fffffff)));
+    }
+    __m128i t = _mm_max_epu32(_mm256_castsi256_si128(top), _mm256_extracti128_si256(top, 1));
+    t = _mm_max_epu32(t, _mm_shuffle_epi32(t, 0x4e));
+    t = _mm_max_epu32(t, _mm_shuffle_epi32(t, 0xb1));
+    uint32_t bits = (uint32_t)_mm_cvtsi128_si32(t);
+    float amax;
+    memcpy(&amax, &bits, 4);
+    if (bits >= 0x7f800000 || amax < 0x1p-118f) {
+        memset(b, 0, sizeof *b);
+        if (bits >= 0x7f800000) b->d = b->asum = __builtin_nanf("");
+        return;
+    }
+    b->d = amax / 127.0f;
+    __m256 scale = _mm256_set1_ps(127.0f / amax);
+    __m256i q[4];
+    for (int i = 0; i < 4; i++) q[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], scale));
+    int32_t s0 = sum_8(_mm256_add_epi32(q[0], q[1])), s1 = sum_8(_mm256_add_epi32(q[2], q[3]));
+    /* packs work in halves of 128 bits: put the dwords back in order */
+    __m256i p = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
+    p = _mm256_permutevar8x32_epi32(p, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    _mm256_storeu_si256((__m256i *)(void *)b->q, p);
+    b->s[0] = (int16_t)s0;
+    b->s[1] = (int16_t)s1;
+    b->asum = b->d * (float)(s0 + s1);
+    b->nsum8 = -8 * (s0 + s1);
+}
+
+static void quantise(act_block *blocks, const acts_view *a, uint32_t begin, uint32_t end) {
+    for (uint32_t b = 0; b < a->cols / 32; b++)
+        for (uint32_t t = begin; t < end; t++)
+            quantise_block(&blocks[(size_t)b * a->n + t], a->x + t * a->ldx + 32ull * b);
+}
+
+/* ---- 32 weights of 8 rows in registers ---------------------------------------------------------------------- */
+
+/* How the integer dot of a type goes. */
+typedef enum dot_kind {
+    DOT_4,       /* four bits, one chain */
+    DOT_5,       /* five bits, two chains */
+    DOT_8,       /* two chains of four bits */
+    DOT_16_FEW,  /* scales per 16, two or three bits */
+    DOT_16_MANY, /* scales per 16, six bits */
+} dot_kind;
+
+typedef struct weights {
+    __m256i q[8];  /* unsigned integers; DOT_8: low four bits */
+    __m256i hi[8]; /* DOT_8: high four bits */
+    __m256 scale;  /* per 32: d sc; per 16: d */
+    __m256 min;    /* m, dmin m or dmin */
+    __m256i sc[2]; /* per 16: the scale twice, as two int16 */
+    __m256i sc01;  /* per 16: both scales as two int16 */
+    __m256i m01;
+} weights;
+
+INLINE dot_kind kind_of(tensor_type t) {
+    switch (t) {
+    case TT_Q8_0:
+    case TT_IQ4_NL:
+    case TT_IQ4_XS: return DOT_8;
+    case TT_Q5_0:
+    case TT_Q5_1:
+    case TT_Q5_K: return DOT_5;
+    case TT_Q2_K:
+    case TT_Q3_K: return DOT_16_FEW;
+    case TT_Q6_K: return DOT_16_MANY;
+    default: return DOT_4;
+    }
+}
+INLINE bool has_added_min(tensor_type t) {
+    return t == TT_Q4_1 || t == TT_Q5_1;
+}
+INLINE bool has_scaled_min(tensor_type t) {
+    return t == TT_Q4_K || t == TT_Q5_K;
+}
+INLINE bool has_head_min(tensor_type t) {
+    return has_added_min(t) || has_scaled_min(t) || t == TT_Q2_K;
+}
+INLINE bool is_per_16(tensor_type t) {
+    return t == TT_Q2_K || t == TT_Q3_K || t == TT_Q6_K;
+}
+INLINE bool is_256(tensor_type t) {
+    return is_per_16(t) || has_scaled_min(t) || t == TT_IQ4_XS;
+}
+
+INLINE __m256i load(const uint8_t *p) {
+    return _mm256_loadu_si256((const __m256i *)(const void *)p);
+}
+INLINE __m256 load_f16(const uint8_t *p) {
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
+}
+INLINE __m256i load_i8(const uint8_t *p) {
+    return _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p));
+}
+INLINE __m256i pair16(__m256i low, __m256i high) {
+    return _mm256_blend_epi16(low, _mm256_slli_epi32(high, 16), 0xaa);
+}
+
+INLINE void load_4bit(weights *w, const uint8_t *p) {
+    const __m256i mask = _mm256_set1_epi8(15);
+    for (int i = 0; i < 4; i++) {
+        __m256i v = load(p + 32 * i);
+        w->q[i] = _mm256_and_si256(v, mask);
+        w->q[i + 4] = _mm256_and_si256(_mm256_srli_epi16(v, 4), mask);
+    }
+}
+
+INLINE void load_2bit(weights *w, const uint8_t *p) {
+    const __m256i mask = _mm256_set1_epi8(3);
+    for (int i = 0; i < 2; i++) {
+        __m256i v = load(p + 32 * i);
+        w->q[i] = _mm256_and_si256(v, mask);
+        w->q[i + 2] = _mm256_and_si256(_mm256_srli_epi16(v, 2), mask);
+        w->q[i + 4] = _mm256_and_si256(_mm256_srli_epi16(v, 4), mask);
+        w->q[i + 6] = _mm256_and_si256(_mm256_srli_epi16(v, 6), mask);
+    }
+}
+
+/* Bits j of the bytes at p become bit `width` of register j. */
+INLINE void or_1bit(weights *w, const uint8_t *p, int width) {
+    const __m256i v = load(p), mask = _mm256_set1_epi8((char)(1 << width));
+    for (int j = 0; j < 8; j++) {
+        __m256i s = j <= width ? _mm256_slli_epi16(v, width - j) : _mm256_srli_epi16(v, j - width);
+        w->q[j] = _mm256_or_si256(w->q[j], _mm256_and_si256(s, mask));
+    }
+}
+
+/* Two bits above four. */
+INLINE void or_2bit(weights *w, const uint8_t *p) {
+    const __m256i mask = _mm256_set1_epi8(0x30);
+    for (int i = 0; i < 2; i++) {
+        const __m256i v = load(p + 32 * i);
+        w->q[i] = _mm256_or_si256(w->q[i], _mm256_and_si256(_mm256_slli_epi16(v, 4), mask));
+        w->q[i + 2] = _mm256_or_si256(w->q[i + 2], _mm256_and_si256(_mm256_slli_epi16(v, 2), mask));
+        w->q[i + 4] = _mm256_or_si256(w->q[i + 4], _mm256_and_si256(v, mask));
+        w->q[i + 6] = _mm256_or_si256(w->q[i + 6], _mm256_and_si256(_mm256_srli_epi16(v, 2), mask));
+    }
+}
+
+INLINE void load_8bit(weights *w, const uint8_t *p) {
+    const __m256i mask = _mm256_set1_epi8(15), flip = _mm256_set1_epi8(8);
+    for (int j = 0; j < 8; j++) {
+        __m256i v = load(p + 32 * j);
+        w->q[j] = _mm256_and_si256(v, mask);
+        w->hi[j] = _mm256_xor_si256(_mm256_and_si256(_mm256_srli_epi16(v, 4), mask), flip);
+    }
+}
+
+/* Four-bit indices to table[i] + 128, low and high four bits. */
+INLINE void load_table(weights *w, const uint8_t *p) {
+    __m128i t = _mm_add_epi8(_mm_loadu_si128((const __m128i *)(const void *)iq4_table), _mm_set1_epi8((char)128));
+    const __m256i low = _mm256_broadcastsi128_si256(_mm_and_si128(t, _mm_set1_epi8(15)));
+    const __m256i high = _mm256_broadcastsi128_si256(_mm_and_si128(_mm_srli_epi16(t, 4), _mm_set1_epi8(15)));
+    load_4bit(w, p);
+    for (int j = 0; j < 8; j++) {
+        w->hi[j] = _mm256_shuffle_epi8(high, w->q[j]);
+        w->q[j] = _mm256_shuffle_epi8(low, w->q[j]);
+    }
+}
+
+INLINE void load_integers(tensor_type t, weights *w, const uint8_t *part) {
+    const uint8_t *bits = part + (is_per_16(t) ? 16 : has_scaled_min(t) ? 16 : t == TT_IQ4_XS ? 8 : 0);
+    switch (t) {
+    case TT_Q8_0: load_8bit(w, bits); break;
+    case TT_IQ4_NL:
+    case TT_IQ4_XS: load_table(w, bits); break;
+    case TT_Q5_0:
+    case TT_Q5_1:
+    case TT_Q5_K:
+        load_4bit(w, bits + 32);
+        or_1bit(w, bits, 4);
+        break;
+    case TT_Q3_K:
+        load_2bit(w, bits + 32);
+        or_1bit(w, bits, 2);
+        break;
+    case TT_Q2_K: load_2bit(w, bits); break;
+    case TT_Q6_K:
+        load_4bit(w, bits + 64);
+        or_2bit(w, bits);
+        break;
+    default: load_4bit(w, bits);
+    }
+}
+
+INLINE void load_scales(tensor_type t, weights *w, const uint8_t *unit, const uint8_t *part) {
+    __m256 d = load_f16(unit), dmin = _mm256_setzero_ps();
+    if (has_head_min(t)) dmin = load_f16(unit + 16);
+    w->scale = d;
+    w->min = dmin;
+    if (is_per_16(t)) {
+        __m256i a = load_i8(part), b = load_i8(part + 8);
+        if (t == TT_Q2_K) {
+            const __m256i mask = _mm256_set1_epi32(15);
+            w->m01 = pair16(_mm256_and_si256(_mm256_srli_epi32(a, 4), mask),
+                            _mm256_and_si256(_mm256_srli_epi32(b, 4), mask));
+            a = _mm256_and_si256(a, mask);
+            b = _mm256_and_si256(b, mask);
+        }
+        w->sc[0] = pair16(a, a);
+        w->sc[1] = pair16(b, b);
+        w->sc01 = pair16(a, b);
+    } else if (is_256(t)) {
+        w->scale = _mm256_mul_ps(d, _mm256_cvtepi32_ps(load_i8(part)));
+        if (has_scaled_min(t)) w->min = _mm256_mul_ps(dmin, _mm256_cvtepi32_ps(load_i8(part + 8)));
+    }
+}
+
+/* ---- one block times NT tokens ------------------------------------------------------------------------------- */
+
+INLINE __m256i bcast(const void *p) {
+    int32_t v;
+    memcpy(&v, p, 4);
+    return _mm256_set1_epi32(v);
+}
+
+/* Registers [from, from + n) of q times the activations of NT tokens, in 16 bits. */
+INLINE void chain(__m256i *out, const __m256i *q, int from, int n, const act_block *x, int nt) {
+    for (int j = from; j < from + n; j++)
+        for (int t = 0; t < nt; t++) {
+            __m256i p = _mm256_maddubs_epi16(q[j], bcast(x[t].q + 4 * j));
+            out[t] = j == from ? p : _mm256_add_epi16(out[t], p);
+        }
+}
+
+INLINE void dot_one_scale(tensor_type type, __m256i *dot, const weights *w, const act_block *x, int nt) {
+    const __m256i ones = _mm256_set1_epi16(1);
+    __m256i a[4], b[4];
+    dot_kind kind = kind_of(type);
+    if (kind == DOT_8) {
+        for (int j = 0; j < 8; j++)
+            for (int t = 0; t < nt; t++) {
+                __m256i v = bcast(x[t].q + 4 * j);
+                __m256i lo = _mm256_maddubs_epi16(w->q[j], v), hi = _mm256_maddubs_epi16(w->hi[j], v);
+                a[t] = j ? _mm256_add_epi16(a[t], lo) : lo;
+                b[t] = j ? _mm256_add_epi16(b[t], hi) : hi;
+            }
+    } else {
+        chain(a, w->q, 0, kind == DOT_5 ? 4 : 8, x, nt);
+        if (kind == DOT_5) chain(b, w->q, 4, 4, x, nt);
+    }
+    for (int t = 0; t < nt; t++) {
+        dot[t] = _mm256_madd_epi16(a[t], ones);
+        if (kind == DOT_5) dot[t] = _mm256_add_epi32(dot[t], _mm256_madd_epi16(b[t], ones));
+        if (kind == DOT_8) {
+            __m256i hi = _mm256_add_epi32(_mm256_madd_epi16(b[t], ones), bcast(&x[t].nsum8));
+            dot[t] = _mm256_add_epi32(dot[t], _mm256_slli_epi32(hi, 4));
+        }
+        if (type == TT_Q4_0) dot[t] = _mm256_add_epi32(dot[t], bcast(&x[t].nsum8));
+        if (type == TT_Q5_0) dot[t] = _mm256_add_epi32(dot[t], _mm256_slli_epi32(bcast(&x[t].nsum8), 1));
+    }
+}
+
+INLINE void dot_per_16(tensor_type type, __m256i *dot, const weights *w, const act_block *x, int nt) {
+    int n = kind_of(type) == DOT_16_FEW ? 4 : 2; /* registers that 16 bits can hold */
+    for (int j = 0; j < 8; j += n) {
+        __m256i a[4];
+        chain(a, w->q, j, n, x, nt);
+        for (int t = 0; t < nt; t++) {
+            __m256i v = _mm256_madd_epi16(a[t], w->sc[j / 4]);
+            dot[t] = j ? _mm256_add_epi32(dot[t], v) : v;
+        }
+    }
+    int log_offset = type == TT_Q6_K ? 5 : 2;
+    for (int t = 0; t < nt && type != TT_Q2_K; t++) {
+        __m256i off = _mm256_madd_epi16(w->sc01, bcast(x[t].s));
+        dot[t] = _mm256_sub_epi32(dot[t], _mm256_slli_epi32(off, log_offset));
+    }
+}
+
+/* acc[t] += block, by the floating-point steps of kernels.h. */
+INLINE void step(tensor_type type, __m256 *acc, const weights *w, const act_block *x, int nt) {
+    __m256i dot[4];
+    if (is_per_16(type))
+        dot_per_16(type, dot, w, x, nt);
+    else
+        dot_one_scale(type, dot, w, x, nt);
+    for (int t = 0; t < nt; t++) {
+        __m256 d = _mm256_set1_ps(x[t].d);
+        acc[t] = _mm256_fmadd_ps(_mm256_mul_ps(w->scale, d), _mm256_cvtepi32_ps(dot[t]), acc[t]);
+        if (has_added_min(type)) acc[t] = _mm256_fmadd_ps(w->min, _mm256_set1_ps(x[t].asum), acc[t]);
+        if (has_scaled_min(type)) acc[t] = _mm256_fnmadd_ps(w->min, _mm256_set1_ps(x[t].asum), acc[t]);
+        if (type == TT_Q2_K) {
+            __m256i m = _mm256_madd_epi16(w->m01, bcast(x[t].s));
+            acc[t] = _mm256_fnmadd_ps(_mm256_mul_ps(w->min, d), _mm256_cvtepi32_ps(m), acc[t]);
+        }
+    }
+}
+
+/* ---- products of quantised types ------------------------------------------------------------------------------ */
+
+#define TILE 32 /* tokens whose sums stay in the first cache while a group of rows passes */
+
+INLINE void store_rows(float *y, __m256 v, uint32_t n) {
+    if (n >= LANES) {
+        _mm256_storeu_ps(y, v);
+        return;
+    }
+    float f[LANES];
+    _mm256_storeu_ps(f, v);
+    memcpy(y, f, n * sizeof *f);
+}
+
+/* Block b of a group: the scales and the 32 weights. */
+INLINE void load_block(tensor_type type, weights *w, const packed *p, const uint8_t *group, uint32_t b) {
+    const uint8_t *unit = group + (size_t)(is_256(type) ? b / 8 : b) * p->unit_bytes;
+    const uint8_t *part = unit + (has_head_min(type) ? 32 : 16) + (is_256(type) ? b % 8 * p->part_bytes : 0);
+    load_scales(type, w, unit, part);
+    load_integers(type, w, part);
+}
+
+INLINE void mul_one(tensor_type type, const packed *p, uint32_t group, const acts_view *a, float *y) {
+    __m256 acc = _mm256_setzero_ps();
+    const uint8_t *start = p->data + group * p->task_bytes;
+    const act_block *x = a->blocks;
+    for (uint32_t b = 0; b < p->cols / 32; b++) {
+        weights w;
+        load_block(type, &w, p, start, b);
+        step(type, &acc, &w, x + b, 1);
+    }
+    store_rows(y + group * LANES, acc, p->rows - group * LANES);
+}
+
+INLINE void mul_tile(tensor_type type, const packed *p, uint32_t group, const acts_view *a, uint32_t t0, uint32_t n,
+                     float *y, size_t ldy) {
+    const uint8_t *start = p->data + group * p->task_bytes;
+    __m256 acc[TILE];
+    for (uint32_t t = 0; t < n; t++) acc[t] = _mm256_setzero_ps();
+    for (uint32_t b = 0; b < p->cols / 32; b++) {
+        weights w;
+        load_block(type, &w, p, start, b);
+        const act_block *x = a->blocks + (size_t)b * a->n + t0;
+        uint32_t t = 0;
+        for (; t + 4 <= n; t += 4) step(type, acc + t, &w, x + t, 4);
+        for (; t < n; t++) step(type, acc + t, &w, x + t, 1);
+    }
+    for (uint32_t t = 0; t < n; t++) store_rows(y + (t0 + t) * ldy + group * LANES, acc[t], p->rows - group * LANES);
+}
+
+INLINE void mul_type(tensor_type type, const packed *p, uint32_t begin, uint32_t end, const acts_view *a, float *y,
+                     size_t ldy) {
+    if (a->n == 1) {
+        for (uint32_t g = begin; g < end; g++) mul_one(type, p, g, a, y);
+        return;
+    }
+    for (uint32_t t = 0; t < a->n; t += TILE) {
+        uint32_t n = a->n - t < TILE ? a->n - t : TILE;
+        for (uint32_t g = begin; g < end; g++) mul_tile(type, p, g, a, t, n, y, ldy);
+    }
+}
+
+#define MUL_OF(name, type)                                                                                      \
+    static void name(const packed *p, uint32_t begin, uint32_t end, const acts_view *a, float *y, size_t ldy) { \
+        mul_type(type, p, begin, end, a, y, ldy);                                                               \
+    }
+MUL_OF(mul_q8_0, TT_Q8_0)
+MUL_OF(mul_q4_0, TT_Q4_0)
+MUL_OF(mul_q4_1, TT_Q4_1)
+MUL_OF(mul_q5_0, TT_Q5_0)
+MUL_OF(mul_q5_1, TT_Q5_1)
+MUL_OF(mul_q2_k, TT_Q2_K)
+MUL_OF(mul_q3_k, TT_Q3_K)
+MUL_OF(mul_q4_k, TT_Q4_K)
+MUL_OF(mul_q5_k, TT_Q5_K)
+MUL_OF(mul_q6_k, TT_Q6_K)
+MUL_OF(mul_iq4_nl, TT_IQ4_NL)
+MUL_OF(mul_iq4_xs, TT_IQ4_XS)
+
+/* ---- floats ---------------------------------------------------------------------------------------------------- */
+
+#define CHUNK   128 /* k's of a panel that stay in the first cache, spelt out as binary32, while tokens pass */
+#define AT_ONCE 3   /* tokens: 3 x 4 sums in registers */
+
+INLINE __m256 load_weights(tensor_type type, const uint8_t *p) {
+    if (type == TT_F32) return _mm256_loadu_ps((const float *)(const void *)p);
+    if (type == TT_F16) return load_f16(p);
+    __m256i v = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(v, 16));
+}
+
+INLINE void float_step(tensor_type type, int n_groups, int nt, const uint8_t *w, uint32_t n_k, const float *x,
+                       size_t ldx, __m256 *sums /* (nt, PANEL_GROUPS) */) {
+    const int size = type == TT_F32 ? 4 : 2;
+    __m256 acc[AT_ONCE][PANEL_GROUPS];
+    for (int t = 0; t < nt; t++)
+        for (int g = 0; g < n_groups; g++) acc[t][g] = sums[t * PANEL_GROUPS + g];
+    for (uint32_t k = 0; k < n_k; k++, w += n_groups * LANES * size) {
+        __m256 v[AT_ONCE];
+        for (int t = 0; t < nt; t++) v[t] = _mm256_set1_ps(x[t * ldx + k]);
+        for (int g = 0; g < n_groups; g++) {
+            __m256 wg = load_weights(type, w + g * LANES * size);
+            for (int t = 0; t < nt; t++) acc[t][g] = _mm256_fmadd_ps(wg, v[t], acc[t][g]);
+        }
+    }
+    for (int t = 0; t < nt; t++)
+        for (int g = 0; g < n_groups; g++) sums[t * PANEL_GROUPS + g] = acc[t][g];
+}
+
+/* A chunk of a panel: where its weights are as binary32 (F32: where they stand). */
+INLINE const uint8_t *spell_out(tensor_type type, float *room, const uint8_t *w, size_t n) {
+    if (type == TT_F32) return w;
+    for (size_t i = 0; i < n; i += LANES) _mm256_storeu_ps(room + i, load_weights(type, w + 2 * i));
+    return (const uint8_t *)room;
+}
+
+INLINE void mul_panel_tile(tensor_type type, int n_groups, const packed *p, uint32_t panel, const acts_view *a,
+                           uint32_t t0, uint32_t n, __m256 *sums) {
+    const uint8_t *w = p->data + panel * p->task_bytes;
+    const size_t k_bytes = (size_t)n_groups * LANES * (type == TT_F32 ? 4 : 2);
+    if (n == 1) {
+        float_step(type, n_groups, 1, w, p->cols, a->x + t0 * a->ldx, a->ldx, sums);
+        return;
+    }
+    float room[CHUNK * PANEL_GROUPS * LANES];
+    for (uint32_t k = 0; k < p->cols; k += CHUNK) {
+        uint32_t n_k = p->cols - k < CHUNK ? p->cols - k : CHUNK, t = 0;
+        const uint8_t *f = spell_out(type, room, w + k * k_bytes, (size_t)n_k * (size_t)n_groups * LANES);
+        const float *x = a->x + t0 * a->ldx + k;
+        for (; t + AT_ONCE <= n; t += AT_ONCE)
+            float_step(TT_F32, n_groups, AT_ONCE, f, n_k, x + t * a->ldx, a->ldx, sums + t * PANEL_GROUPS);
+        for (; t < n; t++) float_step(TT_F32, n_groups, 1, f, n_k, x + t * a->ldx, a->ldx, sums + t * PANEL_GROUPS);
+    }
+}
+
+#define FLOAT_TILE 48
+
+INLINE void mul_floats(tensor_type type, const packed *p, uint32_t begin, uint32_t end, const acts_view *a, float *y,
+                       size_t ldy) {
+    for (uint32_t t0 = 0; t0 < a->n; t0 += FLOAT_TILE) {
+        uint32_t n = a->n - t0 < FLOAT_TILE ? a->n - t0 : FLOAT_TILE;
+        for (uint32_t i = begin; i < end; i++) {
+            __m256 sums[FLOAT_TILE * PANEL_GROUPS];
+            for (uint32_t s = 0; s < n * PANEL_GROUPS; s++) sums[s] = _mm256_setzero_ps();
+            uint32_t first = i * PANEL_GROUPS, n_groups = p->n_groups - first;
+            switch (n_groups) {
+            case 1: mul_panel_tile(type, 1, p, i, a, t0, n, sums); break;
+            case 2: mul_panel_tile(type, 2, p, i, a, t0, n, sums); break;
+            case 3: mul_panel_tile(type, 3, p, i, a, t0, n, sums); break;
+            default: mul_panel_tile(type, 4, p, i, a, t0, n, sums);
+            }
+            for (uint32_t t = 0; t < n; t++)
+                for (uint32_t g = 0; g < PANEL_GROUPS && g < n_groups; g++)
+                    store_rows(y + (t0 + t) * ldy + (first + g) * LANES, sums[t * PANEL_GROUPS + g],
+                               p->rows - (first + g) * LANES);
+        }
+    }
+}
+
+#define FLOATS_OF(name, type)                                                                                   \
+    static void name(const packed *p, uint32_t begin, uint32_t end, const acts_view *a, float *y, size_t ldy) { \
+        mul_floats(type, p, begin, end, a, y, ldy);                                                             \
+    }
+FLOATS_OF(mul_f32, TT_F32)
+FLOATS_OF(mul_f16, TT_F16)
+FLOATS_OF(mul_bf16, TT_BF16)
+
+/* ---- the table --------------------------------------------------------------------------------------------------- */
+
+static void mul(const packed *p, uint32_t begin, uint32_t end, const acts_view *a, float *y, size_t ldy) {
+    static void (*const by_type[])(const packed *, uint32_t, uint32_t, const acts_view *, float *, size_t) = {
+        [TT_F32] = mul_f32,   [TT_F16] = mul_f16,       [TT_BF16] = mul_bf16,     [TT_Q8_0] = mul_q8_0,
+        [TT_Q4_0] = mul_q4_0, [TT_Q4_1] = mul_q4_1,     [TT_Q5_0] = mul_q5_0,     [TT_Q5_1] = mul_q5_1,
+        [TT_Q2_K] = mul_q2_k, [TT_Q3_K] = mul_q3_k,     [TT_Q4_K] = mul_q4_k,     [TT_Q5_K] = mul_q5_k,
+        [TT_Q6_K] = mul_q6_k, [TT_IQ4_NL] = mul_iq4_nl, [TT_IQ4_XS] = mul_iq4_xs,
+    };
+    by_type[p->type](p, begin, end, a, y, ldy);
 }
 
 const mat_kernels mat_avx2 = {quantise, mul};
