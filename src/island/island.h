@@ -60,6 +60,7 @@ void config_free(island_config *c);
 /* As YAML with the documentation as comments (what init writes), or as JSON. */
 void config_write_yaml(const island_config *c, buf *out);
 void config_write_json(const island_config *c, buf *out);
+void config_write_markdown(buf *out); /* docs/guide/configuration.md */
 err_code config_default(island_config *out, err *e);
 
 /* ---- the state folder ------------------------------------------------------------------------------------ */
