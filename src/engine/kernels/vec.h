@@ -1,0 +1,58 @@
+/* Internal to engine: the kernels between the matrix products, one table for each instruction set.
+ *
+ * 1. Every function of a table gives the bits of vec_scalar (NaN payloads aside): vec_scalar.c is the definition.
+ * 2. A sum over elements has eight lanes: lane i takes elements i, 8 + i, 16 + i, … in increasing order, starting from
+ *    +0; then ((0+4)+(2+6)) + ((1+5)+(3+7)). See vec_tree.
+ * 3. An attention score is a chain of fused multiply-adds over the head's elements in increasing order; so is an output
+ *    element over positions, tile by tile. How rows are grouped does not enter.
+ */
+#ifndef POLDER_ENGINE_KERNELS_VEC_H
+#define POLDER_ENGINE_KERNELS_VEC_H
+
+#include "engine/isa.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define VEC_TILE 64 /* positions in a page of KV memory, and in a tile of attention */
+
+/* One query head on its way over the tiles. Before the first tile: m = -inf, l = 0, acc all zero. After the last:
+ * output = acc / l. */
+typedef struct attn_row {
+    const float *q;   /* (dk) */
+    float *acc;       /* (dv) */
+    float m, l;       /* largest score so far; sum of e^(score - m) */
+    uint32_t n_valid; /* 1 to VEC_TILE: positions of this tile that the row sees, from the first */
+} attn_row;
+
+typedef struct vec_kernels {
+    const char *name;
+    /* y = x / sqrt(mean(x^2) + eps) * w. y may be x. */
+    void (*rms_norm)(float *y, const float *x, const float *w, uint32_t n, float eps);
+    /* Rotate neighbouring pairs of x (n, even) by tables of n: cc = c0 c0 c1 c1 …, ss = -s0 s0 -s1 s1 …:
+     * x[i] = fma(x[i], cc[i], x[i ^ 1] * ss[i]). */
+    void (*rope_pairs)(float *x, const float *cc, const float *ss, uint32_t n);
+    /* One tile for rows that read the same K and V. k: (dk, VEC_TILE), v: (VEC_TILE, dv). Positions from n_valid on may
+     * hold anything. */
+    void (*attn_tile)(attn_row *rows, uint32_t n_rows, const float *k, const float *v, uint32_t dk, uint32_t dv,
+                      float scale);
+    void (*swiglu)(float *gate, const float *up, size_t n); /* gate = silu(gate) * up */
+    void (*add)(float *x, const float *y, size_t n);        /* x += y */
+    void (*scale)(float *x, float f, size_t n);             /* x *= f */
+    /* w[i] = e^((x[i] - max) / div); returns the sum in double (eight lanes as above). */
+    double (*exp_sum)(float *w, const float *x, float max, float div, size_t n);
+} vec_kernels;
+
+extern const vec_kernels vec_scalar, vec_avx2;
+
+/* The table of a set; NULL where this build or this CPU lacks it. vec_get(isa_get()) is the one in use. */
+const vec_kernels *vec_get(isa i);
+
+static inline float vec_tree(const float s[8]) {
+    return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
+}
+static inline double vec_tree64(const double s[8]) {
+    return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
+}
+
+#endif

@@ -1,0 +1,266 @@
+/* vec.h with AVX2 and FMA. Operation by operation the same as vec_scalar.c and num.h: only the grouping of independent
+ * results into registers differs. */
+#include "engine/kernels/vec.h"
+
+#include "engine/num.h"
+
+#include <immintrin.h>
+
+#define INLINE   static inline __attribute__((always_inline)) /* R and NV become constants */
+#define ROWS_MAX 4
+#if defined(__clang__)
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL _Pragma("GCC unroll 8")
+#endif
+
+/* num_exp32 */
+INLINE __m256 exp_ps(__m256 x) {
+    const __m256 lo = _mm256_set1_ps(NUM_EXP32_LO), magic = _mm256_set1_ps(NUM_ROUND_MAGIC);
+    __m256 c = _mm256_max_ps(lo, x); /* both give the second operand where one is a NaN */
+    c = _mm256_min_ps(_mm256_set1_ps(NUM_EXP32_HI), c);
+    __m256 z = _mm256_fmadd_ps(c, _mm256_set1_ps(NUM_EXP32_LOG2E), magic);
+    __m256 n = _mm256_sub_ps(z, magic);
+    __m256 r = _mm256_fmadd_ps(n, _mm256_set1_ps(-NUM_EXP32_LN2_HI), c);
+    r = _mm256_fmadd_ps(n, _mm256_set1_ps(-NUM_EXP32_LN2_LO), r);
+    __m256 p = _mm256_fmadd_ps(r, _mm256_set1_ps(1.0f / 5040), _mm256_set1_ps(1.0f / 720));
+    p = _mm256_fmadd_ps(r, p, _mm256_set1_ps(1.0f / 120));
+    p = _mm256_fmadd_ps(r, p, _mm256_set1_ps(1.0f / 24));
+    p = _mm256_fmadd_ps(r, p, _mm256_set1_ps(1.0f / 6));
+    p = _mm256_fmadd_ps(r, p, _mm256_set1_ps(0.5f));
+    p = _mm256_fmadd_ps(r, p, _mm256_set1_ps(1.0f));
+    p = _mm256_fmadd_ps(r, p, _mm256_set1_ps(1.0f));
+    __m256i k = _mm256_sub_epi32(_mm256_castps_si256(z), _mm256_castps_si256(magic));
+    __m256i k1 = _mm256_srai_epi32(k, 1), k2 = _mm256_sub_epi32(k, k1), bias = _mm256_set1_epi32(127);
+    p = _mm256_mul_ps(p, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(k1, bias), 23)));
+    p = _mm256_mul_ps(p, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(k2, bias), 23)));
+    return _mm256_andnot_ps(_mm256_cmp_ps(x, lo, _CMP_LT_OQ), p);
+}
+
+/* ((0+4)+(2+6)) + ((1+5)+(3+7)) */
+INLINE float tree_ps(__m256 s) {
+    __m128 a = _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
+    a = _mm_add_ps(a, _mm_movehl_ps(a, a));
+    return _mm_cvtss_f32(_mm_add_ss(a, _mm_movehdup_ps(a)));
+}
+
+/* All ones in the first n lanes. */
+INLINE __m256i lanes_below(int n) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+static void avx2_rms_norm(float *y, const float *x, const float *w, uint32_t n, float eps) {
+    __m256 s = _mm256_setzero_ps();
+    uint32_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        __m256 v = _mm256_loadu_ps(x + i);
+        s = _mm256_fmadd_ps(v, v, s);
+    }
+    __m256i tail = lanes_below((int)(n - i));
+    if (i < n) { /* a lane without an element adds 0 to a sum that is not negative: no change */
+        __m256 v = _mm256_maskload_ps(x + i, tail);
+        s = _mm256_fmadd_ps(v, v, s);
+    }
+    float f = 1.0f / sqrtf(tree_ps(s) / (float)n + eps);
+    __m256 vf = _mm256_set1_ps(f);
+    for (i = 0; i + 8 <= n; i += 8)
+        _mm256_storeu_ps(y + i, _mm256_mul_ps(_mm256_mul_ps(_mm256_loadu_ps(x + i), vf), _mm256_loadu_ps(w + i)));
+    for (; i < n; i++) y[i] = x[i] * f * w[i];
+}
+
+static void avx2_rope_pairs(float *x, const float *cc, const float *ss, uint32_t n) {
+    uint32_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        __m256 v = _mm256_loadu_ps(x + i), swapped = _mm256_permute_ps(v, 0xB1);
+        __m256 t = _mm256_mul_ps(swapped, _mm256_loadu_ps(ss + i));
+        _mm256_storeu_ps(x + i, _mm256_fmadd_ps(v, _mm256_loadu_ps(cc + i), t));
+    }
+    for (; i + 1 < n; i += 2) {
+        float a = x[i], b = x[i + 1];
+        x[i] = fmaf(a, cc[i], b * ss[i]);
+        x[i + 1] = fmaf(b, cc[i + 1], a * ss[i + 1]);
+    }
+}
+
+/* Scores of R rows for NV * 8 positions from p0: R * NV = 8 chains in registers. */
+INLINE void scores_block(const attn_row *rows, float (*s)[VEC_TILE], const float *k, uint32_t dk, uint32_t p0,
+                         float scale, const int R, const int NV) {
+    __m256 acc[8];
+    UNROLL
+    for (int i = 0; i < 8; i++) acc[i] = _mm256_setzero_ps();
+    for (uint32_t d = 0; d < dk; d++) {
+        const float *kd = k + (size_t)d * VEC_TILE + p0;
+        __m256 kv[8];
+        UNROLL
+        for (int j = 0; j < NV; j++) kv[j] = _mm256_loadu_ps(kd + 8 * j);
+        UNROLL
+        for (int r = 0; r < R; r++) {
+            __m256 q = _mm256_broadcast_ss(rows[r].q + d);
+            UNROLL
+            for (int j = 0; j < NV; j++) acc[r * NV + j] = _mm256_fmadd_ps(q, kv[j], acc[r * NV + j]);
+        }
+    }
+    __m256 sc = _mm256_set1_ps(scale);
+    UNROLL
+    for (int r = 0; r < R; r++) {
+        UNROLL
+        for (int j = 0; j < NV; j++) _mm256_storeu_ps(s[r] + p0 + 8 * j, _mm256_mul_ps(acc[r * NV + j], sc));
+    }
+}
+
+/* Positions past the last valid one are computed and never used: lanes do not touch each other. */
+INLINE void scores(const attn_row *rows, uint32_t n_rows, float (*s)[VEC_TILE], const float *k, uint32_t dk,
+                   float scale) {
+    uint32_t most = 0;
+    for (uint32_t r = 0; r < n_rows; r++) most = rows[r].n_valid > most ? rows[r].n_valid : most;
+    if (n_rows == 4)
+        for (uint32_t p = 0; p < most; p += 16) scores_block(rows, s, k, dk, p, scale, 4, 2);
+    else if (n_rows >= 2)
+        for (uint32_t p = 0; p < most; p += 32) scores_block(rows, s, k, dk, p, scale, 2, 4);
+    if (n_rows & 1) scores_block(rows + n_rows - 1, s + n_rows - 1, k, dk, 0, scale, 1, 8);
+}
+
+/* Scores to weights; returns the factor for what was summed before. */
+INLINE float weigh(attn_row *r, float *s) {
+    const __m256 low = _mm256_set1_ps(-INFINITY);
+    int n = (int)r->n_valid;
+    __m256 vm = _mm256_set1_ps(r->m);
+    for (int p = 0; p < n; p += 8) {
+        __m256 v = _mm256_blendv_ps(low, _mm256_loadu_ps(s + p), _mm256_castsi256_ps(lanes_below(n - p)));
+        vm = _mm256_max_ps(v, vm);
+    }
+    __m128 h = _mm_max_ps(_mm256_castps256_ps128(vm), _mm256_extractf128_ps(vm, 1));
+    h = _mm_max_ps(h, _mm_movehl_ps(h, h));
+    h = _mm_max_ss(h, _mm_movehdup_ps(h));
+    float m = _mm_cvtss_f32(h);
+    vm = _mm256_set1_ps(m);
+    __m256 sum = _mm256_setzero_ps();
+    for (int p = 0; p < n; p += 8) {
+        __m256 e = exp_ps(_mm256_sub_ps(_mm256_loadu_ps(s + p), vm));
+        e = _mm256_and_ps(e, _mm256_castsi256_ps(lanes_below(n - p))); /* adding 0 changes no sum of weights */
+        _mm256_storeu_ps(s + p, e);
+        sum = _mm256_add_ps(sum, e);
+    }
+    float corr = num_exp32(r->m - m);
+    r->m = m;
+    r->l = fmaf(r->l, corr, tree_ps(sum));
+    return corr;
+}
+
+/* acc[d0 … d0 + 8 NV) of R rows over positions [p0, p1). */
+INLINE void values_block(attn_row *rows, const float (*s)[VEC_TILE], const float *v, uint32_t dv, uint32_t d0,
+                         uint32_t p0, uint32_t p1, const int R, const int NV) {
+    __m256 acc[8];
+    UNROLL
+    for (int i = 0; i < R * NV; i++) acc[i] = _mm256_loadu_ps(rows[i / NV].acc + d0 + 8 * (i % NV));
+    for (uint32_t p = p0; p < p1; p++) {
+        const float *vp = v + (size_t)p * dv + d0;
+        __m256 vv[8];
+        UNROLL
+        for (int j = 0; j < NV; j++) vv[j] = _mm256_loadu_ps(vp + 8 * j);
+        UNROLL
+        for (int r = 0; r < R; r++) {
+            __m256 w = _mm256_broadcast_ss(&s[r][p]);
+            UNROLL
+            for (int j = 0; j < NV; j++) acc[r * NV + j] = _mm256_fmadd_ps(w, vv[j], acc[r * NV + j]);
+        }
+    }
+    UNROLL
+    for (int i = 0; i < R * NV; i++) _mm256_storeu_ps(rows[i / NV].acc + d0 + 8 * (i % NV), acc[i]);
+}
+
+INLINE void values_rows(attn_row *rows, const float (*s)[VEC_TILE], const float *v, uint32_t dv, uint32_t p0,
+                        uint32_t p1, const int R) {
+    uint32_t d = 0;
+    if (R == 1)
+        for (; d + 64 <= dv; d += 64) values_block(rows, s, v, dv, d, p0, p1, 1, 8);
+    if (R <= 2)
+        for (; d + 32 <= dv; d += 32) values_block(rows, s, v, dv, d, p0, p1, R, 4);
+    for (; d + 16 <= dv; d += 16) values_block(rows, s, v, dv, d, p0, p1, R, 2);
+    for (; d + 8 <= dv; d += 8) values_block(rows, s, v, dv, d, p0, p1, R, 1);
+    for (; d < dv; d++) {
+        for (int r = 0; r < R; r++) {
+            float a = rows[r].acc[d];
+            for (uint32_t p = p0; p < p1; p++) a = fmaf(s[r][p], v[(size_t)p * dv + d], a);
+            rows[r].acc[d] = a;
+        }
+    }
+}
+
+static void values_1(attn_row *rows, const float (*s)[VEC_TILE], const float *v, uint32_t dv, uint32_t p0,
+                     uint32_t p1) {
+    values_rows(rows, s, v, dv, p0, p1, 1);
+}
+
+/* Positions that all rows see together, then each row's rest alone: a weight of 0 times garbage must not happen. */
+INLINE void values(attn_row *rows, uint32_t n_rows, const float (*s)[VEC_TILE], const float *v, uint32_t dv) {
+    uint32_t common = VEC_TILE;
+    for (uint32_t r = 0; r < n_rows; r++) common = rows[r].n_valid < common ? rows[r].n_valid : common;
+    if (n_rows == 4)
+        values_rows(rows, s, v, dv, 0, common, 4);
+    else if (n_rows >= 2)
+        values_rows(rows, s, v, dv, 0, common, 2);
+    if (n_rows & 1) values_1(rows + n_rows - 1, s + n_rows - 1, v, dv, 0, common);
+    for (uint32_t r = 0; r < n_rows; r++)
+        if (rows[r].n_valid > common) values_1(rows + r, s + r, v, dv, common, rows[r].n_valid);
+}
+
+static void avx2_scale(float *x, float f, size_t n) {
+    __m256 vf = _mm256_set1_ps(f);
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8) _mm256_storeu_ps(x + i, _mm256_mul_ps(_mm256_loadu_ps(x + i), vf));
+    for (; i < n; i++) x[i] *= f;
+}
+
+static void avx2_attn_tile(attn_row *rows, uint32_t n_rows, const float *k, const float *v, uint32_t dk, uint32_t dv,
+                           float scale) {
+    float s[ROWS_MAX][VEC_TILE];
+    while (n_rows) {
+        uint32_t n = n_rows < ROWS_MAX ? n_rows : ROWS_MAX;
+        scores(rows, n, s, k, dk, scale);
+        for (uint32_t r = 0; r < n; r++) avx2_scale(rows[r].acc, weigh(&rows[r], s[r]), dv);
+        values(rows, n, (const float(*)[VEC_TILE])s, v, dv);
+        rows += n;
+        n_rows -= n;
+    }
+}
+
+static void avx2_swiglu(float *gate, const float *up, size_t n) {
+    const __m256 one = _mm256_set1_ps(1.0f), sign = _mm256_set1_ps(-0.0f);
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        __m256 g = _mm256_loadu_ps(gate + i);
+        __m256 d = _mm256_add_ps(one, exp_ps(_mm256_xor_ps(g, sign)));
+        _mm256_storeu_ps(gate + i, _mm256_mul_ps(_mm256_div_ps(g, d), _mm256_loadu_ps(up + i)));
+    }
+    for (; i < n; i++) gate[i] = num_silu32(gate[i]) * up[i];
+}
+
+static void avx2_add(float *x, const float *y, size_t n) {
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8) _mm256_storeu_ps(x + i, _mm256_add_ps(_mm256_loadu_ps(x + i), _mm256_loadu_ps(y + i)));
+    for (; i < n; i++) x[i] += y[i];
+}
+
+static double avx2_exp_sum(float *w, const float *x, float max, float div, size_t n) {
+    const __m256 vm = _mm256_set1_ps(max), vd = _mm256_set1_ps(div);
+    __m256d lo = _mm256_setzero_pd(), hi = _mm256_setzero_pd();
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        __m256 e = exp_ps(_mm256_div_ps(_mm256_sub_ps(_mm256_loadu_ps(x + i), vm), vd));
+        _mm256_storeu_ps(w + i, e);
+        lo = _mm256_add_pd(lo, _mm256_cvtps_pd(_mm256_castps256_ps128(e)));
+        hi = _mm256_add_pd(hi, _mm256_cvtps_pd(_mm256_extractf128_ps(e, 1)));
+    }
+    double s[8];
+    _mm256_storeu_pd(s, lo);
+    _mm256_storeu_pd(s + 4, hi);
+    for (size_t j = 0; i < n; i++, j++) {
+        w[i] = num_exp32((x[i] - max) / div);
+        s[j] += (double)w[i];
+    }
+    return vec_tree64(s);
+}
+
+const vec_kernels vec_avx2 = {"avx2",      avx2_rms_norm, avx2_rope_pairs, avx2_attn_tile,
+                              avx2_swiglu, avx2_add,      avx2_scale,      avx2_exp_sum};

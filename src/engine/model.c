@@ -1,0 +1,231 @@
+#include "engine/model_internal.h"
+#include "engine/models/models.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+static const arch *const archs[] = {&arch_llama};
+
+/* ---- opening ---------------------------------------------------------------------------------------------- */
+
+static void copy_clean(char *out, size_t cap, gguf_str s) {
+    buf b = {.max = 4096};
+    text_sanitise(&b, s.ptr, s.len < 1024 ? s.len : 1024, false);
+    size_t n = b.failed ? 0 : b.len < cap - 1 ? b.len : cap - 1;
+    if (n) {
+        memcpy(out, b.ptr, n);
+        n -= utf8_tail(out, n);
+    }
+    out[n] = 0;
+    buf_free(&b);
+}
+
+static err_code find_arch(model *m, const gguf *g, err *e) {
+    gguf_str s = {0};
+    err_code rc = gguf_str_or(g, "general.architecture", &s, e);
+    if (rc != ERR_OK) return rc;
+    if (!s.len)
+        return err_set(e, ERR_INVALID, "%s: key general.architecture is missing: not a model file", gguf_path(g));
+    copy_clean(m->facts.arch, sizeof m->facts.arch, s);
+    buf known = {.max = 4096};
+    for (size_t i = 0; i < sizeof archs / sizeof *archs; i++) {
+        if (s.len == strlen(archs[i]->name) && memcmp(s.ptr, archs[i]->name, s.len) == 0) m->arch = archs[i];
+        buf_printf(&known, "%s%s", i ? ", " : "", archs[i]->name);
+    }
+    if (!m->arch)
+        rc = err_set(e, ERR_UNSUPPORTED, "%s: the architecture \"%s\" is not one that polder runs; it runs: %s",
+                     gguf_path(g), m->facts.arch, buf_str(&known));
+    buf_free(&known);
+    return rc;
+}
+
+static void count_weights(model_facts *f, const gguf *g) {
+    uint64_t bytes[64] = {0}, most = 0;
+    for (size_t i = 0; i < gguf_tensor_count(g); i++) {
+        const gguf_tensor *t = gguf_tensor_at(g, i);
+        f->n_params += t->dims[0] * t->dims[1] * t->dims[2] * t->dims[3];
+        if ((unsigned)t->type < 64) bytes[t->type] += t->n_bytes;
+    }
+    for (uint32_t i = 0; i < 64; i++) {
+        const tensor_type_facts *tt = tensor_type_get(i);
+        if (!tt || bytes[i] <= most) continue;
+        most = bytes[i];
+        snprintf(f->quant, sizeof f->quant, "%s", tt->name);
+    }
+}
+
+static err_code read_facts(model *m, const gguf *g, err *e) {
+    gguf_str name = {0};
+    err_code rc = gguf_str_or(g, "general.name", &name, e);
+    if (rc != ERR_OK) return rc;
+    model_facts *f = &m->facts;
+    copy_clean(f->name, sizeof f->name, name);
+    snprintf(f->tokenizer, sizeof f->tokenizer, "%s", vocab_kind(m->vocab));
+    f->file_bytes = gguf_file_bytes(g);
+    f->n_vocab = m->hp.n_vocab;
+    f->n_layer = m->hp.n_layer;
+    f->n_ctx_train = m->hp.n_ctx_train;
+    f->d_model = m->hp.d_model;
+    f->n_head = m->hp.n_head;
+    f->n_head_kv = m->hp.n_head_kv;
+    count_weights(f, g);
+    return ERR_OK;
+}
+
+/* A template that does not compile leaves its sentence; only a lack of memory stops the model. */
+static err_code read_template(model *m, const gguf *g, err *e) {
+    gguf_str s = {0};
+    err_code rc = gguf_str_or(g, "tokenizer.chat_template", &s, e);
+    if (rc != ERR_OK || !s.len) return rc;
+    m->facts.has_template = true;
+    err why = {0};
+    rc = chat_template_compile(&m->tmpl, s.ptr, s.len, &why);
+    if (rc == ERR_OK) return rc;
+    m->tmpl = NULL;
+    if (rc == ERR_NOMEM) return err_set(e, rc, "%s: chat template: %s", gguf_path(g), why.msg);
+    m->tmpl_error = mem_strdup(why.msg);
+    return m->tmpl_error ? ERR_OK : err_nomem(e, "a chat template's error");
+}
+
+static err_code open_from(model **out, const gguf *g, err *e) {
+    model *m = mem_zalloc(sizeof *m);
+    if (!m) return err_nomem(e, "a model");
+    err_code rc = find_arch(m, g, e);
+    if (rc == ERR_OK) rc = vocab_new(&m->vocab, g, e);
+    if (rc == ERR_OK) {
+        m->hp.n_vocab = vocab_size(m->vocab);
+        rc = read_template(m, g, e);
+    }
+    if (rc == ERR_OK) rc = m->arch->load(m, g, e);
+    if (rc == ERR_OK) rc = read_facts(m, g, e);
+    if (rc == ERR_OK)
+        *out = m;
+    else
+        model_free(m);
+    return rc;
+}
+
+err_code model_open(model **out, const char *path, err *e) {
+    gguf *g = NULL;
+    *out = NULL;
+    err_code rc = gguf_open(&g, path, e);
+    if (rc == ERR_OK) rc = open_from(out, g, e);
+    gguf_free(g); /* weights are repacked copies, so nothing keeps the mapping */
+    return rc;
+}
+
+err_code model_open_memory(model **out, const void *p, size_t n, const char *name, err *e) {
+    gguf *g = NULL;
+    *out = NULL;
+    err_code rc = gguf_open_memory(&g, p, n, name, e);
+    if (rc == ERR_OK) rc = open_from(out, g, e);
+    gguf_free(g);
+    return rc;
+}
+
+static void free_layer(layer_weights *l) {
+    matrix *const mats[] = {l->wq, l->wk, l->wv, l->wo, l->gate, l->up, l->down};
+    float *const vecs[] = {l->attn_norm, l->ffn_norm, l->bq, l->bk, l->bv, l->bo, l->bgate, l->bup, l->bdown};
+    for (size_t i = 0; i < sizeof mats / sizeof *mats; i++) matrix_free(mats[i]);
+    for (size_t i = 0; i < sizeof vecs / sizeof *vecs; i++) mem_free(vecs[i]);
+}
+
+void model_free(model *m) {
+    if (!m) return;
+    for (uint32_t i = 0; m->layers && i < m->hp.n_layer; i++) free_layer(&m->layers[i]);
+    mem_free(m->layers);
+    if (m->output != m->embd) matrix_free(m->output);
+    matrix_free(m->embd);
+    mem_free(m->output_norm);
+    mem_free(m->rope_freq);
+    vocab_free(m->vocab);
+    chat_template_free(m->tmpl);
+    mem_free(m->tmpl_error);
+    mem_free(m);
+}
+
+const vocab *model_vocab(const model *m) { return m->vocab; }
+const model_facts *model_get_facts(const model *m) {
+    return &m->facts;
+}
+const chat_template *model_template(const model *m) {
+    return m->tmpl;
+}
+const char *model_template_error(const model *m) {
+    return m->tmpl_error;
+}
+
+/* ---- tokenizer -------------------------------------------------------------------------------------------- */
+
+err_code model_tokenize(const model *m, const char *text, size_t len, int flags, size_t max_tokens, int32_t **out,
+                        size_t *n, err *e) {
+    return vocab_encode(m->vocab, text, len, flags, max_tokens, out, n, e);
+}
+
+void model_token_bytes(const model *m, int32_t id, bool show_special, buf *out) {
+    vocab_token_bytes(m->vocab, id, show_special, out);
+}
+
+bool model_token_is_end(const model *m, int32_t id) {
+    return vocab_is_end(m->vocab, id);
+}
+int32_t model_token_bos(const model *m) {
+    return vocab_bos(m->vocab);
+}
+int32_t model_token_eos(const model *m) {
+    return vocab_eos(m->vocab);
+}
+
+/* ---- streaming detokenisation ------------------------------------------------------------------------------ */
+
+#define REPLACEMENT "\xEF\xBF\xBD" /* U+FFFD */
+
+void detok_init(detok *d, const model *m, bool at_start, bool show_special) {
+    *d = (detok){.m = m, .at_start = at_start, .show_special = show_special};
+}
+
+/* Appends the complete characters of s, U+FFFD for each byte that belongs to none, and returns how many bytes at the
+ * end are an unfinished one. */
+static size_t append_characters(buf *out, const char *s, size_t n) {
+    for (size_t i = 0; i < n;) {
+        uint32_t cp;
+        int k = utf8_decode(&cp, s + i, n - i);
+        if (k < 0) return n - i;
+        if (k == 0)
+            buf_puts(out, REPLACEMENT);
+        else
+            buf_append(out, s + i, (size_t)k);
+        i += k ? (size_t)k : 1;
+    }
+    return 0;
+}
+
+void detok_feed(detok *d, int32_t token, buf *out) {
+    buf b = {.max = 1u << 20};
+    buf_append(&b, d->held, d->n_held);
+    vocab_token_bytes(d->m->vocab, token, d->show_special, &b);
+    if (b.failed) { /* out of memory: the caller sees it where it looks anyway */
+        out->failed = true;
+        buf_free(&b);
+        return;
+    }
+    const char *s = buf_str(&b);
+    size_t n = b.len;
+    if (d->at_start && n) {
+        d->at_start = false;
+        if (vocab_drops_first_space(d->m->vocab) && s[0] == ' ') {
+            s++;
+            n--;
+        }
+    }
+    size_t tail = append_characters(out, s, n);
+    memcpy(d->held, s + n - tail, tail);
+    d->n_held = (uint8_t)tail;
+    buf_free(&b);
+}
+
+void detok_flush(detok *d, buf *out) {
+    if (d->n_held) buf_puts(out, REPLACEMENT);
+    d->n_held = 0;
+}

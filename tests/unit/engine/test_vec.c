@@ -1,0 +1,217 @@
+/* Vector kernels: each set against the scalar definition, bit for bit, on random shapes with tails; and the definition
+ * against plain double arithmetic. Breaks when a lane, a tail or an order of operations differs, or when something past
+ * the valid positions of a page has an influence. */
+#include "harness.h"
+
+#include "engine/kernels/vec.h"
+#include "engine/num.h"
+
+#include <math.h>
+
+#define DIM_MAX  160
+#define ROWS_MAX 11
+
+static uint64_t rng_state = 88172645463325252u;
+static uint32_t rng(void) {
+    rng_state ^= rng_state << 13;
+    rng_state ^= rng_state >> 7;
+    rng_state ^= rng_state << 17;
+    return (uint32_t)(rng_state >> 16);
+}
+static float rnd(float span) {
+    return span * ((float)(rng() % 2000001) / 1e6f - 1);
+}
+static void fill(float *x, size_t n, float span) {
+    for (size_t i = 0; i < n; i++) x[i] = rnd(span);
+}
+static bool same(const float *a, const float *b, size_t n) {
+    return memcmp(a, b, n * sizeof *a) == 0;
+}
+
+/* The sets to compare with scalar. */
+static const vec_kernels *other(void) {
+    return vec_get(ISA_AVX2);
+}
+
+TEST(elementwise_kernels_are_bit_identical) {
+    const vec_kernels *v = other();
+    if (!v) SKIP("this CPU has no AVX2");
+    static float x[4][1100], y[4][1100];
+    for (int round = 0; round < 400; round++) {
+        uint32_t n = rng() % 1050 + 1;
+        for (int k = 0; k < 4; k++) fill(x[k], n, k == 2 ? 1 : 20);
+        memcpy(y, x, sizeof x);
+        vec_scalar.rms_norm(x[0], x[1], x[2], n, 1e-5f);
+        v->rms_norm(y[0], y[1], y[2], n, 1e-5f);
+        CHECK(same(x[0], y[0], n));
+        vec_scalar.rope_pairs(x[1], x[2], x[3], n & ~1u);
+        v->rope_pairs(y[1], y[2], y[3], n & ~1u);
+        CHECK(same(x[1], y[1], n));
+        const float odd[] = {0, -0.0f, 88.8f, -88.8f, 1e30f, -1e30f, 87.3f, -87.4f, 1e-40f};
+        for (size_t i = 0; i < sizeof odd / sizeof *odd; i++) x[3][rng() % n] = odd[i];
+        memcpy(y[3], x[3], sizeof x[3]);
+        vec_scalar.swiglu(x[3], x[2], n);
+        v->swiglu(y[3], y[2], n);
+        CHECK(same(x[3], y[3], n));
+        vec_scalar.add(x[0], x[2], n);
+        v->add(y[0], y[2], n);
+        vec_scalar.scale(x[0], 0.3f, n);
+        v->scale(y[0], 0.3f, n);
+        CHECK(same(x[0], y[0], n));
+        double a = vec_scalar.exp_sum(x[0], x[1], 21, 0.7f, n), b = v->exp_sum(y[0], y[1], 21, 0.7f, n);
+        CHECK(same(x[0], y[0], n) && memcmp(&a, &b, sizeof a) == 0);
+    }
+}
+
+TEST(exp_is_bit_identical_over_its_range) {
+    const vec_kernels *v = other();
+    if (!v) SKIP("this CPU has no AVX2");
+    static float x[4096], a[4096], b[4096];
+    for (uint32_t from = 0; from < 0xff800000u; from += 4096 * 131) {
+        for (uint32_t i = 0; i < 4096; i++) x[i] = num_from_bits(from + i * 131);
+        for (uint32_t i = 0; i < 4096; i++)
+            if (x[i] != x[i]) x[i] = INFINITY;
+        vec_scalar.exp_sum(a, x, 0, 1, 4096);
+        v->exp_sum(b, x, 0, 1, 4096);
+        CHECK(same(a, b, 4096));
+    }
+}
+
+typedef struct att {
+    float q[ROWS_MAX][DIM_MAX], acc[ROWS_MAX][DIM_MAX];
+    float k[3][DIM_MAX * VEC_TILE], v[3][DIM_MAX * VEC_TILE];
+    attn_row rows[ROWS_MAX];
+    uint32_t dk, dv, n_rows, pos[ROWS_MAX]; /* row i sees positions up to pos[i] */
+} att;
+
+static void att_random(att *t) {
+    t->dk = rng() % (DIM_MAX - 1) + 1;
+    t->dv = rng() % (DIM_MAX - 1) + 1;
+    if (rng() % 2) t->dv = t->dk = (t->dk + 15) / 16 * 16;
+    t->n_rows = rng() % ROWS_MAX + 1;
+    for (uint32_t i = 0; i < ROWS_MAX; i++) {
+        fill(t->q[i], DIM_MAX, 2);
+        t->pos[i] = rng() % (3 * VEC_TILE);
+    }
+    for (int i = 0; i < 3; i++) {
+        fill(t->k[i], DIM_MAX * VEC_TILE, 2);
+        fill(t->v[i], DIM_MAX * VEC_TILE, 2);
+    }
+}
+
+/* groups: how many rows a call gets at once; 0 for all. */
+static void att_run(att *t, const vec_kernels *v, uint32_t groups) {
+    for (uint32_t i = 0; i < t->n_rows; i++) {
+        memset(t->acc[i], 0, sizeof t->acc[i]);
+        t->rows[i] = (attn_row){t->q[i], t->acc[i], -INFINITY, 0, 0};
+    }
+    for (uint32_t tile = 0; tile < 3; tile++) {
+        attn_row live[ROWS_MAX];
+        uint32_t which[ROWS_MAX], n = 0;
+        for (uint32_t i = 0; i < t->n_rows; i++) {
+            if (t->pos[i] < tile * VEC_TILE) continue;
+            uint32_t in = t->pos[i] - tile * VEC_TILE + 1;
+            live[n] = t->rows[i];
+            live[n].n_valid = in < VEC_TILE ? in : VEC_TILE;
+            which[n++] = i;
+        }
+        for (uint32_t i = 0; i < n;) {
+            uint32_t g = groups && groups < n - i ? groups : n - i;
+            v->attn_tile(live + i, g, t->k[tile], t->v[tile], t->dk, t->dv, 0.17f);
+            i += g;
+        }
+        for (uint32_t i = 0; i < n; i++) t->rows[which[i]] = live[i];
+    }
+}
+
+TEST(attention_matches_double_arithmetic) {
+    static att t;
+    double worst = 0;
+    for (int round = 0; round < 30; round++) {
+        att_random(&t);
+        att_run(&t, &vec_scalar, 0);
+        for (uint32_t r = 0; r < t.n_rows; r++) {
+            double s[3 * VEC_TILE], sum = 0;
+            for (uint32_t p = 0; p <= t.pos[r]; p++) {
+                double dot = 0;
+                for (uint32_t d = 0; d < t.dk; d++)
+                    dot += (double)t.q[r][d] * (double)t.k[p / VEC_TILE][d * VEC_TILE + p % VEC_TILE];
+                sum += s[p] = exp(dot * (double)0.17f);
+            }
+            for (uint32_t d = 0; d < t.dv; d++) {
+                double want = 0;
+                for (uint32_t p = 0; p <= t.pos[r]; p++)
+                    want += s[p] * (double)t.v[p / VEC_TILE][p % VEC_TILE * t.dv + d];
+                worst = fmax(worst, fabs(want / sum - (double)(t.acc[r][d] / t.rows[r].l)));
+            }
+        }
+    }
+    printf("     attention: %.2g absolute\n", worst);
+    CHECK(worst < 3e-5);
+}
+
+TEST(attention_is_bit_identical_however_rows_are_grouped) {
+    static att t, u;
+    for (int round = 0; round < 300; round++) {
+        att_random(&t);
+        att_run(&t, &vec_scalar, 0);
+        for (uint32_t groups = 0; groups <= 5; groups++)
+            for (isa i = ISA_SCALAR; i < ISA_COUNT; i++) {
+                if (!vec_get(i)) continue;
+                u = t;
+                att_run(&u, vec_get(i), groups);
+                for (uint32_t r = 0; r < t.n_rows; r++) {
+                    CHECK(same(t.acc[r], u.acc[r], t.dv));
+                    CHECK(num_bits(t.rows[r].l) == num_bits(u.rows[r].l) && t.rows[r].m == u.rows[r].m);
+                }
+            }
+    }
+}
+
+/* What a page holds past a row's last position, NaN and infinities too, must not show. */
+TEST(garbage_past_the_last_position_has_no_influence) {
+    static att t, u;
+    for (int round = 0; round < 200; round++) {
+        att_random(&t);
+        uint32_t end = 0;
+        for (uint32_t i = 0; i < t.n_rows; i++) end = t.pos[i] > end ? t.pos[i] : end;
+        u = t;
+        for (uint32_t p = end + 1; p < 3 * VEC_TILE; p++) {
+            const float bad[] = {NAN, INFINITY, -INFINITY, 3e38f};
+            for (uint32_t d = 0; d < t.dk; d++) u.k[p / VEC_TILE][d * VEC_TILE + p % VEC_TILE] = bad[rng() % 4];
+            for (uint32_t d = 0; d < t.dv; d++) u.v[p / VEC_TILE][p % VEC_TILE * t.dv + d] = bad[rng() % 4];
+        }
+        for (isa i = ISA_SCALAR; i < ISA_COUNT; i++) {
+            if (!vec_get(i)) continue;
+            att_run(&t, vec_get(i), 0);
+            att_run(&u, vec_get(i), 0);
+            for (uint32_t r = 0; r < t.n_rows; r++) CHECK(same(t.acc[r], u.acc[r], t.dv));
+        }
+    }
+}
+
+TEST(norm_and_rope_follow_their_definitions) {
+    float x[DIM_MAX], w[DIM_MAX], y[DIM_MAX];
+    fill(x, DIM_MAX, 3);
+    fill(w, DIM_MAX, 1);
+    double ss = 0;
+    for (int i = 0; i < DIM_MAX; i++) ss += (double)x[i] * (double)x[i];
+    double f = 1 / sqrt(ss / DIM_MAX + 1e-5);
+    vec_scalar.rms_norm(y, x, w, DIM_MAX, 1e-5f);
+    for (int i = 0; i < DIM_MAX; i++) CHECK(fabs((double)y[i] - (double)x[i] * f * (double)w[i]) < 1e-6);
+    /* a quarter turn: (a, b) becomes (-b, a) */
+    float p[2] = {3, 5}, cc[2] = {0, 0}, sn[2] = {-1, 1};
+    vec_scalar.rope_pairs(p, cc, sn, 2);
+    CHECK(p[0] == -5 && p[1] == 3);
+}
+
+int main(int argc, char **argv) {
+    test_begin(argc, argv);
+    RUN(norm_and_rope_follow_their_definitions);
+    RUN(elementwise_kernels_are_bit_identical);
+    RUN(exp_is_bit_identical_over_its_range);
+    RUN(attention_matches_double_arithmetic);
+    RUN(attention_is_bit_identical_however_rows_are_grouped);
+    RUN(garbage_past_the_last_position_has_no_influence);
+    return test_end();
+}
