@@ -33,43 +33,43 @@ err_code inference_load(inference *inf, const char *model_name, err *e);
  * cannot run is not imported. Appends "model.imported". ERR_EXISTS where the name is taken by another artifact. */
 err_code models_add(island *i, const char *path, const char *name, store_progress progress, void *ctx, cJSON **out,
                     err *e);
-err_code models_list(island *i, cJSON **out, err *e);              /* {"models":[{name,digest,arch,…}]} */
+err_code models_list(island *i, cJSON **out, err *e); /* {"models":[{name,digest,arch,…}]} */
 err_code models_show(island *i, const char *name, cJSON **out, err *e);
 err_code models_verify(island *i, const char *name, cJSON **out, err *e); /* ERR_NO where the bytes differ */
-err_code models_remove(island *i, const char *name, err *e);       /* the blob too where no other name uses it */
+err_code models_remove(island *i, const char *name, err *e);              /* the blob too where no other name uses it */
 /* Path and digest of the artifact behind a name. */
 err_code models_resolve(island *i, const char *name, char *path, size_t cap, uint8_t digest[SHA256_LEN], err *e);
 
 /* ---- one request ----------------------------------------------------------------------------------------- */
 
-#define REQUEST_CHOICES_MAX 16
-#define REQUEST_STOPS_MAX 16
+#define REQUEST_CHOICES_MAX    16
+#define REQUEST_STOPS_MAX      16
 #define REQUEST_STOP_BYTES_MAX 256
 
 /* What every dialect parses into. Strings and trees belong to the caller and live until pipeline_run returns. */
 typedef struct request {
     identity who;
-    const char *dialect;        /* "openai.chat": goes into the record */
+    const char *dialect; /* "openai.chat": goes into the record */
     const char *model;
     /* the prompt: exactly one of */
-    const cJSON *messages;      /* array of {role, content, …} for the model's chat template */
-    const char *text;           /* a raw prompt */
+    const cJSON *messages; /* array of {role, content, …} for the model's chat template */
+    const char *text;      /* a raw prompt */
     size_t text_len;
-    const int32_t *tokens;      /* a prompt of token ids */
+    const int32_t *tokens; /* a prompt of token ids */
     size_t n_tokens;
     const cJSON *tools;         /* passed to the template; may be NULL */
     const cJSON *template_args; /* further variables for the template; may be NULL */
     sampler_params sampling;
-    bool has_seed;              /* false: the pipeline draws a seed; it is in the record and in the outcome */
-    uint32_t n_choices;         /* 1 to 16; choice c samples with seed + c */
-    int64_t max_tokens;         /* new tokens; -1: as many as fit */
+    bool has_seed;      /* false: the pipeline draws a seed; it is in the record and in the outcome */
+    uint32_t n_choices; /* 1 to 16; choice c samples with seed + c */
+    int64_t max_tokens; /* new tokens; -1: as many as fit */
     const char *stops[REQUEST_STOPS_MAX];
     uint32_t n_stops;
     bool want_logprobs;
-    uint32_t n_top;             /* 0 to 20 */
-    bool echo;                  /* the prompt's text (and log-probabilities) first */
-    const char *user;           /* the caller's own name for its end user; may be NULL; only a keyed hash is recorded */
-    bool ignore_end;            /* go on past end-of-generation tokens (benches) */
+    uint32_t n_top;   /* 0 to 20 */
+    bool echo;        /* the prompt's text (and log-probabilities) first */
+    const char *user; /* the caller's own name for its end user; may be NULL; only a keyed hash is recorded */
+    bool ignore_end;  /* go on past end-of-generation tokens (benches) */
 } request;
 
 typedef enum event_kind {
@@ -81,25 +81,30 @@ typedef enum event_kind {
 
 typedef struct token_info { /* one token of EV_TEXT, where log-probabilities were asked for */
     int32_t token;
-    char text[64];  /* bytes of the token (cut at 64) */
+    char text[64]; /* bytes of the token (cut at 64) */
     uint8_t n_text;
-    float logprob;  /* NAN: the first token of an echoed prompt has none */
+    float logprob; /* NAN: the first token of an echoed prompt has none */
     uint32_t n_top;
-    struct { int32_t token; float logprob; char text[64]; uint8_t n_text; } top[SAMPLER_TOP_MAX];
+    struct {
+        int32_t token;
+        float logprob;
+        char text[64];
+        uint8_t n_text;
+    } top[SAMPLER_TOP_MAX];
 } token_info;
 
 typedef struct event {
     event_kind kind;
     uint32_t choice;
-    const char *text;            /* EV_TEXT */
+    const char *text; /* EV_TEXT */
     size_t len;
-    const token_info *tokens;    /* EV_TEXT: the tokens that made it; may be NULL */
+    const token_info *tokens; /* EV_TEXT: the tokens that made it; may be NULL */
     size_t n_tokens;
-    const char *reason;          /* EV_FINISH: "stop" or "length" */
-    uint64_t record;             /* EV_ADMITTED: seq of admitted; EV_DONE: seq of completed */
-    uint64_t seed;               /* EV_ADMITTED */
-    int64_t created_unix_s;      /* EV_ADMITTED */
-    const char *fingerprint;     /* EV_ADMITTED: model digest and numerics version, short: "p1-ce45b12f4f4c" */
+    const char *reason;      /* EV_FINISH: "stop" or "length" */
+    uint64_t record;         /* EV_ADMITTED: seq of admitted; EV_DONE: seq of completed */
+    uint64_t seed;           /* EV_ADMITTED */
+    int64_t created_unix_s;  /* EV_ADMITTED */
+    const char *fingerprint; /* EV_ADMITTED: model digest and numerics version, short: "p1-ce45b12f4f4c" */
     uint64_t prompt_tokens, completion_tokens; /* EV_DONE */
 } event;
 

@@ -1,0 +1,148 @@
+/* The driver of the local engine: prompt.c makes the tokens, scheduler.c runs them. */
+#include "inference/drivers/driver.h"
+#include "inference/internal.h"
+
+#include "base/json.h"
+#include "base/mem.h"
+#include "base/sys.h"
+
+#include <stdio.h>
+#include <string.h>
+
+typedef struct engine_call {
+    prompt prompt;
+    job *job;
+} engine_call;
+
+/* The new tokens of each choice: what was asked for, or all that fit. */
+static err_code size_answer(driver_call *c, uint32_t context, uint32_t n_prompt, err *e) {
+    const request *r = c->r;
+    uint64_t fit = context - n_prompt, most = c->max_output_tokens;
+    if (r->max_tokens < 0) {
+        if (!fit)
+            return err_set(e, ERR_TOO_LONG,
+                           "the prompt's %u tokens fill the context of model '%s'; nothing is left to answer", n_prompt,
+                           r->model);
+        c->max_new = (uint32_t)(most && most < fit ? most : fit);
+        return ERR_OK;
+    }
+    if (most && (uint64_t)r->max_tokens > most)
+        return err_set(e, ERR_INVALID, "max_tokens: %lld, but this island allows %llu", (long long)r->max_tokens,
+                       (unsigned long long)most);
+    if ((uint64_t)r->max_tokens > fit)
+        return err_set(e, ERR_TOO_LONG,
+                       "max_tokens: the prompt's %u tokens and %lld new ones are more than the %u positions that model "
+                       "'%s' has here; shorten the prompt or ask for at most %llu",
+                       n_prompt, (long long)r->max_tokens, context, r->model, (unsigned long long)fit);
+    c->max_new = (uint32_t)r->max_tokens;
+    return ERR_OK;
+}
+
+static err_code engine_prepare(driver_call *c, err *e) {
+    const request *r = c->r;
+    loaded *l = c->target;
+    engine_call *x = mem_zalloc(sizeof *x);
+    if (!x) return err_nomem(e, "a request");
+    c->state = x;
+    uint32_t context = scheduler_context(l->sched);
+    err_code rc = prompt_build(&x->prompt, l->m, l->special, r, context, e);
+    if (!rc) rc = size_answer(c, context, (uint32_t)x->prompt.n_tokens, e);
+    if (rc) return rc;
+    job_spec spec = {.prompt = x->prompt.tokens,
+                     .n_prompt = (uint32_t)x->prompt.n_tokens,
+                     .n_choices = r->n_choices,
+                     .max_new = c->max_new,
+                     .sampling = r->sampling,
+                     .stops = r->stops,
+                     .n_stops = r->n_stops,
+                     .want_logprobs = r->want_logprobs,
+                     .n_top = r->n_top,
+                     .echo = r->echo,
+                     .ignore_end = r->ignore_end};
+    spec.sampling.seed = c->seed;
+    rc = job_new(&x->job, l->sched, &spec, e);
+    if (rc) return rc;
+    c->prompt = r->tokens ? NULL : buf_str(&x->prompt.text);
+    c->prompt_len = x->prompt.text.len;
+    c->prompt_tokens = x->prompt.tokens;
+    c->n_prompt_tokens = x->prompt.n_tokens;
+    char hex[SHA256_HEX_LEN + 1];
+    hex_encode(hex, l->digest, SHA256_LEN);
+    snprintf(c->fingerprint, sizeof c->fingerprint, "p%d-%.12s", POLDER_NUMERICS, hex);
+    return ERR_OK;
+}
+
+static err_code engine_describe(const driver_call *c, cJSON *body, err *e) {
+    const loaded *l = c->target;
+    char artifact[8 + SHA256_HEX_LEN] = "sha256:";
+    hex_encode(artifact + 7, l->digest, SHA256_LEN);
+    if (cJSON_AddStringToObject(body, "artifact", artifact) &&
+        cJSON_AddNumberToObject(body, "numerics", POLDER_NUMERICS) &&
+        cJSON_AddStringToObject(body, "isa", engine_isa()))
+        return ERR_OK;
+    return err_nomem(e, "the record of a request");
+}
+
+static void fill_outcome(job *j, driver_outcome *out) {
+    for (uint32_t i = 0; i < out->n_choices; i++) {
+        job_choice jc;
+        job_get_choice(j, i, &jc);
+        driver_choice *c = &out->choices[i];
+        *c = (driver_choice){
+            .finish = jc.finish, .tokens = jc.tokens, .n_tokens = jc.n_tokens, .steps = jc.steps, .has_digest = true};
+        memcpy(c->logits_sha256, jc.logits_sha256, SHA256_LEN);
+        out->completion_tokens += jc.n_tokens;
+    }
+    job_times t;
+    job_get_times(j, &t);
+    out->queue_ns = t.queue;
+    out->prefill_ns = t.prefill;
+    out->decode_ns = t.decode;
+}
+
+static err_code forward(const event_sink *sink, const piece *p) {
+    event ev = {.kind = p->kind == PIECE_TEXT ? EV_TEXT : EV_FINISH,
+                .choice = p->choice,
+                .text = p->text,
+                .len = p->len,
+                .tokens = p->tokens,
+                .n_tokens = p->n_tokens,
+                .reason = p->reason};
+    return sink->event(sink->ctx, &ev);
+}
+
+static err_code engine_run(driver_call *c, const event_sink *sink, driver_outcome *out, err *e) {
+    engine_call *x = c->state;
+    bool cancelled = false;
+    uint64_t asked = time_mono_ns();
+    out->n_choices = c->r->n_choices;
+    job_start(x->job);
+    for (;;) {
+        piece p;
+        job_next(x->job, &p, 100);
+        if (p.kind == PIECE_END) break;
+        if (cancelled) continue;
+        if (p.kind != PIECE_NONE) cancelled = forward(sink, &p) != ERR_OK;
+        uint64_t now = time_mono_ns();
+        if (!cancelled && (p.kind == PIECE_NONE || now - asked > 100000000u)) {
+            cancelled = sink->gone(sink->ctx);
+            asked = now;
+        }
+        if (cancelled) job_cancel(x->job);
+    }
+    fill_outcome(x->job, out);
+    err_code rc = job_result(x->job, e);
+    if (!rc && cancelled) rc = err_set(e, ERR_CANCELLED, "the request was cancelled");
+    return rc;
+}
+
+static void engine_release(driver_call *c) {
+    engine_call *x = c->state;
+    if (!x) return;
+    job_free(x->job);
+    prompt_free(&x->prompt);
+    mem_free(x);
+    c->state = NULL;
+}
+
+const driver driver_engine = {"engine", engine_prepare, engine_describe, engine_run, engine_release};

@@ -1,0 +1,109 @@
+/* Internal to inference: one engine thread for one loaded model, and the jobs that it runs (continuous batching).
+ *
+ * A job is one admitted request: one prompt, one or more choices, each a sequence of its own. The engine thread owns
+ * the session, the sequences and every choice while it runs; a job's owner (the connection's thread) reserves a place,
+ * starts the job, takes pieces of text from its mailbox, may cancel, and frees it.
+ *
+ *   owner                                   engine thread
+ *   job_new     place taken or ERR_BUSY
+ *   job_start   ------ queue (lock) ------> choice waits for a sequence and KV positions
+ *                                           each step: decode tokens of all running choices, and prompt chunks
+ *   job_next   <---- mailbox (job lock) --- text, tokens, finish reasons
+ *   job_cancel  ------ flag ------------->  seen between two steps
+ *   job_free    waits for <-------- done -- the engine never touches the job again
+ *
+ * Invariants
+ *  1. A running choice has reserved all KV positions that it can come to need (prompt + new tokens, in whole pages), so
+ *     it never fails for want of them. Who waits is served first come, first served.
+ *  2. A step carries a token for every decoding choice; what is left of step_tokens is shared evenly by the requests
+ *     that have prompt work, starting with another one each step. step_tokens is taken as at least twice the number
+ *     of sequences, so neither kind of work starves the other.
+ *  3. What a choice yields depends on its prompt, parameters and seed only, never on its neighbours (numerics
+ * contract); stop strings are found on the engine thread, so the number of logits rows in its digest does not depend on
+ * time.
+ *  4. A slow reader costs the others nothing: past JOB_MAILBOX_PAUSE bytes unread, its choices sit out steps.
+ *  5. A step that fails is tried again one choice at a time, so that only those jobs fail that cannot go on.
+ */
+#ifndef POLDER_INFERENCE_SCHEDULER_H
+#define POLDER_INFERENCE_SCHEDULER_H
+
+#include "inference/answer_text.h"
+
+#define JOB_MAILBOX_PAUSE ((size_t)4 << 20)
+#define JOB_MAILBOX_MAX   ((size_t)256 << 20)
+#define ECHO_CHUNK_TOKENS 32 /* prompt positions a step where logits of every one are wanted */
+
+typedef struct scheduler scheduler;
+
+typedef struct scheduler_options {
+    unsigned threads;       /* 0: all CPUs */
+    uint32_t max_sequences; /* choices that run at once */
+    uint32_t max_queue;     /* requests that wait beyond those that can start at once */
+    uint32_t context;       /* positions of one sequence; 0: the model's own */
+    uint64_t kv_bytes;      /* memory for keys and values */
+    uint32_t step_tokens;
+} scheduler_options;
+
+/* The model must outlive the scheduler. */
+err_code scheduler_new(scheduler **out, const model *m, const scheduler_options *o, err *e);
+void scheduler_free(scheduler *s);                   /* NULL is fine; every job must have been freed */
+uint32_t scheduler_context(const scheduler *s);      /* positions that one sequence may reach */
+uint32_t scheduler_kv_positions(const scheduler *s); /* over all sequences */
+
+typedef struct job job;
+
+typedef struct job_spec {
+    const int32_t *prompt; /* the caller's until job_free */
+    uint32_t n_prompt;     /* at least 1 */
+    uint32_t n_choices;    /* choice c samples with seed + c */
+    uint32_t max_new;      /* new tokens of a choice; n_prompt + max_new is at most the context */
+    sampler_params sampling;
+    const char *const *stops;
+    uint32_t n_stops;
+    bool want_logprobs, echo, ignore_end;
+    uint32_t n_top;
+} job_spec;
+
+/* Checks the specification, makes what the engine thread will need, takes a place in the queue. ERR_BUSY where the
+ * queue is full, ERR_TOO_LONG where the job could never run, ERR_INVALID for bad sampling parameters. */
+err_code job_new(job **out, scheduler *s, const job_spec *spec, err *e);
+void job_start(job *j); /* once */
+void job_cancel(job *j);
+/* Cancels what runs, waits until the engine thread has let go, frees. NULL is fine. */
+void job_free(job *j);
+
+typedef enum piece_kind {
+    PIECE_NONE,   /* nothing within the time */
+    PIECE_TEXT,   /* text and tokens of one choice */
+    PIECE_FINISH, /* one choice ended */
+    PIECE_END,    /* the job is over: job_result tells how. No more pieces come */
+} piece_kind;
+
+typedef struct piece { /* pointers are valid until the next job_next */
+    piece_kind kind;
+    uint32_t choice;
+    const char *text;
+    size_t len;
+    const token_info *tokens;
+    size_t n_tokens;
+    const char *reason;
+} piece;
+void job_next(job *j, piece *out, int64_t timeout_ms);
+
+/* Only after PIECE_END. */
+typedef struct job_choice {
+    const char *finish;    /* "stop", "length"; NULL where it did not get to its end */
+    const int32_t *tokens; /* every token that was drawn, an end token and those of a stop string included */
+    size_t n_tokens;
+    uint32_t steps;                    /* engine steps that it took part in */
+    uint8_t logits_sha256[SHA256_LEN]; /* over all rows that were sampled from, in order */
+} job_choice;
+err_code job_result(job *j, err *e); /* ERR_OK, ERR_CANCELLED, or why the engine could not go on */
+void job_get_choice(job *j, uint32_t c, job_choice *out);
+/* Nanoseconds; 0 for what was not reached. */
+typedef struct job_times {
+    uint64_t queue, prefill, decode;
+} job_times;
+void job_get_times(const job *j, job_times *out);
+
+#endif

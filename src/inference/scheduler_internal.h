@@ -1,0 +1,103 @@
+/* Internal to the scheduler: what its two files share. scheduler.c is the engine thread; job.c is the owner's side of
+ * a job and its mailbox. */
+#ifndef POLDER_INFERENCE_SCHEDULER_INTERNAL_H
+#define POLDER_INFERENCE_SCHEDULER_INTERNAL_H
+
+#include "inference/scheduler.h"
+
+#include "base/metrics.h"
+#include "base/sys.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+/* One choice: one sequence. Belongs to the engine thread from job_start until the job is done. */
+typedef struct choice {
+    job *j;
+    uint32_t index;
+    int seq;              /* -1: has none */
+    bool begun, finished; /* begun: has had a sequence once */
+    uint32_t pos;         /* positions in the KV memory */
+    uint32_t held;        /* positions of KV memory accounted to it, whole pages */
+    uint32_t grant;       /* tokens of this step */
+    uint32_t echoed;      /* prompt tokens whose echo has gone out */
+    uint32_t n_new, cap_new;
+    int32_t *new_tokens;
+    uint32_t steps;
+    uint64_t last_ns; /* when the last token was drawn */
+    sampler *sampler;
+    sha256 digest;
+    uint8_t logits_sha256[SHA256_LEN];
+    detok detok;
+    answer_text text;
+    const char *reason;
+} choice;
+
+struct job {
+    scheduler *s;
+    job_spec spec;
+    stop_set stops;
+    choice *choices;
+
+    /* under scheduler.lock */
+    job *next;            /* in the queue */
+    uint32_t next_choice; /* the first that has not begun */
+    bool started, queued;
+
+    /* the engine thread's own */
+    uint32_t n_live;      /* choices that are not over */
+    uint32_t share, want; /* of this step's prompt tokens */
+    bool in_round;
+    uint64_t submitted_ns, begun_ns, first_ns, ended_ns;
+
+    atomic_bool cancelled, paused;
+
+    /* mailbox: `in` under lock; `out` is the owner's */
+    pthread_mutex_t lock;
+    pthread_cond_t cond;
+    buf in, out;
+    size_t out_at;
+    bool done;
+    err_code rc;
+    err error;
+};
+
+struct scheduler {
+    const model *m;
+    session *sess;
+    uint32_t n_vocab, context, max_sequences, max_queue, step_tokens;
+    uint32_t kv_total; /* positions, whole pages */
+
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t cond;
+    bool kick, quit;         /* under lock */
+    job *head, *tail;        /* jobs with choices that have not begun; under lock */
+    uint32_t n_places;       /* jobs reserved or queued; under lock */
+    uint32_t n_running_seen; /* for job_new; under lock */
+
+    /* the engine thread's own */
+    choice **running; /* in the order of admission: [0] is the oldest */
+    uint32_t n_running;
+    choice **preempted; /* the oldest last; all of them younger than every running one */
+    uint32_t n_preempted;
+    chunk *chunks;
+    choice **chunk_of; /* whose each chunk is; NULL once it was used or its job is over */
+    uint32_t n_chunks;
+    uint32_t kv_held, turn;
+    buf scratch;
+
+    metric *m_queue, *m_running, *m_kv, *m_first, *m_token, *m_steps, *m_step_tokens, *m_preempted;
+};
+
+#define KV_PAGE          64u /* a multiple of the session's own page */
+#define KV_ELEMENT_BYTES 4u  /* the session keeps keys and values as F32 */
+
+/* job.c: put text, tokens and (where reason is given) the end of a choice into the mailbox. false: out of memory. */
+bool job_post(job *j, uint32_t c, answer_text *a, const char *reason);
+/* job.c: the engine thread's last touch. */
+void job_post_end(job *j, err_code rc, const err *why);
+/* Wake the engine thread. */
+void scheduler_kick(scheduler *s);
+
+#endif
