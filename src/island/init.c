@@ -133,17 +133,17 @@ static void remove_folder_content(const char *dir) {
 
 /* Nothing in it but what `except` names. */
 static err_code require_empty(const char *dir, const char *except, err *e) {
+    char path[ISLAND_PATH_MAX];
+    err_code code = island_path(path, dir, CONFIG_FILE, e);
+    if (code != ERR_OK) return code;
+    if (file_exists(path)) return err_set(e, ERR_EXISTS, "%s: there is an island here already", dir);
     DIR *d = opendir(dir);
     if (!d) return err_errno(e, "%s: cannot be read", dir);
-    err_code code = ERR_OK;
     struct dirent *de;
     while (code == ERR_OK && (de = readdir(d))) {
         if (strcmp(de->d_name, ".") == 0 || strcmp(de->d_name, "..") == 0 || strcmp(de->d_name, except) == 0) continue;
-        if (strcmp(de->d_name, CONFIG_FILE) == 0)
-            code = err_set(e, ERR_EXISTS, "%s: there is an island here already", dir);
-        else
-            code = err_set(e, ERR_EXISTS, "%s: is not empty (it has %.100s); an island needs a folder of its own", dir,
-                           de->d_name);
+        code = err_set(e, ERR_EXISTS, "%s: is not empty (it has %.100s); an island needs a folder of its own", dir,
+                       de->d_name);
     }
     closedir(d);
     return code;
