@@ -394,8 +394,7 @@ static uint32_t top_of(token_logprob *top, uint32_t n_top, const float *logits, 
 
 void logits_logprob(const float *logits, uint32_t n_vocab, int32_t token, uint32_t n_top, sampled *out) {
     float max = clean(logits[highest(logits, n_vocab)]);
-    if (max == -INFINITY) max = 0;
-    double lse = log_sum(logits, n_vocab, max);
+    double lse = max == -INFINITY ? 0 : log_sum(logits, n_vocab, max);
     out->token = token;
     out->logprob = token >= 0 && (uint32_t)token < n_vocab ? logprob_of(logits[token], lse) : -FLT_MAX;
     out->n_top = top_of(out->top, n_top, logits, n_vocab);
