@@ -20,7 +20,8 @@ struct stream {
     pthread_cond_t changed;
     /* under lock */
     buf queue;
-    size_t taken; /* bytes of queue that have been sent */
+    size_t taken;       /* bytes of queue that have been sent */
+    uint64_t looked_ns; /* when the socket was looked at */
     bool admitted, done, cancelled;
     err result;
 };
@@ -142,12 +143,21 @@ err_code stream_start(exchange *x, err *e) {
     return rc;
 }
 
+/* Ten times a second, whether events come or not: a client that has half-closed still takes what is sent. */
+static void look_at_socket(stream *st) {
+    uint64_t now = time_mono_ns();
+    if (now - st->looked_ns < HANGUP_POLL_MS * 1000000u) return;
+    st->looked_ns = now;
+    if (exchange_gone(st->x)) st->cancelled = true;
+}
+
 long stream_read(stream *st, char *p, size_t max) {
     long n = 0;
     pthread_mutex_lock(&st->lock);
+    look_at_socket(st);
     while (st->taken == st->queue.len && !st->done && !st->cancelled) {
-        if (cond_wait_ms(&st->changed, &st->lock, HANGUP_POLL_MS)) continue;
-        if (exchange_gone(st->x)) st->cancelled = true;
+        cond_wait_ms(&st->changed, &st->lock, HANGUP_POLL_MS);
+        look_at_socket(st);
     }
     size_t held = st->queue.len - st->taken;
     if (st->cancelled)

@@ -1,0 +1,171 @@
+#include "scripted.h"
+
+#include "base/sys.h"
+#include "inference/inference.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+atomic_int scripted_running, scripted_cancelled, scripted_runs;
+atomic_llong scripted_bytes;
+static atomic_bool draining;
+static atomic_uint_least64_t records = 1000;
+
+typedef struct script {
+    const request *r;
+    const event_sink *sink;
+    uint64_t admitted;
+} script;
+
+static err_code cancelled(err *e) {
+    scripted_cancelled++;
+    return err_set(e, ERR_CANCELLED, "the client has gone");
+}
+
+static bool gone(const script *s) {
+    return atomic_load(&draining) || (s->sink->gone && s->sink->gone(s->sink->ctx));
+}
+
+static err_code emit(script *s, event *ev) {
+    err_code rc = s->sink->event(s->sink->ctx, ev);
+    if (rc == ERR_OK && ev->kind == EV_TEXT) scripted_bytes += (long long)ev->len;
+    return rc;
+}
+
+static err_code admit(script *s) {
+    s->admitted = records++;
+    event ev = {.kind = EV_ADMITTED,
+                .record = s->admitted,
+                .seed = s->r->has_seed ? s->r->sampling.seed : 42,
+                .created_unix_s = 1790000000,
+                .fingerprint = "p1-0123456789ab"};
+    return emit(s, &ev);
+}
+
+static err_code text(script *s, uint32_t c, const char *t, size_t n, bool first) {
+    token_info info = {.token = 7, .logprob = -0.5f, .n_text = (uint8_t)(n < 64 ? n : 64), .n_top = s->r->n_top};
+    memcpy(info.text, t, info.n_text);
+    for (uint32_t k = 0; k < info.n_top; k++) {
+        info.top[k].token = (int32_t)k;
+        info.top[k].logprob = k == 0 ? -0.5f : -INFINITY;
+        info.top[k].n_text = 2;
+        memcpy(info.top[k].text, k == 0 ? "He" : "\xe2\x80", 2); /* the others have the same text, half a character */
+    }
+    if (first && s->r->echo) info.logprob = NAN;
+    event ev = {.kind = EV_TEXT,
+                .choice = c,
+                .text = t,
+                .len = n,
+                .tokens = s->r->want_logprobs ? &info : NULL,
+                .n_tokens = s->r->want_logprobs ? 1 : 0};
+    return emit(s, &ev);
+}
+
+static err_code finish(script *s, uint64_t tokens) {
+    err_code rc = ERR_OK;
+    for (uint32_t c = 0; rc == ERR_OK && c < s->r->n_choices; c++) {
+        event ev = {.kind = EV_FINISH, .choice = c, .reason = "stop"};
+        rc = emit(s, &ev);
+    }
+    event done = {.kind = EV_DONE, .record = records++, .prompt_tokens = 3, .completion_tokens = tokens};
+    return rc == ERR_OK ? emit(s, &done) : rc;
+}
+
+static err_code run_ok(script *s) {
+    err_code rc = admit(s);
+    for (uint32_t c = 0; rc == ERR_OK && c < s->r->n_choices; c++) {
+        rc = text(s, c, "Hello", 5, true);
+        if (rc == ERR_OK) rc = text(s, c, " w\xc3\xb6rld", 7, false);
+    }
+    return rc == ERR_OK ? finish(s, 2u * s->r->n_choices) : rc;
+}
+
+static err_code run_until_gone(script *s, err *e, bool admits, const char *tick) {
+    if (admits && admit(s) != ERR_OK) return cancelled(e);
+    for (int i = 0; i < 4000; i++) { /* 20 s: then the test has failed */
+        if (gone(s) || (tick && text(s, 0, tick, strlen(tick), false) != ERR_OK)) return cancelled(e);
+        usleep(5000);
+    }
+    return err_set(e, ERR_INTERNAL, "nobody cancelled the scripted pipeline");
+}
+
+static err_code run_flood(script *s, err *e) {
+    static char block[16384];
+    memset(block, 'x', sizeof block);
+    if (admit(s) != ERR_OK) return cancelled(e);
+    for (int i = 0; i < 4096; i++)
+        if (text(s, 0, block, sizeof block, false) != ERR_OK) return cancelled(e);
+    return finish(s, 4096);
+}
+
+static err_code run(script *s, err *e) {
+    const char *m = s->r->model;
+    if (strcmp(m, "ok") == 0) return run_ok(s) == ERR_OK ? ERR_OK : cancelled(e);
+    if (strcmp(m, "busy") == 0) return err_set(e, ERR_BUSY, "the queue is full");
+    if (strcmp(m, "down") == 0) return err_set(e, ERR_UNAVAILABLE, "the ledger cannot be written");
+    if (strcmp(m, "long") == 0) return err_set(e, ERR_TOO_LONG, "the prompt has 9 tokens, 8 fit");
+    if (strcmp(m, "ticking") == 0) return run_until_gone(s, e, true, "tick ");
+    if (strcmp(m, "silent") == 0) return run_until_gone(s, e, true, NULL);
+    if (strcmp(m, "waiting") == 0) return run_until_gone(s, e, false, NULL);
+    if (strcmp(m, "flood") == 0) return run_flood(s, e);
+    if (strcmp(m, "breaks") == 0) {
+        if (admit(s) != ERR_OK || text(s, 0, "half", 4, true) != ERR_OK) return cancelled(e);
+        return err_set(e, ERR_IO, "the disk is full");
+    }
+    return err_set(e, ERR_NOT_FOUND, "model \"%s\": there is none of that name", m);
+}
+
+err_code pipeline_run(inference *inf, const request *r, const event_sink *sink, err *e) {
+    script s = {.r = r, .sink = sink};
+    if (atomic_load(&draining)) return err_set(e, ERR_UNAVAILABLE, "the server is stopping");
+    scripted_running++;
+    scripted_runs++;
+    err_code rc = run(&s, e);
+    scripted_running--;
+    return rc;
+}
+
+void inference_drain(inference *inf, int64_t timeout_ms) {
+    uint64_t until = time_mono_ns() + (uint64_t)timeout_ms * 1000000u;
+    while (scripted_running && time_mono_ns() < until) usleep(1000);
+    atomic_store(&draining, true);
+}
+
+/* ---- the rest of inference.h: no models --------------------------------------------------------------------- */
+
+err_code inference_open(inference **out, island *i, err *e) {
+    atomic_store(&draining, false);
+    *out = NULL;
+    return ERR_OK;
+}
+void inference_close(inference *inf) {}
+err_code inference_load(inference *inf, const char *name, err *e) {
+    return ERR_OK;
+}
+
+err_code models_add(island *i, const char *path, const char *name, store_progress progress, void *ctx, cJSON **out,
+                    err *e) {
+    *out = cJSON_CreateObject();
+    return cJSON_AddStringToObject(*out, "name", name) ? ERR_OK : err_nomem(e, "a reply");
+}
+err_code models_list(island *i, cJSON **out, err *e) {
+    *out =
+        cJSON_Parse("{\"models\":[{\"name\":\"ok\",\"digest\":\"00ff\",\"created\":1790000000},{\"name\":\"a/b\"}]}");
+    return *out ? ERR_OK : err_nomem(e, "a reply");
+}
+err_code models_show(island *i, const char *name, cJSON **out, err *e) {
+    if (strcmp(name, "a/b") != 0) return err_set(e, ERR_NOT_FOUND, "model \"%s\": there is none of that name", name);
+    *out = cJSON_Parse("{\"name\":\"a/b\"}");
+    return *out ? ERR_OK : err_nomem(e, "a reply");
+}
+err_code models_verify(island *i, const char *name, cJSON **out, err *e) {
+    return models_show(i, name, out, e);
+}
+err_code models_remove(island *i, const char *name, err *e) {
+    return ERR_OK;
+}
+err_code models_resolve(island *i, const char *name, char *path, size_t cap, uint8_t digest[SHA256_LEN], err *e) {
+    return err_set(e, ERR_NOT_FOUND, "no models here");
+}

@@ -1,0 +1,21 @@
+/* A pipeline that follows a script: the model's name says what happens. It stands for all of inference.h, so that what
+ * the doors do with every outcome can be tested without a model.
+ *
+ *   ok        "Hello" and " world" in two events with log-probabilities, then stop
+ *   absent, busy, down, long   ERR_NOT_FOUND, ERR_BUSY, ERR_UNAVAILABLE, ERR_TOO_LONG before anything is admitted
+ *   breaks    admitted, one text, then ERR_IO
+ *   ticking   admitted, a text every 5 ms until it is cancelled
+ *   silent    admitted, then nothing until it is cancelled
+ *   waiting   not admitted until it is cancelled
+ *   flood     admitted, texts of 16 KiB without a pause, 64 MiB in all */
+#ifndef POLDER_TESTS_SERVER_SCRIPTED_H
+#define POLDER_TESTS_SERVER_SCRIPTED_H
+
+#include <stdatomic.h>
+
+extern atomic_int scripted_running;   /* pipelines under way now */
+extern atomic_int scripted_cancelled; /* that ended because the sink said so */
+extern atomic_int scripted_runs;
+extern atomic_llong scripted_bytes; /* of text that sinks took */
+
+#endif
