@@ -101,10 +101,13 @@ typedef struct identity { /* who asks */
 /* A new key "pld_<id>_<secret>"; the secret has 256 bits, only its keyed hash is stored; `text` is shown once.
  * Appends the record "key.created". */
 err_code key_add(island *i, const char *name, role r, char text[KEY_TEXT_MAX], identity *out, err *e);
-err_code key_revoke(island *i, const char *id_or_name, err *e); /* record "key.revoked"; ERR_NOT_FOUND */
+/* Dead at once and for good, record "key.revoked"; ERR_NOT_FOUND. Where the key is dead but its record could not be
+ * written the result is that error; the record follows at the next ISLAND_WRITE opening. */
+err_code key_revoke(island *i, const char *id_or_name, err *e);
 /* {"keys":[{"id","name","role","created","revoked"}]} */
 err_code key_list(island *i, cJSON **out, err *e);
-/* Constant time in the secret; ERR_UNAUTHENTICATED says nothing about why. Cached: no disk access per request. */
+/* Constant time in the secret; ERR_UNAUTHENTICATED says nothing about why. Cached: no disk access per request. Only an
+ * island opened with ISLAND_WRITE knows keys. */
 err_code key_check(island *i, const char *text, size_t n, identity *out, err *e);
 
 #endif

@@ -101,7 +101,10 @@ static err_code set_durability(store *s, sqlite3 *db, err *e) {
     int persist = 1;
     rc = sqlite3_file_control(db, "main", SQLITE_FCNTL_PERSIST_WAL, &persist);
     if (rc != SQLITE_OK) return store_sql_error(s, db, rc, "keeping the write-ahead log", e);
-    return exec(s, db, "PRAGMA synchronous=FULL; PRAGMA secure_delete=ON; PRAGMA foreign_keys=ON", e);
+    return exec(s, db,
+                "PRAGMA synchronous=FULL; PRAGMA secure_delete=ON; PRAGMA foreign_keys=ON; "
+                "PRAGMA journal_size_limit=16777216",
+                e);
 }
 
 /* file:PATH?OPTIONS with what a URI would take for itself escaped. */
@@ -146,21 +149,18 @@ err_code conn_open(conn **out, store *s, bool writer, err *e) {
     if (!c) return err_nomem(e, "a database connection");
     int rc;
     err_code code = ERR_OK;
-    /* Read-write stores open their readers plainly: they share the writer's index in this process. */
-    if (!s->read_only) {
-        rc = sqlite3_open_v2(s->path, &c->db, writer ? SQLITE_OPEN_READWRITE : SQLITE_OPEN_READONLY, NULL);
-    } else {
-        char uri[3 * STORE_PATH_MAX + 64];
-        const char *options = NULL;
-        code = read_only_options(s, &options, e);
-        if (code == ERR_OK) code = make_uri(s, options, uri, sizeof uri, e);
-        if (code != ERR_OK) {
-            mem_free(c);
-            return code;
-        }
-        rc = sqlite3_open_v2(uri, &c->db, SQLITE_OPEN_READONLY | SQLITE_OPEN_URI, NULL);
-        c->immutable = strcmp(options, read_immutable) == 0;
+    /* Always as a URI, so that no name of a folder is taken for one by accident. Read-write stores open their readers
+     * plainly: they share the writer's index in this process. */
+    char uri[3 * STORE_PATH_MAX + 64];
+    const char *options = writer ? "mode=rw" : "mode=ro";
+    if (s->read_only) code = read_only_options(s, &options, e);
+    if (code == ERR_OK) code = make_uri(s, options, uri, sizeof uri, e);
+    if (code != ERR_OK) {
+        mem_free(c);
+        return code;
     }
+    rc = sqlite3_open_v2(uri, &c->db, SQLITE_OPEN_URI | (writer ? SQLITE_OPEN_READWRITE : SQLITE_OPEN_READONLY), NULL);
+    c->immutable = options == read_immutable;
     if (rc != SQLITE_OK) code = store_sql_error(s, c->db, rc, "opening", e);
     if (code == ERR_OK) code = set_defences(s, c->db, e);
     if (code == ERR_OK && !writer) {
@@ -389,7 +389,9 @@ void store_close(store *s) {
     if (!s) return;
     for (int i = 0; i < s->n_idle; i++) conn_close(s->idle[i]);
     if (s->writer) {
-        /* The WAL stays as an empty file. Where a reader elsewhere holds it back, the next opening finishes. */
+        /* The WAL stays as an empty file. Where a reader elsewhere holds it back, the next opening finishes; a stop
+         * does not wait for it. */
+        sqlite3_busy_timeout(s->writer->db, 0);
         sqlite3_wal_checkpoint_v2(s->writer->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
         conn_close(s->writer);
     }

@@ -10,6 +10,12 @@
  *     mode 0444, and is never changed.
  *  3. Only SQLite opens polder.db and its -wal and -shm: closing any other descriptor of them drops SQLite's locks.
  *  4. Migrations run in order, each once, each in its own transaction; a database of a newer polder is refused.
+ *
+ * Has caused bugs
+ *  - A child of fork that opens a store which its parent has open shares SQLite's locks and index with it: exec first,
+ *    or open after the fork.
+ *  - An error such as a full disk ends a transaction inside SQLite; a statement after it would commit alone.
+ * store_write refuses it.
  */
 #ifndef POLDER_STORE_H
 #define POLDER_STORE_H
@@ -55,20 +61,20 @@ typedef struct store_val {
     const void *p;
     size_t n;
 } store_val;
-#define SV_INT(v) ((store_val){.kind = STORE_INT, .i = (v)})
-#define SV_TEXT(s) ((store_val){.kind = STORE_TEXT, .p = (s), .n = (s) ? strlen(s) : 0})
+#define SV_INT(v)         ((store_val){.kind = STORE_INT, .i = (v)})
+#define SV_TEXT(s)        ((store_val){.kind = STORE_TEXT, .p = (s), .n = (s) ? strlen(s) : 0})
 #define SV_BLOB(ptr, len) ((store_val){.kind = STORE_BLOB, .p = (ptr), .n = (len)})
-#define SV_NULL ((store_val){.kind = STORE_NULL})
+#define SV_NULL           ((store_val){.kind = STORE_NULL})
 
 /* One writing statement in its own transaction; *changed (may be NULL) counts rows. A broken UNIQUE constraint is
  * ERR_EXISTS. */
 err_code store_write(store *s, const char *sql, const store_val *args, size_t n, int64_t *changed, err *e);
-/* Several in one transaction: fn calls store_write on `s` (same thread); its error rolls all back. Queries that fn makes
- * see its own writes and must be finished before it returns. Nesting makes a savepoint. */
+/* Several in one transaction: fn calls store_write on `s` (same thread); its error rolls all back. Queries that fn
+ * makes see its own writes and must be finished before it returns. Nesting makes a savepoint. */
 err_code store_transaction(store *s, err_code (*fn)(store *s, void *ctx, err *e), void *ctx, err *e);
 
-/* Reading: query, then step until it returns false (end or error: *e tells, its code is ERR_OK at the end), then finish.
- * A statement belongs to one thread. It sees the state of its first step; finish it soon, it holds a reader. */
+/* Reading: query, then step until it returns false (end or error: *e tells, its code is ERR_OK at the end), then
+ * finish. A statement belongs to one thread. It sees the state of its first step; finish it soon, it holds a reader. */
 err_code store_query(store_stmt **out, store *s, const char *sql, const store_val *args, size_t n, err *e);
 bool store_step(store_stmt *q, err *e);
 int64_t store_col_int(store_stmt *q, int col);

@@ -165,7 +165,7 @@ TEST(init_refusals_leave_nothing) {
 TEST(init_allocation_failures) {
     CHECK(mkdir(sub("empty"), 0700) == 0);
     int fails = 0;
-    for (int64_t n = 0; n < 400; n += n < 40 ? 1 : 7) {
+    for (int64_t n = 0; n < 240; n += n < 30 ? 1 : 17) {
         for (int in_place = 0; in_place < 2; in_place++) {
             err e = {0};
             const char *path = sub(in_place ? "empty" : "isl");
@@ -405,7 +405,7 @@ TEST(open_refuses_a_damaged_database) {
 TEST(open_allocation_failures) {
     CHECK(init_ok());
     int fails = 0, changes = 0;
-    for (int64_t n = 0; n < 400; n += n < 60 ? 1 : 7) {
+    for (int64_t n = 0; n < 400; n += n < 60 ? 1 : 13) {
         err e = {0};
         island *i;
         char yaml[64];

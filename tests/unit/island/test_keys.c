@@ -7,6 +7,7 @@
 #include "island/island.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <sqlite3.h>
 #include <sys/wait.h>
 
@@ -249,6 +250,68 @@ TEST(key_crashes) {
     island_close(i);
 }
 
+/* Adds and revokes until it is killed; tells after each step what was acknowledged: "+TEXT" or "-TEXT". */
+static void change_until_killed(int to) {
+    island *i = open_ok(ISLAND_WRITE);
+    for (int n = 0; i; n++) {
+        char said[KEY_TEXT_MAX + 1], name[32];
+        identity who;
+        err e = {0};
+        snprintf(name, sizeof name, "%d %d", (int)getpid(), n);
+        said[0] = '+';
+        if (key_add(i, name, ROLE_USER, said + 1, &who, &e) != ERR_OK || write(to, said, 61) != 61) break;
+        said[0] = '-';
+        if (n % 2 && (key_revoke(i, who.key_id, &e) != ERR_OK || write(to, said, 61) != 61)) break;
+    }
+    _exit(1);
+}
+
+/* kill -9 at any moment: what was acknowledged holds, and every key in the table has its records. */
+TEST(key_kill) {
+    for (int round = 0; round < 12; round++) {
+        int p[2], status;
+        CHECK(pipe(p) == 0);
+        fflush(NULL);
+        pid_t pid = fork();
+        CHECK(pid >= 0);
+        if (pid == 0) {
+            close(p[0]);
+            change_until_killed(p[1]);
+        }
+        close(p[1]);
+        usleep((useconds_t)(15000 + round * 3571));
+        CHECK(kill(pid, SIGKILL) == 0 && waitpid(pid, &status, 0) == pid && WIFSIGNALED(status));
+        island *i = open_ok(ISLAND_WRITE);
+        CHECK(i);
+        char said[61], last[61] = "";
+        while (read(p[0], said, sizeof said) == (ssize_t)sizeof said) {
+            identity who;
+            bool ok = key_check(i, said + 1, 60, &who, NULL) == ERR_OK;
+            if (last[0] && said[0] == '-' && memcmp(said + 1, last + 1, 60) == 0)
+                last[0] = 0;
+            else if (last[0]) {
+                /* the key before this one was added and not revoked */
+                CHECK(key_check(i, last + 1, 60, &who, NULL) == ERR_OK);
+            }
+            if (said[0] == '-')
+                CHECK(!ok);
+            else
+                memcpy(last, said, sizeof last);
+        }
+        close(p[0]);
+        cJSON *list;
+        err e = {0};
+        CHECK_OK(key_list(i, &list, &e), e);
+        int n_revoked = 0, n_keys = cJSON_GetArraySize(json_get(list, "keys"));
+        for (int k = 0; k < n_keys; k++)
+            n_revoked += json_get(cJSON_GetArrayItem(json_get(list, "keys"), k), "revoked") != NULL;
+        CHECK(records(i, "key.created", NULL) >= n_keys);
+        CHECK(records(i, "key.revoked", NULL) >= n_revoked);
+        cJSON_Delete(list);
+        island_close(i);
+    }
+}
+
 /* Every allocation fails in turn while keys come and go. A key that was reported works and has its record; one that
  * was not reported left no working key; one that was revoked, or said to be, stays so. */
 TEST(key_allocation_failures) {
@@ -365,6 +428,7 @@ int main(int argc, char **argv) {
     RUN(key_wrong_texts);
     RUN(key_rows_changed_from_outside);
     RUN(key_crashes);
+    RUN(key_kill);
     RUN(key_allocation_failures);
     RUN(key_threads);
     RUN(key_reading_only);

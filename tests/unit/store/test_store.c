@@ -398,9 +398,11 @@ static bool read_rows(void *want) {
 static void writer_process(int from, int to) {
     err e = {0};
     char c;
-    store *s = open_ok(false);
-    for (int i = 1; s && read(from, &c, 1) == 1; i++) {
+    store *s = NULL;
+    for (int i = 1; read(from, &c, 1) == 1; i++) {
         char name[16];
+        if (!s) s = open_ok(false);
+        if (!s) _exit(1);
         snprintf(name, sizeof name, "%d", i);
         if (add(s, name, &e) != ERR_OK || write(to, "k", 1) != 1) _exit(1);
     }
@@ -411,6 +413,7 @@ static void writer_process(int from, int to) {
 TEST(store_reading_beside_a_writer) {
     char before[256], after[256], c;
     int order[2], reply[2], status;
+    store_close(open_ok(false));
     CHECK(pipe(order) == 0 && pipe(reply) == 0);
     fflush(NULL);
     pid_t pid = fork();
@@ -421,13 +424,18 @@ TEST(store_reading_beside_a_writer) {
     }
     close(order[0]);
     close(reply[1]);
+    store *r = open_ok(true); /* there before the writer is, and stays */
+    CHECK(r);
+    CHECK_INT(ROWS(r), 0);
     for (int rows = 1; rows <= 3; rows++) {
         CHECK(write(order[1], "w", 1) == 1 && read(reply[0], &c, 1) == 1);
         folder_digest(dir, before);
         CHECK(read_rows(&rows));
+        CHECK_INT(ROWS(r), rows);
         folder_digest(dir, after);
         CHECK_STR(after, before);
     }
+    store_close(r);
     close(order[1]);
     close(reply[0]);
     CHECK(waitpid(pid, &status, 0) == pid && status == 0);
