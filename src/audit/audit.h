@@ -33,9 +33,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define LEDGER_ENTRY_MAX 65535u
+#define LEDGER_ENTRY_MAX   65535u
 #define LEDGER_CONTENT_MAX (64u << 20) /* bytes of contents of one record */
-#define LEDGER_ORIGIN_MAX 200
+#define LEDGER_ORIGIN_MAX  200
 
 /* ---- records --------------------------------------------------------------------------------------------- */
 
@@ -43,7 +43,7 @@
  * Its index in the log is its name (seq); it is not repeated inside. One thread. */
 typedef struct record record;
 err_code record_new(record **out, const char *event, err *e);
-void record_free(record *r); /* NULL is fine; wipes contents */
+void record_free(record *r);   /* NULL is fine; wipes contents */
 cJSON *record_body(record *r); /* add fields here; integers, strings, booleans, objects, finite numbers */
 /* A content: goes encrypted into the vault; the body gets "content": {NAME: {"bytes": n, "commit":
  * hex(HMAC-SHA256(salt, bytes))}} with 32 random bytes of salt that lie in the vault with it. Names are
@@ -55,17 +55,18 @@ err_code record_content(record *r, const char *name, const void *p, size_t n, er
 typedef struct ledger ledger;
 
 typedef struct ledger_report { /* what opening found */
-    uint64_t size;               /* records */
-    uint64_t dropped_bytes;      /* of an unfinished last group; 0 after a clean stop */
-    bool clean;                  /* the last writer closed it */
-    bool tree_rebuilt;           /* derived hashes were missing or damaged and were computed anew */
-    char text[512];              /* the same as a sentence for the log */
+    uint64_t size;             /* records */
+    uint64_t dropped_bytes;    /* of an unfinished last group; 0 after a clean stop */
+    bool clean;                /* the last writer closed it */
+    bool tree_rebuilt;         /* derived hashes were missing or damaged and were computed anew */
+    char text[512];            /* the same as a sentence for the log */
 } ledger_report;
 
 typedef struct ledger_options {
-    vfs *fs;                     /* NULL: vfs_posix */
-    bool read_only;              /* no lock, no writer thread; sees what was durable at open, ledger_refresh for more */
-    uint32_t group_max;          /* records a group at most; 0: 512 */
+    vfs *fs;                /* NULL: vfs_posix */
+    bool read_only;         /* no lock, no writer thread; sees what was durable at open, ledger_refresh for more */
+    uint32_t group_max;     /* records a group at most; 0: 512 */
+    uint32_t segment_bytes; /* size of new segments; 0: 8 MiB */
 } ledger_options;
 
 /* Makes DIR/ledger and DIR/keys: an Ed25519 key (keys/ledger.key, 0600), its vkey (keys/ledger.vkey), the vault's
@@ -79,10 +80,10 @@ void ledger_close(ledger *l);
  * not known to be written, and whoever asked must not be answered. r is not freed. */
 err_code ledger_append(ledger *l, record *r, uint64_t *seq, err *e);
 
-uint64_t ledger_size(const ledger *l);          /* durable records */
+uint64_t ledger_size(const ledger *l); /* durable records */
 const char *ledger_origin(const ledger *l);
-const char *ledger_vkey(const ledger *l);       /* "<origin>+<8 hex>+<base64>" */
-err_code ledger_refresh(ledger *l, err *e);     /* read-only: see what has been written since */
+const char *ledger_vkey(const ledger *l);   /* "<origin>+<8 hex>+<base64>" */
+err_code ledger_refresh(ledger *l, err *e); /* read-only: see what has been written since */
 /* The canonical bytes of one entry. ERR_NOT_FOUND past the end. */
 err_code ledger_read(ledger *l, uint64_t seq, buf *out, err *e);
 /* One content of an entry, decrypted and checked against its commitment. ERR_NOT_FOUND: no such content, or its key
