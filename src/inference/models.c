@@ -137,7 +137,11 @@ static err_code row_model(store_stmt *q, cJSON **out, err *e) {
               cJSON_AddStringToObject(o, "digest", digest) &&
               cJSON_AddNumberToObject(o, "bytes", (double)store_col_int(q, 2)) &&
               cJSON_AddNumberToObject(o, "created", (double)(store_col_int(q, 4) / 1000));
-    while (ok && f->child) ok = cJSON_AddItemToObject(o, f->child->string, cJSON_DetachItemViaPointer(f, f->child));
+    while (ok && f->child) {
+        cJSON *one = cJSON_DetachItemViaPointer(f, f->child);
+        ok = cJSON_AddItemToObject(o, one->string, one);
+        if (!ok) cJSON_Delete(one);
+    }
     cJSON_Delete(f);
     if (!ok) {
         cJSON_Delete(o);

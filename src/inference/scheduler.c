@@ -180,6 +180,16 @@ static bool prompt_is_silent(scheduler *s, const job_spec *spec) {
     return s->scratch.len == 0;
 }
 
+/* The choice is over: what the detokeniser still holds goes out. false: the job is over and gone. */
+static bool choice_end(scheduler *s, choice *c, const char *reason) {
+    if (!c->text.stopped) {
+        buf_reset(&s->scratch);
+        detok_flush(&c->detok, &s->scratch);
+        answer_text_feed(&c->text, s->scratch.ptr, s->scratch.len, NULL);
+    }
+    return choice_send(s, c, c->text.stopped ? "stop" : reason);
+}
+
 /* The first time a choice gets a sequence. false: the job is over. */
 static bool choice_begin(scheduler *s, choice *c) {
     const job_spec *spec = &c->j->spec;
@@ -190,7 +200,7 @@ static bool choice_begin(scheduler *s, choice *c) {
         echo_token(s, c, 0, NULL);
         while (!spec->want_logprobs && c->echoed < spec->n_prompt) echo_token(s, c, c->echoed, NULL);
     }
-    if (spec->max_new == 0 && !wants_echo_rows(c)) return choice_send(s, c, "length");
+    if (spec->max_new == 0 && !wants_echo_rows(c)) return choice_end(s, c, "length");
     return choice_send(s, c, NULL);
 }
 
@@ -238,13 +248,10 @@ static void choice_draw(scheduler *s, choice *c, const float *row) {
         else if (c->n_new == spec->max_new)
             reason = "length";
     }
-    if (reason && !c->text.stopped) {
-        buf_reset(&s->scratch);
-        detok_flush(&c->detok, &s->scratch);
-        answer_text_feed(&c->text, s->scratch.ptr, s->scratch.len, NULL);
-        if (c->text.stopped) reason = "stop";
-    }
-    choice_send(s, c, reason);
+    if (reason)
+        choice_end(s, c, reason);
+    else
+        choice_send(s, c, NULL);
 }
 
 /* ---- admission --------------------------------------------------------------------------------------------- */
@@ -290,6 +297,7 @@ static choice *next_waiting(scheduler *s) {
     if (j && s->n_running < s->max_sequences && kv_admits(s, &j->choices[j->next_choice])) {
         c = &j->choices[j->next_choice++];
         left = j->next_choice == j->spec.n_choices;
+        s->n_running_seen++; /* at once: the place that is given up next must not be given away twice */
     }
     pthread_mutex_unlock(&s->lock);
     if (left) job_leave_queue(s, c->j);
@@ -439,7 +447,7 @@ static void use_chunk(scheduler *s, choice *c, const chunk *k) {
     if (c->pos < choice_target(c)) {
         choice_send(s, c, NULL);
     } else if (spec->max_new == 0) {
-        choice_send(s, c, "length");
+        choice_end(s, c, "length");
     } else {
         choice_draw(s, c, k->logits + (size_t)(k->n_logits - 1) * s->n_vocab);
     }
