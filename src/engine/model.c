@@ -9,16 +9,18 @@ static const arch *const archs[] = {&arch_llama};
 
 /* ---- opening ---------------------------------------------------------------------------------------------- */
 
-static void copy_clean(char *out, size_t cap, gguf_str s) {
+static err_code copy_clean(char *out, size_t cap, gguf_str s, err *e) {
     buf b = {.max = 4096};
     text_sanitise(&b, s.ptr, s.len < 1024 ? s.len : 1024, false);
-    size_t n = b.failed ? 0 : b.len < cap - 1 ? b.len : cap - 1;
+    err_code rc = buf_check(&b, "a name in a model's file", e);
+    size_t n = rc != ERR_OK ? 0 : b.len < cap - 1 ? b.len : cap - 1;
     if (n) {
         memcpy(out, b.ptr, n);
         n -= utf8_tail(out, n);
     }
     out[n] = 0;
     buf_free(&b);
+    return rc;
 }
 
 static err_code find_arch(model *m, const gguf *g, err *e) {
@@ -27,7 +29,7 @@ static err_code find_arch(model *m, const gguf *g, err *e) {
     if (rc != ERR_OK) return rc;
     if (!s.len)
         return err_set(e, ERR_INVALID, "%s: key general.architecture is missing: not a model file", gguf_path(g));
-    copy_clean(m->facts.arch, sizeof m->facts.arch, s);
+    if ((rc = copy_clean(m->facts.arch, sizeof m->facts.arch, s, e)) != ERR_OK) return rc;
     buf known = {.max = 4096};
     for (size_t i = 0; i < sizeof archs / sizeof *archs; i++) {
         if (s.len == strlen(archs[i]->name) && memcmp(s.ptr, archs[i]->name, s.len) == 0) m->arch = archs[i];
@@ -60,7 +62,7 @@ static err_code read_facts(model *m, const gguf *g, err *e) {
     err_code rc = gguf_str_or(g, "general.name", &name, e);
     if (rc != ERR_OK) return rc;
     model_facts *f = &m->facts;
-    copy_clean(f->name, sizeof f->name, name);
+    if ((rc = copy_clean(f->name, sizeof f->name, name, e)) != ERR_OK) return rc;
     snprintf(f->tokenizer, sizeof f->tokenizer, "%s", vocab_kind(m->vocab));
     f->file_bytes = gguf_file_bytes(g);
     f->n_vocab = m->hp.n_vocab;
