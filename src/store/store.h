@@ -14,8 +14,8 @@
  * Has caused bugs
  *  - A child of fork that opens a store which its parent has open shares SQLite's locks and index with it: exec first,
  *    or open after the fork.
- *  - An error such as a full disk ends a transaction inside SQLite; a statement after it would commit alone.
- * store_write refuses it.
+ *  - An error such as a full disk ends a transaction inside SQLite; a statement after it would commit alone;
+ *    store_write refuses it.
  */
 #ifndef POLDER_STORE_H
 #define POLDER_STORE_H

@@ -243,7 +243,7 @@ static err_code open_in_child(island_mode mode) {
         island *i;
         err e = {0};
         err_code code = island_open(&i, sub("isl"), mode, &e);
-        if (code == ERR_BUSY && !strstr(e.msg, "another polder process")) code = ERR_INTERNAL;
+        if (code == ERR_BUSY && !strstr(e.msg, "uses this island; stop it")) code = ERR_INTERNAL;
         island_close(i);
         _exit((int)code);
     }

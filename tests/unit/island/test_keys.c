@@ -198,6 +198,8 @@ TEST(key_rows_changed_from_outside) {
         i = open_ok(ISLAND_WRITE);
         CHECK(i);
         CHECK(refused(i, text, strlen(text)));
+        memcpy(text + 4, "aaaaaaaaaaaa", 12); /* the renamed row, with the right secret */
+        CHECK(refused(i, text, strlen(text)));
         island_close(i);
         CHECK(edit("DELETE FROM api_keys"));
     }
