@@ -325,8 +325,8 @@ static void take_group(ledger *l, group *g) {
     set_queue(l);
 }
 
-/* Under mu: tell everyone in the group. A waiter is gone as soon as it is done. */
-static void finish_group(ledger *l, group *g, err_code rc, const err *why, double ms) {
+/* Under mu: what the group's outcome means for everybody. */
+static void record_outcome(ledger *l, const group *g, err_code rc, double ms) {
     if (rc == ERR_OK) {
         memcpy(l->note, l->tail.note, l->tail.note_len);
         l->note_len = l->tail.note_len;
@@ -337,14 +337,18 @@ static void finish_group(ledger *l, group *g, err_code rc, const err *why, doubl
     } else {
         count_failed(l, g->n);
     }
+    set_metrics(l, rc == ERR_OK ? ms : -1);
+}
+
+/* Tell everyone in the group. Without the lock: hundreds of threads that wake would queue up for it. A waiter is gone
+ * as soon as it is told. */
+static void tell_group(group *g, err_code rc, const err *why) {
     for (waiter *w = g->first, *next; w; w = next) {
         next = w->next;
         w->rc = rc;
         if (rc != ERR_OK) w->why = *why;
-        w->done = true;
-        pthread_cond_signal(&w->wake);
+        sem_post(&w->told);
     }
-    set_metrics(l, rc == ERR_OK ? ms : -1);
 }
 
 static void *commit_main(void *arg) {
@@ -372,8 +376,9 @@ static void *commit_main(void *arg) {
         double ms = (double)(time_mono_ns() - t0) / 1e6;
         pthread_mutex_lock(&l->mu);
         bool failed = l->failed;
-        finish_group(l, &g, rc, &why, ms);
+        record_outcome(l, &g, rc, ms);
         pthread_mutex_unlock(&l->mu);
+        tell_group(&g, rc, &why);
         if (!failed) publish_if_due(l);
         pthread_mutex_lock(&l->mu);
     }
@@ -458,9 +463,11 @@ static err_code wait_durable(ledger *l, waiter *w, err *e) {
     l->queued++;
     l->queued_bytes += bytes;
     set_queue(l);
-    pthread_cond_signal(&l->work);
-    while (!w->done) pthread_cond_wait(&w->wake, &l->mu);
+    bool first = l->head == w; /* otherwise the writer is awake already */
     pthread_mutex_unlock(&l->mu);
+    if (first) pthread_cond_signal(&l->work);
+    while (sem_wait(&w->told) != 0) /* a signal handler ran */
+        ;
     if (w->rc != ERR_OK && e) *e = w->why;
     return w->rc;
 }
@@ -478,9 +485,9 @@ err_code ledger_append(ledger *l, record *r, uint64_t *seq, err *e) {
             rc = vault_seal(l->log_id, &w.leaf, r->contents, r->n_contents, w.key, &w.sealed, &w.sealed_len, e);
     }
     if (rc == ERR_OK) {
-        pthread_cond_init(&w.wake, NULL);
+        sem_init(&w.told, 0, 0);
         rc = wait_durable(l, &w, e);
-        pthread_cond_destroy(&w.wake);
+        sem_destroy(&w.told);
     }
     if (rc == ERR_OK && seq) *seq = w.seq;
     mem_wipe(w.key, sizeof w.key);

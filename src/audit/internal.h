@@ -15,6 +15,7 @@
 #include "base/metrics.h"
 #include "base/sys.h"
 
+#include <semaphore.h>
 #include <stdatomic.h>
 
 #define LEDGER_PATH_MAX     4096
@@ -48,8 +49,7 @@ typedef struct waiter { /* one ledger_append; lives on its caller's stack until 
     uint64_t seq;
     err_code rc;
     err why;
-    bool done;
-    pthread_cond_t wake;
+    sem_t told;
 } waiter;
 
 typedef struct frame_pos {

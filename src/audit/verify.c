@@ -7,7 +7,7 @@ void report_init(verify_report *r) {
     *r = (verify_report){.text = {.max = 256u << 10}};
 }
 
-static void add_line(verify_report *r, const char *fmt, va_list ap) {
+__attribute__((format(printf, 2, 0))) static void add_line(verify_report *r, const char *fmt, va_list ap) {
     buf line = {.max = 4096};
     buf_vprintf(&line, fmt, ap);
     text_sanitise(&r->text, buf_str(&line), strlen(buf_str(&line)), false);
