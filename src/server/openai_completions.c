@@ -156,8 +156,16 @@ static void top_object(buf *out, const token_info *t) {
     buf_putc(out, '}');
 }
 
-/* Tokens of one event, appended to four lists. Offsets count characters of the choice's text. */
+static uint64_t count_chars(const char *s, size_t n) {
+    uint64_t chars = 0;
+    for (size_t i = 0; i < n; i++) chars += ((unsigned char)s[i] & 0xc0) != 0x80;
+    return chars;
+}
+
+/* Tokens of one event, appended to four lists. Offsets count characters of the choice's text; a token that is no part
+ * of it (a special token of an echoed prompt, text that a stop string cut) stands where the text around it is. */
 static void add_tokens(choice *c, buf parts[ANSWER_PARTS], const event *ev) {
+    uint64_t inside = 0, all = ev->text ? count_chars(ev->text, ev->len) : 0;
     for (size_t i = 0; i < ev->n_tokens; i++) {
         const token_info *t = &ev->tokens[i];
         for (int k = 0; k < ANSWER_PARTS; k++)
@@ -167,9 +175,10 @@ static void add_tokens(choice *c, buf parts[ANSWER_PARTS], const event *ev) {
         jw_init(&w, &parts[PART_LOGPROBS]);
         openai_logprob(&w, t->logprob);
         top_object(&parts[PART_TOP], t);
-        buf_printf(&parts[PART_OFFSETS], "%" PRIu64, c->text_chars);
-        for (size_t b = 0; b < t->n_text; b++) c->text_chars += ((unsigned char)t->text[b] & 0xc0) != 0x80;
+        buf_printf(&parts[PART_OFFSETS], "%" PRIu64, c->text_chars + (inside < all ? inside : all));
+        inside += count_chars(t->text, t->n_text);
     }
+    c->text_chars += all;
 }
 
 static void completions_tokens(answer *a, choice *c, const event *ev) {

@@ -48,25 +48,14 @@ void serve_ready(exchange *x) {
     reply_json(x, ready ? 200 : 503, &b);
 }
 
+/* What the ledger does not count by itself. */
 static void set_ledger_metrics(server *s) {
     ledger_stats st;
     ledger_get_stats(island_ledger(s->isl), &st);
-    struct {
-        const char *name, *help;
-        double v;
-    } rows[] = {
-        {"polder_ledger_records", "Durable records", (double)st.size},
-        {"polder_ledger_lag_records", "Records that wait to become durable", (double)st.queued},
-        {"polder_ledger_groups", "Groups that were committed since the start", (double)st.groups},
-        {"polder_ledger_failed_appends", "Records that could not be written since the start",
-         (double)st.failed_appends},
-        {"polder_ledger_bytes", "Bytes of the ledger's segments", (double)st.segment_bytes},
-        {"polder_ledger_last_commit_seconds", "Time of the last group commit", st.last_commit_ms / 1e3},
-        {"polder_ledger_commit_seconds_sum", "Time of all group commits since the start", st.commit_ms_sum / 1e3},
-        {"polder_ledger_up", "1 while the ledger takes records", st.failed ? 0 : 1},
-    };
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-        metric_set(metric_get(METRIC_GAUGE, rows[i].name, NULL, rows[i].help), rows[i].v);
+    metric_set(metric_get(METRIC_GAUGE, "polder_ledger_up", NULL, "1 while the ledger takes records"),
+               st.failed ? 0 : 1);
+    metric_set(metric_get(METRIC_GAUGE, "polder_ledger_bytes", NULL, "Bytes of the ledger's segments"),
+               (double)st.segment_bytes);
 }
 
 void serve_metrics(exchange *x) {

@@ -459,23 +459,25 @@ TEST(a_client_that_does_not_read_holds_back_its_answer) {
 }
 
 TEST(a_long_stream_arrives_whole) {
-    reply r;
     int fd = client_tcp(w.port);
     send_post(fd, COMP("flood", ",\"stream\":true"));
-    char chunk[65536];
+    char piece[65536 + 32];
+    size_t kept = 0; /* the end of what came before, so that a mark across two pieces is seen */
     long long n = 0;
-    char tail[64] = "";
-    for (;;) {
-        ssize_t k = recv(fd, chunk, sizeof chunk, 0);
+    bool done = false;
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    while (!done && poll(&p, 1, 20000) > 0) {
+        ssize_t k = recv(fd, piece + kept, 65536, 0);
         if (k <= 0) break;
         n += k;
-        if (k >= 32) snprintf(tail, sizeof tail, "%.32s", chunk + k - 32);
-        if (strstr(tail, "[DONE]")) break;
+        size_t len = kept + (size_t)k;
+        done = memmem(piece, len, "data: [DONE]\n\n", 14) != NULL;
+        kept = len < 32 ? len : 32;
+        memmove(piece, piece + len - kept, kept);
     }
     close(fd);
+    CHECK(done);
     CHECK(n > 64LL << 20);
-    CHECK_HAS(tail, "[DONE]");
-    (void)r;
 }
 
 /* ---- bodies and connections ---------------------------------------------------------------------------------- */
@@ -623,8 +625,8 @@ TEST(metrics_are_printed) {
     static const char *const names[] = {"polder_http_requests_total{route=\"/healthz\",code=\"200\"}",
                                         "polder_http_request_seconds_bucket",
                                         "polder_http_in_flight 1",
-                                        "polder_ledger_records",
-                                        "polder_ledger_lag_records",
+                                        "polder_ledger_size",
+                                        "polder_ledger_queue",
                                         "polder_ledger_up 1",
                                         "polder_http_malformed_total"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) CHECK_HAS(buf_str(&r.body), names[i]);
