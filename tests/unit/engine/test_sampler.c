@@ -133,11 +133,15 @@ TEST(draws_agree_with_a_second_implementation) {
         if (round & 1) p.top_k = (int32_t)(uniform() * (round & 8 ? 2000 : 50)) + 1;
         if (round & 2) p.top_p = (float)(0.05 + uniform() * 0.949);
         if (round & 4) p.min_p = (float)(uniform() * 0.3);
-        for (isa i = ISA_SCALAR; i < ISA_COUNT; i++) {
-            err e = {0};
-            if (!isa_have(i)) continue;
-            CHECK_OK(isa_select(isa_name(i), &e), e);
-            for (uint32_t pos = 0; pos < 5; pos++, n_draws++) CHECK_INT(draw1(&p, pos), reference_draw(&p, n, pos));
+        for (uint32_t pos = 0; pos < 3; pos++) {
+            int32_t want = reference_draw(&p, n, pos);
+            for (isa i = ISA_SCALAR; i < ISA_COUNT; i++) {
+                err e = {0};
+                if (!isa_have(i)) continue;
+                CHECK_OK(isa_select(isa_name(i), &e), e);
+                CHECK_INT(draw1(&p, pos), want);
+                n_draws++;
+            }
         }
     }
     printf("     %u draws\n", n_draws);
