@@ -87,8 +87,7 @@ static const char *const end_texts[] = {
     "<|end_of_text|>",
     "<end_of_utterance>",
     "<eos>",
-    "<\xef\xbd\x9c"
-    "end\xe2\x96\x81of\xe2\x96\x81sentence\xef\xbd\x9c>",
+    "<\357\275\234end\342\226\201of\342\226\201sentence\357\275\234>" /* DeepSeek: U+FF5C, U+2581 */,
 };
 #define N_END_TEXTS (sizeof end_texts / sizeof end_texts[0])
 

@@ -3,11 +3,11 @@
 #ifndef POLDER_TESTS_VOCAB_MAKE_H
 #define POLDER_TESTS_VOCAB_MAKE_H
 
+#include <stdio.h>
+
 #include "engine/gguf.h"
 #include "engine/vocab.h"
 #include "unit/engine/gguf_edit.h"
-
-#include <stdio.h>
 
 typedef struct made { /* tokenizer keys under construction */
     buf tokens, types, scores, merges, more;
