@@ -1,6 +1,6 @@
 /* Tokenizers: any text through any pre-tokenizer and SentencePiece, and back. The first two bytes choose the
  * vocabulary and the flags, the rest is the text. Byte-level BPE must give back every byte, and detokenising must give
- * valid UTF-8 after every token. */
+ * valid UTF-8 after every token. One choice in sixteen takes the rest as changes to a vocabulary's file instead. */
 #include "base/mem.h"
 #include "engine/model_internal.h"
 #include "unit/engine/vocab_make.h"
@@ -15,7 +15,7 @@ const vocab *model_vocab(const model *m) {
 static const char *const pres[] = {"default", "gpt-2",   "llama-bpe", "qwen2",        "qwen35",      "tekken",
                                    "gpt-4o",  "kimi-k2", "smollm",    "deepseek-llm", "deepseek-v3", "falcon"};
 #define N_PRES   (sizeof pres / sizeof pres[0])
-#define N_VOCABS (N_PRES + 3)
+#define N_VOCABS (N_PRES + 3) /* 15: the sixteenth choice is changed_file */
 
 static const vocab *get(size_t i) {
     static vocab *loaded[N_VOCABS];
@@ -44,10 +44,49 @@ static void stream_out(const vocab *v, const int32_t *ids, size_t n, buf *out) {
     detok_flush(&d, out);
 }
 
+/* Five bytes a change: offset (four, little endian) and what stands there. What still loads must encode and decode. */
+static void changed_file(const uint8_t *data, size_t size) {
+    static const char text[] = "the hello <s> <|end|>aaaa\n\xe6\x97\xa5 e\xcc\x81\xcc\x81 12345 \xff<|tool|>";
+    made m;
+    buf file = {.max = 1u << 24}, out = {.max = 1u << 24};
+    gguf *g;
+    vocab *v;
+    int32_t *ids;
+    size_t n;
+    err e = {0};
+    if (data[0] & 1)
+        made_bpe(&m, pres[(data[0] >> 1) % N_PRES]);
+    else
+        made_spm(&m, data[0] & 2, data[0] & 4);
+    made_file(&m, &file);
+    made_free(&m);
+    for (data++, size--; size >= 5; data += 5, size -= 5)
+        file.ptr[(data[0] | data[1] << 8 | data[2] << 16 | (uint32_t)data[3] << 24) % file.len] = (char)data[4];
+    if (gguf_open_memory(&g, file.ptr, file.len, "fuzz.gguf", &e) == ERR_OK) {
+        if (vocab_new(&v, g, &e) == ERR_OK) {
+            if (vocab_encode(v, text, sizeof text - 1, TOK_ADD_SPECIAL | TOK_PARSE_SPECIAL, 1000, &ids, &n, &e) ==
+                ERR_OK) {
+                stream_out(v, ids, n, &out);
+                mem_free(ids);
+            }
+            vocab_free(v);
+        } else if (!e.msg[0]) {
+            abort(); /* refused without a sentence */
+        }
+        gguf_free(g);
+    }
+    buf_free(&out);
+    buf_free(&file);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (size < 2) return 0;
-    size_t which = data[0] % N_VOCABS;
+    if (data[0] % 16 == N_VOCABS) {
+        changed_file(data + 1, size - 1);
+        return 0;
+    }
+    size_t which = data[0] % 16;
     const vocab *v = get(which);
     int flags = data[1] & (TOK_ADD_SPECIAL | TOK_PARSE_SPECIAL);
     size_t max = data[1] & 4 ? data[1] >> 3 : SIZE_MAX;
