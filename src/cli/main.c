@@ -194,6 +194,7 @@ static int unknown_command(char **argv, int n) {
 int main(int argc, char **argv) {
     base_init();
     signal(SIGPIPE, SIG_IGN);
+    log_set_level(LOG_WARN); /* `up` takes the configured level */
     cli c = {.dir = getenv("POLDER_ISLAND")};
     if (!c.dir || !*c.dir) c.dir = "island";
     err e = {0};

@@ -141,8 +141,11 @@ err_code cli_admin(cli *c, const char *op, cJSON *args, cJSON **out, err *e) {
     if (remote_is_up(c->dir)) {
         rc = admin_remote(c->dir, op, args, out, e);
     } else {
+        /* what only looks takes no lock, and may run beside anything */
+        const char *verb = strrchr(op, '.');
+        bool looks = verb && (strcmp(verb, ".ls") == 0 || strcmp(verb, ".show") == 0);
         island *i = NULL;
-        rc = island_open(&i, c->dir, ISLAND_WRITE, e);
+        rc = island_open(&i, c->dir, looks ? ISLAND_READ : ISLAND_WRITE, e);
         if (rc == ERR_OK) rc = admin_call(i, NULL, op, args, out, e);
         island_close(i);
     }
