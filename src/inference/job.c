@@ -119,7 +119,7 @@ static err_code choice_init(choice *c, job *j, uint32_t index, err *e) {
 static err_code take_place(scheduler *s, err *e) {
     err_code rc = ERR_OK;
     pthread_mutex_lock(&s->lock);
-    uint32_t at_once = s->max_sequences > s->n_running_seen ? s->max_sequences - s->n_running_seen : 0;
+    uint32_t at_once = s->max_sequences > s->n_begun ? s->max_sequences - s->n_begun : 0;
     if (s->n_places >= (uint64_t)s->max_queue + at_once)
         rc = err_set(e, ERR_BUSY, "the queue is full: %u requests wait already; try again later", s->n_places);
     else

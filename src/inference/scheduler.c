@@ -60,6 +60,18 @@ static void preempt(scheduler *s, choice *c) {
     metric_add(s->m_preempted, 1);
 }
 
+/* Its reader is slow: it sits out steps until there is room in the mailbox. */
+static bool is_paused(const choice *c) {
+    return atomic_load(&c->j->paused);
+}
+
+static choice *paused_choice(const scheduler *s) {
+    for (uint32_t i = s->n_running; i--;) {
+        if (is_paused(s->running[i])) return s->running[i];
+    }
+    return NULL;
+}
+
 /* ---- ends -------------------------------------------------------------------------------------------------- */
 
 static void job_leave_queue(scheduler *s, job *j) {
@@ -83,6 +95,9 @@ static void choice_close(scheduler *s, choice *c) {
     remove_from(s->preempted, &s->n_preempted, c);
     sha256_final(&c->digest, c->logits_sha256);
     c->finished = true;
+    pthread_mutex_lock(&s->lock);
+    s->n_begun -= c->begun;
+    pthread_mutex_unlock(&s->lock);
     c->j->n_live--;
 }
 
@@ -193,7 +208,6 @@ static bool choice_end(scheduler *s, choice *c, const char *reason) {
 /* The first time a choice gets a sequence. false: the job is over. */
 static bool choice_begin(scheduler *s, choice *c) {
     const job_spec *spec = &c->j->spec;
-    c->begun = true;
     detok_init(&c->detok, s->m, spec->echo || prompt_is_silent(s, spec), false);
     if (!c->j->begun_ns) c->j->begun_ns = time_mono_ns();
     if (spec->echo) {
@@ -256,11 +270,22 @@ static void choice_draw(scheduler *s, choice *c, const float *row) {
 
 /* ---- admission --------------------------------------------------------------------------------------------- */
 
-/* Room for what the choice has already, and for some growth, so that it is not pre-empted at once. */
-static bool kv_admits(const scheduler *s, const choice *c) {
+static bool lacks_room(const scheduler *s, const choice *c) {
+    /* what it has already, and some growth, so that it is not pre-empted at once */
     uint32_t has = c->j->spec.n_prompt + c->n_new, left = c->j->spec.max_new - c->n_new;
     uint32_t growth = left < 4 * KV_PAGE ? left : 4 * KV_PAGE;
-    return !s->n_running || (uint64_t)s->kv_held + kv_pages((uint64_t)has + growth) <= s->kv_total;
+    if (s->n_running == s->max_sequences) return true;
+    return s->n_running && (uint64_t)s->kv_held + kv_pages((uint64_t)has + growth) > s->kv_total;
+}
+
+/* A sequence and KV memory for a choice; those who sit out make room. */
+static bool admits(scheduler *s, const choice *c) {
+    while (lacks_room(s, c)) {
+        choice *idle = paused_choice(s);
+        if (!idle) return false;
+        preempt(s, idle);
+    }
+    return true;
 }
 
 static err_code enter_sequence(scheduler *s, choice *c, err *e) {
@@ -269,23 +294,34 @@ static err_code enter_sequence(scheduler *s, choice *c, err *e) {
         c->seq = -1;
         return rc;
     }
-    s->running[s->n_running++] = c;
+    uint32_t at = s->n_running++;
+    for (; at && s->running[at - 1]->order > c->order; at--) s->running[at] = s->running[at - 1];
+    s->running[at] = c;
     metric_add(s->m_running, 1);
     return ERR_OK;
 }
 
-static void resume_preempted(scheduler *s) {
-    while (s->n_preempted && s->n_running < s->max_sequences) {
-        choice *c = s->preempted[s->n_preempted - 1];
-        if (!kv_admits(s, c)) return;
+/* The oldest that could go on. */
+static choice *next_preempted(const scheduler *s) {
+    choice *best = NULL;
+    for (uint32_t i = 0; i < s->n_preempted; i++) {
+        choice *c = s->preempted[i];
+        if (!is_paused(c) && (!best || c->order < best->order)) best = c;
+    }
+    return best;
+}
+
+/* true: nobody is left who should have come back first. */
+static bool resume_preempted(scheduler *s) {
+    choice *c;
+    while ((c = next_preempted(s))) {
+        if (!admits(s, c)) return false;
+        remove_from(s->preempted, &s->n_preempted, c);
         err e = {0};
         err_code rc = enter_sequence(s, c, &e);
-        if (rc) {
-            job_fail(s, c->j, rc, &e);
-            continue;
-        }
-        s->n_preempted--;
+        if (rc) job_fail(s, c->j, rc, &e);
     }
+    return true;
 }
 
 /* The next choice of the queue's first job, NULL where nothing waits or fits. Takes it off the queue. */
@@ -294,10 +330,11 @@ static choice *next_waiting(scheduler *s) {
     bool left = false;
     pthread_mutex_lock(&s->lock);
     job *j = s->head;
-    if (j && s->n_running < s->max_sequences && kv_admits(s, &j->choices[j->next_choice])) {
+    if (j && s->n_running + s->n_preempted < 2 * s->max_sequences && admits(s, &j->choices[j->next_choice])) {
         c = &j->choices[j->next_choice++];
         left = j->next_choice == j->spec.n_choices;
-        s->n_running_seen++; /* at once: the place that is given up next must not be given away twice */
+        c->begun = true;
+        s->n_begun++;
     }
     pthread_mutex_unlock(&s->lock);
     if (left) job_leave_queue(s, c->j);
@@ -305,19 +342,17 @@ static choice *next_waiting(scheduler *s) {
 }
 
 static void admit(scheduler *s) {
-    resume_preempted(s);
+    bool open = resume_preempted(s);
     choice *c;
-    while (!s->n_preempted && (c = next_waiting(s))) {
+    while (open && (c = next_waiting(s))) {
         err e = {0};
+        c->order = s->next_order++;
         err_code rc = enter_sequence(s, c, &e);
         if (rc)
             job_fail(s, c->j, rc, &e);
         else
             choice_begin(s, c);
     }
-    pthread_mutex_lock(&s->lock);
-    s->n_running_seen = s->n_running + s->n_preempted;
-    pthread_mutex_unlock(&s->lock);
 }
 
 static job *cancelled_waiting(scheduler *s) {
@@ -372,7 +407,7 @@ static void plan_grants(scheduler *s) {
     for (uint32_t i = 0; i < n; i++) {
         choice *c = s->running[i];
         uint32_t work = prompt_work(c);
-        if (atomic_load(&c->j->paused)) continue;
+        if (is_paused(c)) continue;
         if (!work) {
             c->grant = 1;
             budget--;
@@ -402,19 +437,20 @@ static void plan_grants(scheduler *s) {
     }
 }
 
-/* KV pages for what was granted, the oldest first; the youngest give theirs up where there are none left. */
+/* KV pages for what was granted. Where there are none left, choices that sit out give theirs up, then the youngest. */
 static void plan_memory(scheduler *s) {
-    for (uint32_t i = 0; i < s->n_running; i++) {
-        choice *c = s->running[i];
+    for (uint32_t i = 0; i < s->n_running;) {
+        choice *c = s->running[i], *victim = NULL;
         uint32_t need = kv_pages((uint64_t)c->pos + c->grant);
-        if (need <= c->held) continue;
-        while (s->kv_held + (need - c->held) > s->kv_total && s->n_running > i + 1)
-            preempt(s, s->running[s->n_running - 1]);
-        if (s->kv_held + (need - c->held) > s->kv_total) { /* it is the youngest itself */
-            preempt(s, c);
-            return;
+        while (need > c->held && s->kv_held + (need - c->held) > s->kv_total && victim != c) {
+            victim = paused_choice(s);
+            if (!victim) victim = s->running[s->n_running - 1];
+            preempt(s, victim);
         }
-        kv_hold(s, c, need);
+        if (victim == c) continue; /* it was the youngest itself: there is another in its place, or none */
+        if (need > c->held) kv_hold(s, c, need);
+        for (i = 0; s->running[i] != c;) i++;
+        i++;
     }
 }
 
@@ -580,7 +616,7 @@ static void scheduler_release(scheduler *s) {
 static err_code make_session(scheduler *s, const scheduler_options *o, err *e) {
     uint32_t n = s->max_sequences;
     s->running = mem_array(n, sizeof *s->running);
-    s->preempted = mem_array(n, sizeof *s->preempted);
+    s->preempted = mem_array(2 * (size_t)n, sizeof *s->preempted);
     s->chunks = mem_array(n, sizeof *s->chunks);
     s->chunk_of = mem_array(n, sizeof *s->chunk_of);
     if (!s->running || !s->preempted || !s->chunks || !s->chunk_of) return err_nomem(e, "the scheduler");

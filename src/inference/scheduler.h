@@ -13,15 +13,18 @@
  *   job_free    waits for <-------- done -- the engine never touches the job again
  *
  * Invariants
- *  1. A running choice has reserved all KV positions that it can come to need (prompt + new tokens, in whole pages), so
- *     it never fails for want of them. Who waits is served first come, first served.
+ *  1. KV memory is taken page by page as choices grow. Where none is left, the youngest running choice gives its up and
+ *     is computed again later, bit for bit the same (numerics contract); a job whose own positions can never fit is
+ *     refused in job_new. So no running choice fails for want of memory, the oldest always goes on, and answers
+ *     of open length need not reserve a whole context. First come, first served.
  *  2. A step carries a token for every decoding choice; what is left of step_tokens is shared evenly by the requests
  *     that have prompt work, starting with another one each step. step_tokens is taken as at least twice the number
  *     of sequences, so neither kind of work starves the other.
  *  3. What a choice yields depends on its prompt, parameters and seed only, never on its neighbours (numerics
  * contract); stop strings are found on the engine thread, so the number of logits rows in its digest does not depend on
  * time.
- *  4. A slow reader costs the others nothing: past JOB_MAILBOX_PAUSE bytes unread, its choices sit out steps.
+ *  4. A slow reader stalls nobody: past JOB_MAILBOX_PAUSE bytes unread its choices sit out steps, and give up sequence
+ *     and KV memory where somebody else needs them.
  *  5. A step that fails is tried again one choice at a time, so that only those jobs fail that cannot go on.
  */
 #ifndef POLDER_INFERENCE_SCHEDULER_H

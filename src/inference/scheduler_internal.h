@@ -16,7 +16,8 @@ typedef struct choice {
     job *j;
     uint32_t index;
     int seq;              /* -1: has none */
-    bool begun, finished; /* begun: has had a sequence once */
+    bool begun, finished; /* begun: has left the queue */
+    uint64_t order;       /* of admission: the smallest is the oldest */
     uint32_t pos;         /* positions in the KV memory */
     uint32_t held;        /* positions of KV memory accounted to it, whole pages */
     uint32_t grant;       /* tokens of this step */
@@ -71,20 +72,21 @@ struct scheduler {
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t cond;
-    bool kick, quit;         /* under lock */
-    job *head, *tail;        /* jobs with choices that have not begun; under lock */
-    uint32_t n_places;       /* jobs reserved or queued; under lock */
-    uint32_t n_running_seen; /* for job_new; under lock */
+    bool kick, quit;   /* under lock */
+    job *head, *tail;  /* jobs with choices that have not begun; under lock */
+    uint32_t n_places; /* jobs reserved or queued; under lock */
+    uint32_t n_begun;  /* choices that have begun and are not over; under lock */
 
     /* the engine thread's own */
     choice **running; /* in the order of admission: [0] is the oldest */
     uint32_t n_running;
-    choice **preempted; /* the oldest last; all of them younger than every running one */
+    choice **preempted; /* wait to come back, before anybody who has not begun; with running at most twice that */
     uint32_t n_preempted;
     chunk *chunks;
     choice **chunk_of; /* whose each chunk is; NULL once it was used or its job is over */
     uint32_t n_chunks;
     uint32_t kv_held, turn;
+    uint64_t next_order;
     buf scratch;
 
     metric *m_queue, *m_running, *m_kv, *m_first, *m_token, *m_steps, *m_step_tokens, *m_preempted;
