@@ -271,7 +271,10 @@ TEST(a_full_disk_fails_the_group_and_is_tried_again) {
         CHECK_INT(st.failed_appends, 2);
         /* stopped hard: what failed groups left behind is not taken for records */
         simdisk *crashed = sim_after_crash(d, 1);
-        CHECK_OK(open_sim(&(ledger *){NULL}, crashed, true, NULL, &e), e);
+        ledger *ro = NULL;
+        CHECK_OK(open_sim(&ro, crashed, true, NULL, &e), e);
+        CHECK_INT(ledger_size(ro), n);
+        ledger_close(ro);
         sim_free(crashed);
         ledger_close(l);
         const char *why = verify_clean(d);

@@ -160,7 +160,7 @@ static void file_write(inode *f, const void *p, size_t n, uint64_t off) {
 static void file_truncate(inode *f, uint64_t n) {
     uint64_t old = f->now_len;
     grow(&f->now, &f->now_cap, n);
-    if (n < old) memset(f->now + n, 0, old - n);
+    if (n < old) memset(f->now + n, 0, old - n); /* old > 0: there are bytes */
     f->now_len = n;
     record_size(f);
     if (n < old) record_sectors(f, n, old);
@@ -169,7 +169,7 @@ static void file_truncate(inode *f, uint64_t n) {
 static void file_sync(inode *f) {
     grow(&f->disk, &f->disk_cap, f->now_len > f->disk_len ? f->now_len : f->disk_len);
     uint64_t whole = (f->now_len + SECTOR_LEN - 1) / SECTOR_LEN * SECTOR_LEN;
-    if (f->n_v || f->n_sizes) memcpy(f->disk, f->now, whole);
+    if (whole && (f->n_v || f->n_sizes)) memcpy(f->disk, f->now, whole);
     f->disk_len = f->now_len;
     f->n_v = f->n_sizes = 0;
 }
@@ -452,11 +452,12 @@ static void settle(inode *out, const inode *f, dice *c) {
         if (c->seed >= 2 && draw(&c->state) % 6 == 0) n = (size_t)(draw(&c->state) % SECTOR_LEN); /* torn */
         memcpy(out->now + f->v[i].sector * SECTOR_LEN, f->v[i].bytes, n);
     }
-    memset(out->now + size, 0, out->now_cap - size);
+    if (out->now_cap > size) memset(out->now + size, 0, out->now_cap - size);
     out->now_len = size;
     out->n_v = out->n_sizes = 0;
     grow(&out->disk, &out->disk_cap, size);
-    if (out->now_cap) memcpy(out->disk, out->now, out->disk_cap < out->now_cap ? out->disk_cap : out->now_cap);
+    uint64_t both = out->disk_cap < out->now_cap ? out->disk_cap : out->now_cap;
+    if (both) memcpy(out->disk, out->now, both);
     out->disk_len = size;
 }
 

@@ -10,7 +10,7 @@
 #include "tests/fault/simdisk.h"
 #include "tests/harness.h"
 
-#define DIR    "island"
+#define ISLAND "island"
 #define ORIGIN "polder.test/log"
 
 /* A record {"event":"test","n":i}, with a content "prompt" of `bytes` bytes where bytes >= 0. */
@@ -52,19 +52,19 @@ static inline bool entry_is(ledger *l, uint64_t seq, int i) {
 
 static inline err_code open_sim(ledger **l, simdisk *d, bool read_only, ledger_report *rep, err *e) {
     ledger_options o = {.fs = sim_vfs(d), .read_only = read_only, .segment_bytes = SEG_LEN_MIN};
-    return ledger_open(l, DIR, &o, rep, e);
+    return ledger_open(l, ISLAND, &o, rep, e);
 }
 
 static inline simdisk *sim_ledger(err *e) {
     simdisk *d = sim_new();
-    if (ledger_create_sized(DIR, ORIGIN, sim_vfs(d), SEG_LEN_MIN, e) == ERR_OK) return d;
+    if (ledger_create_sized(ISLAND, ORIGIN, sim_vfs(d), SEG_LEN_MIN, e) == ERR_OK) return d;
     fprintf(stderr, "the ledger could not be made: %s\n", e->msg);
     sim_free(d);
     return NULL;
 }
 
 static inline err_code verify_sim(simdisk *d, verify_report *r, err *e) {
-    return verify_island_fs(sim_vfs(d), DIR, true, NULL, r, e);
+    return verify_island_fs(sim_vfs(d), ISLAND, true, NULL, r, e);
 }
 
 #endif

@@ -23,7 +23,7 @@ TEST(a_new_ledger_is_empty_and_clean) {
     CHECK_INT(ledger_read(l, 0, &b, &e), ERR_NOT_FOUND);
     CHECK_INT(ledger_prove(l, 0, &b, &e), ERR_NOT_FOUND);
     ledger_close(l);
-    CHECK_INT(ledger_create(DIR, ORIGIN, sim_vfs(d), &e), ERR_EXISTS);
+    CHECK_INT(ledger_create(ISLAND, ORIGIN, sim_vfs(d), &e), ERR_EXISTS);
     buf_free(&b);
     sim_free(d);
 }

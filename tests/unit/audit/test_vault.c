@@ -1,0 +1,160 @@
+/* Sealing contents and keys: nothing opens that was changed, moved, or erased. */
+#include "helpers.h"
+
+static const uint8_t log_id[32] = {1, 2, 3};
+
+TEST(contents_open_with_their_key_and_entry_only) {
+    err e;
+    hash32 leaf = {{5}}, other = {{6}};
+    content c[2] = {{.name = "prompt", .bytes = (uint8_t *)(uintptr_t) "hello", .len = 5},
+                    {.name = "answer", .bytes = NULL, .len = 0}};
+    uint8_t key[32], *sealed, *plain;
+    size_t n, len;
+    CHECK_OK(vault_seal(log_id, &leaf, c, 2, key, &sealed, &n, &e), e);
+    uint8_t *copy = malloc(n);
+#define OPEN(id, lf, k, ln) (memcpy(copy, sealed, n), vault_open(id, lf, k, copy, ln, &plain, &len, &e))
+    CHECK_OK(OPEN(log_id, &leaf, key, n), e);
+    content_view v;
+    size_t at = 0;
+    unsigned left;
+    bool whole;
+    CHECK(vault_next(plain, len, &at, &left, &v, &whole));
+    CHECK(v.len == 5 && memcmp(v.bytes, "hello", 5) == 0 && v.name_len == 6);
+    CHECK(vault_next(plain, len, &at, &left, &v, &whole));
+    CHECK_INT(v.len, 0);
+    CHECK(!vault_next(plain, len, &at, &left, &v, &whole));
+    CHECK(whole);
+    /* a cut plain text is not whole, and nothing past its end is read */
+    for (size_t cut = 0; cut < len; cut++) {
+        uint8_t *part = malloc(cut ? cut : 1);
+        memcpy(part, plain, cut);
+        at = 0;
+        while (vault_next(part, cut, &at, &left, &v, &whole)) {
+        }
+        CHECK(!whole);
+        free(part);
+    }
+    uint8_t other_id[32] = {1, 2, 4}, other_key[32] = {0};
+    CHECK_INT(OPEN(other_id, &leaf, key, n), ERR_CORRUPT);
+    CHECK_INT(OPEN(log_id, &other, key, n), ERR_CORRUPT);
+    CHECK_INT(OPEN(log_id, &leaf, other_key, n), ERR_CORRUPT);
+    CHECK_INT(OPEN(log_id, &leaf, key, n - 1), ERR_CORRUPT);
+    CHECK_INT(OPEN(log_id, &leaf, key, 10), ERR_CORRUPT);
+    for (size_t i = 0; i < n * 8; i++) {
+        sealed[i / 8] ^= (uint8_t)(1 << i % 8);
+        CHECK_INT(OPEN(log_id, &leaf, key, n), ERR_CORRUPT);
+        sealed[i / 8] ^= (uint8_t)(1 << i % 8);
+    }
+    free(copy);
+    mem_free(sealed);
+}
+
+TEST(slots) {
+    vault v = {.have_master = true};
+    uint8_t key[32] = {9, 9}, got[32], slot[KEY_SLOT_LEN] = {0};
+    random_bytes(v.master, 32);
+    CHECK_INT(slot_open(&v, slot, 3, got), SLOT_EMPTY);
+    slot_seal(&v, slot, 3, SLOT_KEY, key);
+    CHECK_INT(slot_open(&v, slot, 3, got), SLOT_KEY);
+    CHECK(memcmp(got, key, 32) == 0);
+    CHECK_INT(slot_open(&v, slot, 4, got), SLOT_BAD); /* moved to another record */
+    v.log_id[0] ^= 1;
+    CHECK_INT(slot_open(&v, slot, 3, got), SLOT_BAD); /* or another log */
+    v.log_id[0] ^= 1;
+    for (unsigned i = 0; i < KEY_SLOT_LEN * 8; i++) {
+        slot[i / 8] ^= (uint8_t)(1 << i % 8);
+        CHECK_INT(slot_open(&v, slot, 3, got), SLOT_BAD);
+        slot[i / 8] ^= (uint8_t)(1 << i % 8);
+    }
+    slot_seal(&v, slot, 3, SLOT_ERASED, NULL);
+    CHECK_INT(slot_open(&v, slot, 3, got), SLOT_ERASED);
+    slot[0] = 1; /* an erased slot cannot be passed off as a key */
+    CHECK_INT(slot_open(&v, slot, 3, got), SLOT_BAD);
+    for (uint64_t i = 0; i < 100; i++) {
+        uint64_t a = slot_offset(i);
+        CHECK(a / SECTOR == (a + KEY_SLOT_LEN - 1) / SECTOR && a >= SECTOR);
+        CHECK(slot_offset(i + 1) >= a + KEY_SLOT_LEN);
+    }
+}
+
+TEST(the_master_key_file) {
+    err e;
+    uint8_t key[32], got[32];
+    char text[VAULT_KEY_TEXT_MAX];
+    random_bytes(key, 32);
+    vault_key_text(text, key);
+    size_t n = strlen(text);
+    CHECK_OK(vault_key_parse(got, text, n, &e), e);
+    CHECK(memcmp(key, got, 32) == 0);
+    for (size_t i = 0; i < n * 8; i++) {
+        text[i / 8] ^= (char)(1 << i % 8);
+        CHECK_INT(vault_key_parse(got, text, n, &e), ERR_CORRUPT);
+        text[i / 8] ^= (char)(1 << i % 8);
+    }
+    for (size_t i = 0; i < n; i++) CHECK_INT(vault_key_parse(got, text, i, &e), ERR_CORRUPT);
+}
+
+TEST(an_erased_record_still_verifies_and_its_bytes_are_gone) {
+    static const char secret[] = "the patient's name is Alkmaar";
+    err e;
+    ledger *l = NULL;
+    record *r = NULL;
+    uint64_t seq;
+    simdisk *d = sim_ledger(&e);
+    CHECK_OK(open_sim(&l, d, false, NULL, &e), e);
+    CHECK_OK(put_record(l, 0, 30, &seq, &e), e);
+    CHECK_OK(record_new(&r, "test", &e), e);
+    CHECK_OK(record_content(r, "prompt", secret, sizeof secret - 1, &e), e);
+    CHECK_OK(ledger_append(l, r, &seq, &e), e);
+    record_free(r);
+    CHECK_OK(put_record(l, 2, -1, &seq, &e), e);
+    buf b = {.max = 1000}, receipt = {.max = 8192};
+    CHECK_OK(ledger_content(l, 1, "prompt", &b, &e), e);
+    CHECK_STR(buf_str(&b), secret);
+    uint8_t key[32];
+    slot_state st;
+    CHECK_INT(vault_read(&l->vault, 1, &st, key), 0);
+    CHECK_INT(st, SLOT_KEY);
+    CHECK_OK(vault_erase(&l->vault, 1, &e), e);
+    CHECK_INT(vault_erase(&l->vault, 2, &e), ERR_NOT_FOUND);
+    buf_reset(&b);
+    CHECK_INT(ledger_content(l, 1, "prompt", &b, &e), ERR_NOT_FOUND);
+    CHECK_HAS(e.msg, "erased");
+    CHECK(content_is(l, 0, 0, 30)); /* its neighbour is untouched */
+    /* the entry is still proven */
+    buf_reset(&b);
+    CHECK_OK(ledger_read(l, 1, &b, &e), e);
+    CHECK_OK(ledger_prove(l, 1, &receipt, &e), e);
+    CHECK_OK(audit_verify_receipt(receipt.ptr, receipt.len, b.ptr, b.len, ledger_vkey(l), &seq, &e), e);
+    CHECK_INT(seq, 1);
+    ledger_close(l);
+    verify_report rep;
+    CHECK_OK(verify_sim(d, &rep, &e), e);
+    CHECK_INT(rep.erased, 1);
+    CHECK_INT(rep.contents, 1);
+    /* neither the text nor the key is anywhere on the disk */
+    for (unsigned i = 0; sim_path(d, i); i++) {
+        buf f = {.max = 4 << 20};
+        CHECK(sim_read(d, sim_path(d, i), &f));
+        CHECK(!memmem(f.ptr, f.len, secret, sizeof secret - 1));
+        CHECK(!memmem(f.ptr, f.len, key, sizeof key));
+        buf_free(&f);
+    }
+    CHECK_OK(open_sim(&l, d, false, NULL, &e), e);
+    buf_reset(&b);
+    CHECK_INT(ledger_content(l, 1, "prompt", &b, &e), ERR_NOT_FOUND);
+    ledger_close(l);
+    buf_free(&rep.text);
+    buf_free(&b);
+    buf_free(&receipt);
+    sim_free(d);
+}
+
+int main(int argc, char **argv) {
+    test_begin(argc, argv);
+    RUN(contents_open_with_their_key_and_entry_only);
+    RUN(slots);
+    RUN(the_master_key_file);
+    RUN(an_erased_record_still_verifies_and_its_bytes_are_gone);
+    return test_end();
+}
