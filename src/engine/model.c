@@ -97,8 +97,11 @@ static err_code open_from(model **out, const gguf *g, err *e) {
     if (rc == ERR_OK) rc = vocab_new(&m->vocab, g, e);
     if (rc == ERR_OK) {
         m->hp.n_vocab = vocab_size(m->vocab);
-        rc = read_template(m, g, e);
+        if (m->hp.n_vocab < 1 || m->hp.n_vocab > MODEL_VOCAB_MAX)
+            rc = err_set(e, ERR_INVALID, "%s: a vocabulary of %u tokens; it must be 1 to %u", gguf_path(g),
+                         m->hp.n_vocab, MODEL_VOCAB_MAX);
     }
+    if (rc == ERR_OK) rc = read_template(m, g, e);
     if (rc == ERR_OK) rc = m->arch->load(m, g, e);
     if (rc == ERR_OK) rc = read_facts(m, g, e);
     if (rc == ERR_OK)
@@ -147,7 +150,9 @@ void model_free(model *m) {
     mem_free(m);
 }
 
-const vocab *model_vocab(const model *m) { return m->vocab; }
+const vocab *model_vocab(const model *m) {
+    return m->vocab;
+}
 const model_facts *model_get_facts(const model *m) {
     return &m->facts;
 }

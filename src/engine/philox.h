@@ -23,12 +23,12 @@ static inline void philox4x32_10(uint32_t out[4], const uint32_t counter[4], con
     out[3] = c3;
 }
 
-/* Uniform in [0, 1) with 53 bits: key (seed low, seed high), counter (position, 0, 0, 0); the first two words. */
-static inline double philox_uniform(uint64_t seed, uint32_t position) {
+/* Key (seed low, seed high), counter (position, 0, 0, 0); the first two words, the second on top. */
+static inline uint64_t philox_u64(uint64_t seed, uint32_t position) {
     const uint32_t counter[4] = {position, 0, 0, 0}, key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
     uint32_t r[4];
     philox4x32_10(r, counter, key);
-    return (double)(((uint64_t)r[1] << 32 | r[0]) >> 11) * 0x1p-53;
+    return (uint64_t)r[1] << 32 | r[0];
 }
 
 #endif

@@ -1,31 +1,35 @@
 /* Sampling. Definitions (docs/decisions/0002-attention-and-sampling.md has them in prose):
  *
- * 1. Tokens are ordered by logit, highest first, then by id, lowest first. "The k highest" and "the smallest set with
- *    mass p" are sets under that order.
- * 2. Weights are w = e^((logit - max) / temperature) in float, sums of weights in double: over all tokens in the eight
- *    lanes of vec.h, over a set in the order given here.
- * 3. The draw walks the surviving set in increasing id and takes the first token whose running sum is above u * total,
- *    u from Philox keyed by (seed, position).
- * 4. A NaN logit counts as -inf, +inf as the largest float.
+ * 1. Tokens are ordered by logit, highest first, then by id, lowest first. A NaN logit counts as -inf, +inf as the
+ *    largest float.
+ * 2. A weight is an integer: w = e^((logit - max) / temperature) in float, q = floor(w * 2^40). Sums of integers are
+ *    exact in any order, so how a set was found cannot show. A token with q = 0 (a 10^-12th of the highest) is never
+ *    drawn and belongs to no set.
+ * 3. "The k highest" and "the smallest set with mass p" are all tokens up to one, the cut, in the order of 1. A cut is
+ *    found without sorting: tokens are counted into buckets by their distance to max, and the bucket where the cut lies
+ *    is searched by selection.
+ * 4. The draw walks the surviving tokens in increasing id and takes the first whose running sum is above the target,
+ * the high 64 bits of r * total, r from Philox keyed by (seed, position).
  *
- * So no sort of the vocabulary is needed where nothing was filtered, and where something was, only of what survives.
  * Nothing allocates after sampler_new.
  */
 #include "base/mem.h"
 #include "engine/engine.h"
 #include "engine/kernels/vec.h"
+#include "engine/models/models.h"
 #include "engine/num.h"
 #include "engine/philox.h"
 
 #include <float.h>
 #include <math.h>
 
-#define REPEAT_MAX  4096
-#define SORT_MAX    1024
-#define TOP_P_FIRST 128 /* candidates sorted at first for top-p; eight times as many each time that was too few */
+#define REPEAT_MAX 4096
+#define MASS_ONE   0x1p40f /* q of the highest token; MODEL_VOCAB_MAX of them do not overflow */
+#define BUCKETS    1024
+#define BUCKET_PER 32 /* buckets a unit of (max - logit) / temperature; q is 0 from 27.8 units on */
 
 typedef struct cand {
-    float logit, w;
+    float logit;
     int32_t id;
 } cand;
 
@@ -34,7 +38,7 @@ struct sampler {
     uint32_t n_vocab;
     logit_bias *bias;
     float *work, *w;       /* (n_vocab) */
-    cand *cands;           /* (n_vocab), only where something may filter */
+    cand *cands;           /* (n_vocab), the bucket of a cut; only where there may be one */
     uint32_t *n_generated; /* (n_vocab) */
     uint16_t *n_recent;    /* (n_vocab) times within the window */
     int32_t *touched;      /* tokens that were ever counted, each once; in the order they came */
@@ -80,8 +84,8 @@ err_code sampler_params_check(const sampler_params *p, uint32_t n_vocab, err *e)
     return ERR_OK;
 }
 
-static bool may_filter(const sampler_params *p) {
-    return p->temperature > 0 && (p->top_k > 0 || p->top_p < 1 || p->min_p > 0);
+static bool may_cut(const sampler_params *p) {
+    return p->temperature > 0 && (p->top_k > 0 || p->top_p < 1);
 }
 
 static bool counts(const sampler_params *p) {
@@ -94,7 +98,7 @@ static bool take_memory(sampler *s) {
     s->w = mem_array(n, sizeof *s->w);
     s->bias = mem_array(s->p.n_bias, sizeof *s->bias);
     if (!s->work || !s->w || !s->bias) return false;
-    if (may_filter(&s->p) && !(s->cands = mem_array(n, sizeof *s->cands))) return false;
+    if (may_cut(&s->p) && !(s->cands = mem_array(n, sizeof *s->cands))) return false;
     if (!counts(&s->p)) return true;
     s->n_generated = mem_array(n, sizeof *s->n_generated);
     s->n_recent = mem_array(n, sizeof *s->n_recent);
@@ -198,14 +202,14 @@ static int32_t highest(const float *x, uint32_t n) {
     return best;
 }
 
-/* ---- sets ------------------------------------------------------------------------------------------------- */
+/* ---- cuts ------------------------------------------------------------------------------------------------- */
 
 static bool before(const cand *a, const cand *b) {
     return a->logit > b->logit || (a->logit == b->logit && a->id < b->id);
 }
 
-static bool before_id(const cand *a, const cand *b) {
-    return a->id < b->id;
+static uint64_t mass(float w) {
+    return (uint64_t)(int64_t)(w * MASS_ONE);
 }
 
 static void swap(cand *a, cand *b) {
@@ -214,130 +218,134 @@ static void swap(cand *a, cand *b) {
     *b = t;
 }
 
-/* Brings the k first under the order to the front (Hoare's selection, median of three). The order is total, so the set
- * does not depend on the way there. */
-static void select_first(cand *c, size_t n, size_t k) {
-    size_t lo = 0, hi = n;
-    while (k > lo && k < hi) {
-        cand *mid = &c[lo + (hi - lo) / 2], *last = &c[hi - 1];
-        if (before(mid, &c[lo])) swap(mid, &c[lo]);
-        if (before(last, &c[lo])) swap(last, &c[lo]);
+/* What a token counts for: 1, or its mass where w is given. */
+static uint64_t measure(const cand *c, size_t n, const float *w) {
+    if (!w) return n;
+    uint64_t sum = 0;
+    for (size_t i = 0; i < n; i++) sum += mass(w[c[i].id]);
+    return sum;
+}
+
+/* Hoare's partition with the median of three as pivot: [0, k) hold nothing after the pivot, [k, n) nothing before it,
+ * both are shorter than n. n > 3. */
+static size_t partition(cand *c, size_t n) {
+    cand pivot = c[n / 2];
+    size_t i = 0, j = n - 1;
+    for (;;) {
+        while (before(&c[i], &pivot)) i++;
+        while (before(&pivot, &c[j])) j--;
+        if (i >= j) return j + 1;
+        swap(&c[i++], &c[j--]);
+    }
+}
+
+/* The first token, in order, at which the running measure reaches want (1 to the measure of all). */
+static cand select_at(cand *c, size_t n, uint64_t want, const float *w) {
+    for (;;) {
+        cand *mid = &c[n / 2], *last = &c[n - 1];
+        if (before(mid, &c[0])) swap(mid, &c[0]);
+        if (before(last, &c[0])) swap(last, &c[0]);
         if (before(last, mid)) swap(last, mid);
-        if (hi - lo <= 3) return; /* sorted now */
-        cand pivot = *mid;
-        size_t i = lo, j = hi - 1;
-        for (;;) {
-            while (before(&c[i], &pivot)) i++;
-            while (before(&pivot, &c[j])) j--;
-            if (i >= j) break;
-            swap(&c[i++], &c[j--]);
+        if (n <= 3) break; /* in order now */
+        size_t k = partition(c, n);
+        uint64_t left = measure(c, k, w);
+        if (left >= want)
+            n = k;
+        else {
+            want -= left;
+            c += k;
+            n -= k;
         }
-        /* [lo, j] hold nothing after the pivot, [j + 1, hi) nothing before it; both have an element */
-        if (k <= j + 1)
-            hi = j + 1;
-        else
-            lo = j + 1;
     }
+    for (size_t i = 0; i + 1 < n; i++) {
+        uint64_t one = measure(&c[i], 1, w);
+        if (one >= want) return c[i];
+        want -= one;
+    }
+    return c[n - 1];
 }
 
-typedef bool order_fn(const cand *a, const cand *b);
-
-static void sift(cand *c, size_t i, size_t n, order_fn *less) {
-    for (size_t kid; (kid = 2 * i + 1) < n; i = kid) {
-        if (kid + 1 < n && less(&c[kid], &c[kid + 1])) kid++;
-        if (!less(&c[i], &c[kid])) return;
-        swap(&c[i], &c[kid]);
-    }
+/* Monotone in the logit, whatever is rounded: a higher logit never has a higher bucket. */
+static uint32_t bucket_of(float logit, float max, float per) {
+    float v = (max - logit) * per;
+    return v < BUCKETS - 1 ? (uint32_t)v : BUCKETS - 1;
 }
 
-/* Heapsort: no memory of its own (the C library's qsort may allocate). */
-static void sort(cand *c, size_t n, order_fn *less) {
-    for (size_t i = n / 2; i-- > 0;) sift(c, i, n, less);
-    for (size_t i = n; i-- > 1;) {
-        swap(&c[0], &c[i]);
-        sift(c, 0, i, less);
-    }
+typedef struct histogram {
+    uint64_t count[BUCKETS], mass[BUCKETS];
+    float max, per;
+} histogram;
+
+static bool within(const sampler *s, uint32_t i, const cand *cut) {
+    return s->work[i] > cut->logit || (s->work[i] == cut->logit && (int32_t)i <= cut->id);
 }
 
-/* The smallest set, highest first, whose weight reaches top_p of the total: its size. Sorts no more than it needs. */
-static size_t keep_top_p(cand *c, size_t n, double total, float top_p) {
-    double want = (double)top_p * total, sum = 0;
-    size_t sorted = 0;
-    for (size_t upto = n < TOP_P_FIRST ? n : TOP_P_FIRST;; upto = upto * 8 < n ? upto * 8 : n) {
-        select_first(c + sorted, n - sorted, upto - sorted);
-        sort(c + sorted, upto - sorted, before);
-        for (; sorted < upto; sorted++) {
-            sum += (double)c[sorted].w;
-            if (sum >= want) return sorted + 1;
-        }
-        if (upto == n) return n;
-    }
-}
-
-/* Walk the vocabulary. The total is summed in the order of the walk, so that the last step reaches it. */
-static int32_t draw_all(const float *w, uint32_t n, double u) {
-    double total = 0, sum = 0;
-    for (uint32_t i = 0; i < n; i++) total += (double)w[i];
-    int32_t last = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        if (w[i] <= 0) continue;
-        last = (int32_t)i;
-        sum += (double)w[i];
-        if (sum > u * total) return last;
-    }
-    return last;
-}
-
-/* The same walk over a set. A large one is spread over the vocabulary again, which is quicker than sorting it by id and
- * adds nothing but zeros to the sums. */
-static int32_t draw_set(sampler *s, size_t n, double u) {
-    cand *c = s->cands;
-    if (n > SORT_MAX) {
-        memset(s->w, 0, s->n_vocab * sizeof *s->w);
-        for (size_t i = 0; i < n; i++) s->w[c[i].id] = c[i].w;
-        return draw_all(s->w, s->n_vocab, u);
-    }
-    sort(c, n, before_id);
-    double total = 0, sum = 0;
-    for (size_t i = 0; i < n; i++) total += (double)c[i].w;
-    int32_t last = c[0].id;
-    for (size_t i = 0; i < n; i++) {
-        if (c[i].w <= 0) continue;
-        last = c[i].id;
-        sum += (double)c[i].w;
-        if (sum > u * total) return last;
-    }
-    return last;
-}
-
-static int32_t draw_filtered(sampler *s, const vec_kernels *vec, float max, double u) {
-    const sampler_params *p = &s->p;
-    cand *c = s->cands;
+/* The token where the running measure over all live tokens up to `cut` reaches want. */
+static cand find_cut(sampler *s, const histogram *h, const uint64_t *sums, uint64_t want, const float *w,
+                     const cand *cut) {
+    uint32_t b = 0;
+    while (b < BUCKETS - 1 && sums[b] < want) want -= sums[b++];
     size_t n = 0;
-    double total = 0;
-    bool top_k = p->top_k > 0 && (uint32_t)p->top_k < s->n_vocab;
-    if (!top_k) total = vec->exp_sum(s->w, s->work, max, p->temperature, s->n_vocab);
     for (uint32_t i = 0; i < s->n_vocab; i++)
-        if (s->work[i] > -INFINITY && (top_k || s->w[i] > 0))
-            c[n++] = (cand){s->work[i], top_k ? 0 : s->w[i], (int32_t)i};
-    if (top_k) {
-        size_t k = (size_t)p->top_k < n ? (size_t)p->top_k : n;
-        select_first(c, n, k);
-        n = k;
-        sort(c, n, before); /* the sum below must not depend on how the selection left them */
-        for (size_t i = 0; i < n; i++) {
-            c[i].w = num_exp32((c[i].logit - max) / p->temperature);
-            total += (double)c[i].w;
-        }
+        if (mass(s->w[i]) && bucket_of(s->work[i], h->max, h->per) == b && within(s, i, cut))
+            s->cands[n++] = (cand){s->work[i], (int32_t)i};
+    uint64_t all = measure(s->cands, n, w);
+    return n == 0 ? *cut : select_at(s->cands, n, want < all ? want : all, w);
+}
+
+static uint64_t live_mass(const sampler *s, const cand *cut) {
+    uint64_t total = 0;
+    for (uint32_t i = 0; i < s->n_vocab; i++)
+        if (within(s, i, cut)) total += mass(s->w[i]);
+    return total;
+}
+
+/* The last token that top-k and top-p leave. */
+static cand cut_of(sampler *s, float max) {
+    cand cut = {-INFINITY, INT32_MAX};
+    if (!may_cut(&s->p)) return cut;
+    histogram h = {.max = max, .per = BUCKET_PER / s->p.temperature};
+    if (!(h.per < 1e30f)) h.per = 1e30f;
+    uint64_t live = 0;
+    for (uint32_t i = 0; i < s->n_vocab; i++) {
+        uint64_t q = mass(s->w[i]);
+        if (!q) continue;
+        uint32_t b = bucket_of(s->work[i], max, h.per);
+        h.count[b]++;
+        h.mass[b] += q;
+        live++;
     }
-    if (p->top_p < 1) n = keep_top_p(c, n, total, p->top_p);
-    if (p->min_p > 0) { /* the highest has weight 1 */
-        size_t kept = 0;
-        for (size_t i = 0; i < n; i++)
-            if (c[i].w >= p->min_p) c[kept++] = c[i];
-        n = kept;
+    if (s->p.top_k > 0 && (uint64_t)s->p.top_k < live) cut = find_cut(s, &h, h.count, (uint64_t)s->p.top_k, NULL, &cut);
+    if (s->p.top_p < 1) {
+        uint64_t want = (uint64_t)((double)s->p.top_p * (double)live_mass(s, &cut));
+        cut = find_cut(s, &h, h.mass, want ? want : 1, s->w, &cut);
     }
-    return draw_set(s, n, u);
+    return cut;
+}
+
+/* ---- draw ------------------------------------------------------------------------------------------------- */
+
+/* The high 64 bits of a * b. */
+static uint64_t mul_high(uint64_t a, uint64_t b) {
+    uint64_t al = (uint32_t)a, ah = a >> 32, bl = (uint32_t)b, bh = b >> 32;
+    uint64_t mid = ah * bl + (al * bl >> 32), low = (uint32_t)mid + al * bh;
+    return ah * bh + (mid >> 32) + (low >> 32);
+}
+
+static int32_t draw(sampler *s, float max, uint64_t r) {
+    vec_get(isa_get())->exp_sum(s->w, s->work, max, s->p.temperature, s->n_vocab);
+    cand cut = cut_of(s, max);
+    uint64_t total = 0, sum = 0;
+    for (uint32_t i = 0; i < s->n_vocab; i++) {
+        if (!within(s, i, &cut) || s->w[i] < s->p.min_p) s->w[i] = 0; /* the highest has weight 1 */
+        total += mass(s->w[i]);
+    }
+    uint64_t target = mul_high(r, total); /* below total, and total is above 0: the highest is in */
+    for (uint32_t i = 0; i < s->n_vocab; i++) {
+        sum += mass(s->w[i]);
+        if (sum > target) return (int32_t)i;
+    }
+    return highest(s->work, s->n_vocab);
 }
 
 static int32_t choose(sampler *s, const float *logits, uint32_t position) {
@@ -350,11 +358,7 @@ static int32_t choose(sampler *s, const float *logits, uint32_t position) {
     float max = clean(x[best]);
     if (max == -INFINITY) return highest(logits, s->n_vocab); /* all banned: as if nothing were */
     if (s->p.temperature == 0) return best;
-    const vec_kernels *vec = vec_get(isa_get());
-    double u = philox_uniform(s->p.seed, position);
-    if (may_filter(&s->p)) return draw_filtered(s, vec, max, u);
-    vec->exp_sum(s->w, s->work, max, s->p.temperature, s->n_vocab);
-    return draw_all(s->w, s->n_vocab, u);
+    return draw(s, max, philox_u64(s->p.seed, position));
 }
 
 /* ---- log-probabilities ------------------------------------------------------------------------------------ */

@@ -18,6 +18,7 @@
 #define MODEL_HEAD_MAX     1024
 #define MODEL_HEAD_DIM_MAX 1024
 #define MODEL_CTX_MAX      (1u << 26)
+#define MODEL_VOCAB_MAX    (1u << 22)
 
 typedef struct hparams {
     uint32_t n_layer, d_model, n_head, n_head_kv, head_k, head_v, d_ff, n_vocab, n_ctx_train, n_rot;

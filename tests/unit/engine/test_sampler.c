@@ -63,10 +63,11 @@ TEST(philox_known_answers) {
         philox4x32_10(out, kat[i], kat[i] + 4);
         CHECK(memcmp(out, kat[i] + 6, sizeof out) == 0);
     }
-    CHECK(philox_uniform(0, 0) == (double)(0xe169c58d6627e8d5u >> 11) / 9007199254740992.0);
-    double sum = 0;
-    for (uint32_t i = 0; i < 100000; i++) sum += philox_uniform(7, i);
-    CHECK(fabs(sum / 100000 - 0.5) < 0.005);
+    CHECK(philox_u64(0, 0) == 0xe169c58d6627e8d5u);
+    const uint32_t counter[4] = {0x01234567, 0, 0, 0}, key[2] = {0x89abcdef, 0x13579bdf};
+    uint32_t out[4];
+    philox4x32_10(out, counter, key);
+    CHECK(philox_u64(0x13579bdf89abcdefu, 0x01234567) == ((uint64_t)out[1] << 32 | out[0]));
 }
 
 TEST(greedy_takes_the_highest_and_the_lowest_id_on_a_tie) {
@@ -116,7 +117,7 @@ static int32_t reference_draw(const sampler_params *p, uint32_t n, uint32_t posi
     qsort(it, kept, sizeof *it, by_id);
     total = sum = 0;
     for (size_t i = 0; i < kept; i++) total += it[i].w;
-    double u = philox_uniform(p->seed, position) * total;
+    double u = (double)philox_u64(p->seed, position) * 0x1p-64 * total;
     for (size_t i = 0; i < kept; i++)
         if ((sum += it[i].w) > u) return it[i].id;
     return it[kept - 1].id;
