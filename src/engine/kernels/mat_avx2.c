@@ -14,6 +14,15 @@
 #include <string.h>
 
 #define INLINE static inline __attribute__((always_inline))
+/* Loops over constants that must be gone at any level of optimisation: their arrays are registers. */
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 12")
+#endif
+/* A value that must be in a register here. Without it gcc puts off the additions of a whole block and spills every
+ * product on the way. */
+#define KEEP(v) __asm__("" : "+x"(v))
 
 /* ---- activations ------------------------------------------------------------------------------------------- */
 
@@ -31,7 +40,7 @@ INLINE int32_t sum_8(__m256i v) {
 static void quantise_block(act_block *b, const float *x) {
     __m256 v[4];
     __m256i top = _mm256_setzero_si256();
-    for (int i = 0; i < 4; i++) {
+    UNROLL for (int i = 0; i < 4; i++) {
         v[i] = _mm256_loadu_ps(x + 8 * i);
         top = _mm256_max_epu32(top, _mm256_and_si256(_mm256_castps_si256(v[i]), _mm256_set1_epi32(0x7fffffff)));
     }
@@ -49,7 +58,7 @@ static void quantise_block(act_block *b, const float *x) {
     b->d = amax / 127.0f;
     __m256 scale = _mm256_set1_ps(127.0f / amax);
     __m256i q[4];
-    for (int i = 0; i < 4; i++) q[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], scale));
+    UNROLL for (int i = 0; i < 4; i++) q[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], scale));
     int32_t s0 = sum_8(_mm256_add_epi32(q[0], q[1])), s1 = sum_8(_mm256_add_epi32(q[2], q[3]));
     /* packs work in halves of 128 bits: put the dwords back in order */
     __m256i p = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
@@ -133,7 +142,7 @@ INLINE __m256i pair16(__m256i low, __m256i high) {
 
 INLINE void load_4bit(weights *w, const uint8_t *p) {
     const __m256i mask = _mm256_set1_epi8(15);
-    for (int i = 0; i < 4; i++) {
+    UNROLL for (int i = 0; i < 4; i++) {
         __m256i v = load(p + 32 * i);
         w->q[i] = _mm256_and_si256(v, mask);
         w->q[i + 4] = _mm256_and_si256(_mm256_srli_epi16(v, 4), mask);
@@ -142,7 +151,7 @@ INLINE void load_4bit(weights *w, const uint8_t *p) {
 
 INLINE void load_2bit(weights *w, const uint8_t *p) {
     const __m256i mask = _mm256_set1_epi8(3);
-    for (int i = 0; i < 2; i++) {
+    UNROLL for (int i = 0; i < 2; i++) {
         __m256i v = load(p + 32 * i);
         w->q[i] = _mm256_and_si256(v, mask);
         w->q[i + 2] = _mm256_and_si256(_mm256_srli_epi16(v, 2), mask);
@@ -154,7 +163,7 @@ INLINE void load_2bit(weights *w, const uint8_t *p) {
 /* Bits j of the bytes at p become bit `width` of register j. */
 INLINE void or_1bit(weights *w, const uint8_t *p, int width) {
     const __m256i v = load(p), mask = _mm256_set1_epi8((char)(1 << width));
-    for (int j = 0; j < 8; j++) {
+    UNROLL for (int j = 0; j < 8; j++) {
         __m256i s = j <= width ? _mm256_slli_epi16(v, width - j) : _mm256_srli_epi16(v, j - width);
         w->q[j] = _mm256_or_si256(w->q[j], _mm256_and_si256(s, mask));
     }
@@ -163,7 +172,7 @@ INLINE void or_1bit(weights *w, const uint8_t *p, int width) {
 /* Two bits above four. */
 INLINE void or_2bit(weights *w, const uint8_t *p) {
     const __m256i mask = _mm256_set1_epi8(0x30);
-    for (int i = 0; i < 2; i++) {
+    UNROLL for (int i = 0; i < 2; i++) {
         const __m256i v = load(p + 32 * i);
         w->q[i] = _mm256_or_si256(w->q[i], _mm256_and_si256(_mm256_slli_epi16(v, 4), mask));
         w->q[i + 2] = _mm256_or_si256(w->q[i + 2], _mm256_and_si256(_mm256_slli_epi16(v, 2), mask));
@@ -174,7 +183,7 @@ INLINE void or_2bit(weights *w, const uint8_t *p) {
 
 INLINE void load_8bit(weights *w, const uint8_t *p) {
     const __m256i mask = _mm256_set1_epi8(15), flip = _mm256_set1_epi8(8);
-    for (int j = 0; j < 8; j++) {
+    UNROLL for (int j = 0; j < 8; j++) {
         __m256i v = load(p + 32 * j);
         w->q[j] = _mm256_and_si256(v, mask);
         w->hi[j] = _mm256_xor_si256(_mm256_and_si256(_mm256_srli_epi16(v, 4), mask), flip);
@@ -187,7 +196,7 @@ INLINE void load_table(weights *w, const uint8_t *p) {
     const __m256i low = _mm256_broadcastsi128_si256(_mm_and_si128(t, _mm_set1_epi8(15)));
     const __m256i high = _mm256_broadcastsi128_si256(_mm_and_si128(_mm_srli_epi16(t, 4), _mm_set1_epi8(15)));
     load_4bit(w, p);
-    for (int j = 0; j < 8; j++) {
+    UNROLL for (int j = 0; j < 8; j++) {
         w->hi[j] = _mm256_shuffle_epi8(high, w->q[j]);
         w->q[j] = _mm256_shuffle_epi8(low, w->q[j]);
     }
@@ -251,11 +260,11 @@ INLINE __m256i bcast(const void *p) {
 
 /* Registers [from, from + n) of q times the activations of NT tokens, in 16 bits. */
 INLINE void chain(__m256i *out, const __m256i *q, int from, int n, const act_block *x, int nt) {
-    for (int j = from; j < from + n; j++)
-        for (int t = 0; t < nt; t++) {
-            __m256i p = _mm256_maddubs_epi16(q[j], bcast(x[t].q + 4 * j));
-            out[t] = j == from ? p : _mm256_add_epi16(out[t], p);
-        }
+    UNROLL for (int j = from; j < from + n; j++) UNROLL for (int t = 0; t < nt; t++) {
+        __m256i p = _mm256_maddubs_epi16(q[j], bcast(x[t].q + 4 * j));
+        out[t] = j == from ? p : _mm256_add_epi16(out[t], p);
+        KEEP(out[t]);
+    }
 }
 
 INLINE void dot_one_scale(tensor_type type, __m256i *dot, const weights *w, const act_block *x, int nt) {
@@ -263,18 +272,19 @@ INLINE void dot_one_scale(tensor_type type, __m256i *dot, const weights *w, cons
     __m256i a[4], b[4];
     dot_kind kind = kind_of(type);
     if (kind == DOT_8) {
-        for (int j = 0; j < 8; j++)
-            for (int t = 0; t < nt; t++) {
-                __m256i v = bcast(x[t].q + 4 * j);
-                __m256i lo = _mm256_maddubs_epi16(w->q[j], v), hi = _mm256_maddubs_epi16(w->hi[j], v);
-                a[t] = j ? _mm256_add_epi16(a[t], lo) : lo;
-                b[t] = j ? _mm256_add_epi16(b[t], hi) : hi;
-            }
+        UNROLL for (int j = 0; j < 8; j++) UNROLL for (int t = 0; t < nt; t++) {
+            __m256i v = bcast(x[t].q + 4 * j);
+            __m256i lo = _mm256_maddubs_epi16(w->q[j], v), hi = _mm256_maddubs_epi16(w->hi[j], v);
+            a[t] = j ? _mm256_add_epi16(a[t], lo) : lo;
+            b[t] = j ? _mm256_add_epi16(b[t], hi) : hi;
+            KEEP(a[t]);
+            KEEP(b[t]);
+        }
     } else {
         chain(a, w->q, 0, kind == DOT_5 ? 4 : 8, x, nt);
         if (kind == DOT_5) chain(b, w->q, 4, 4, x, nt);
     }
-    for (int t = 0; t < nt; t++) {
+    UNROLL for (int t = 0; t < nt; t++) {
         dot[t] = _mm256_madd_epi16(a[t], ones);
         if (kind == DOT_5) dot[t] = _mm256_add_epi32(dot[t], _mm256_madd_epi16(b[t], ones));
         if (kind == DOT_8) {
@@ -288,16 +298,16 @@ INLINE void dot_one_scale(tensor_type type, __m256i *dot, const weights *w, cons
 
 INLINE void dot_per_16(tensor_type type, __m256i *dot, const weights *w, const act_block *x, int nt) {
     int n = kind_of(type) == DOT_16_FEW ? 4 : 2; /* registers that 16 bits can hold */
-    for (int j = 0; j < 8; j += n) {
+    UNROLL for (int j = 0; j < 8; j += n) {
         __m256i a[4];
         chain(a, w->q, j, n, x, nt);
-        for (int t = 0; t < nt; t++) {
+        UNROLL for (int t = 0; t < nt; t++) {
             __m256i v = _mm256_madd_epi16(a[t], w->sc[j / 4]);
             dot[t] = j ? _mm256_add_epi32(dot[t], v) : v;
         }
     }
     int log_offset = type == TT_Q6_K ? 5 : 2;
-    for (int t = 0; t < nt && type != TT_Q2_K; t++) {
+    UNROLL for (int t = 0; t < nt && type != TT_Q2_K; t++) {
         __m256i off = _mm256_madd_epi16(w->sc01, bcast(x[t].s));
         dot[t] = _mm256_sub_epi32(dot[t], _mm256_slli_epi32(off, log_offset));
     }
@@ -310,7 +320,7 @@ INLINE void step(tensor_type type, __m256 *acc, const weights *w, const act_bloc
         dot_per_16(type, dot, w, x, nt);
     else
         dot_one_scale(type, dot, w, x, nt);
-    for (int t = 0; t < nt; t++) {
+    UNROLL for (int t = 0; t < nt; t++) {
         __m256 d = _mm256_set1_ps(x[t].d);
         acc[t] = _mm256_fmadd_ps(_mm256_mul_ps(w->scale, d), _mm256_cvtepi32_ps(dot[t]), acc[t]);
         if (has_added_min(type)) acc[t] = _mm256_fmadd_ps(w->min, _mm256_set1_ps(x[t].asum), acc[t]);
@@ -417,18 +427,18 @@ INLINE void float_step(tensor_type type, int n_groups, int nt, const uint8_t *w,
                        size_t ldx, __m256 *sums /* (nt, PANEL_GROUPS) */) {
     const int size = type == TT_F32 ? 4 : 2;
     __m256 acc[AT_ONCE][PANEL_GROUPS];
-    for (int t = 0; t < nt; t++)
-        for (int g = 0; g < n_groups; g++) acc[t][g] = sums[t * PANEL_GROUPS + g];
+    UNROLL for (int t = 0; t < nt; t++) UNROLL for (int g = 0; g < n_groups; g++) acc[t][g] =
+        sums[t * PANEL_GROUPS + g];
     for (uint32_t k = 0; k < n_k; k++, w += n_groups * LANES * size) {
         __m256 v[AT_ONCE];
-        for (int t = 0; t < nt; t++) v[t] = _mm256_set1_ps(x[t * ldx + k]);
-        for (int g = 0; g < n_groups; g++) {
+        UNROLL for (int t = 0; t < nt; t++) v[t] = _mm256_set1_ps(x[t * ldx + k]);
+        UNROLL for (int g = 0; g < n_groups; g++) {
             __m256 wg = load_weights(type, w + g * LANES * size);
-            for (int t = 0; t < nt; t++) acc[t][g] = _mm256_fmadd_ps(wg, v[t], acc[t][g]);
+            UNROLL for (int t = 0; t < nt; t++) acc[t][g] = _mm256_fmadd_ps(wg, v[t], acc[t][g]);
         }
     }
-    for (int t = 0; t < nt; t++)
-        for (int g = 0; g < n_groups; g++) sums[t * PANEL_GROUPS + g] = acc[t][g];
+    UNROLL for (int t = 0; t < nt; t++) UNROLL for (int g = 0; g < n_groups; g++) sums[t * PANEL_GROUPS + g] =
+        acc[t][g];
 }
 
 /* A chunk of a panel: where its weights are as binary32 (F32: where they stand). */
