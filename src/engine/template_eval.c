@@ -488,6 +488,7 @@ static flow run_loop(rt *r, const node *n, scope *s, tv iterable, uint32_t depth
     if (!l) return FLOW_FAIL;
     *l = (tv_loop){.items = items.u.list->items, .n = count, .depth0 = depth0, .def = n, .outer = s};
     scope *in = NULL;
+    bool finished = false; /* as in Jinja 2, else also follows where every round ended in break or continue */
     for (; l->i < count; l->i++) {
         if (!(in = round_scope(r, in, s))) return FLOW_FAIL;
         if (loop_atom != UINT32_MAX && !define(r, in, loop_atom, (tv){.type = TV_LOOP, .u.loop = l})) return FLOW_FAIL;
@@ -495,8 +496,9 @@ static flow run_loop(rt *r, const node *n, scope *s, tv iterable, uint32_t depth
         flow f = exec(r, body, in);
         if (f == FLOW_FAIL) return f;
         if (f == FLOW_BREAK) break;
+        finished = finished || f == FLOW_NEXT;
     }
-    return FLOW_NEXT;
+    return otherwise && !finished ? exec(r, otherwise, s) : FLOW_NEXT;
 }
 
 static flow exec_for(rt *r, const node *n, scope *s) {

@@ -11,18 +11,49 @@ static void put_char(buf *b, uint32_t c, const char *raw, size_t raw_len) {
         buf_append(b, out, (size_t)utf8_encode(out, c));
 }
 
-/* Simple case mapping of Unicode, and the one full mapping that European text meets. */
+/* Characters whose upper case is several (Unicode's SpecialCasing, without polytonic Greek); title case keeps all but
+ * the first of them small. */
+static const struct {
+    uint16_t c;
+    char upper[8], title[8];
+} many[] = {
+    {0x00DF, "SS", "Ss"},
+    {0x0149, "\u02BCN", "\u02BCN"},
+    {0x01F0, "J\u030C", "J\u030C"},
+    {0x0587, "\u0535\u0552", "\u0535\u0582"},
+    {0x1E96, "H\u0331", "H\u0331"},
+    {0x1E97, "T\u0308", "T\u0308"},
+    {0x1E98, "W\u030A", "W\u030A"},
+    {0x1E99, "Y\u030A", "Y\u030A"},
+    {0xFB00, "FF", "Ff"},
+    {0xFB01, "FI", "Fi"},
+    {0xFB02, "FL", "Fl"},
+    {0xFB03, "FFI", "Ffi"},
+    {0xFB04, "FFL", "Ffl"},
+    {0xFB05, "ST", "St"},
+    {0xFB06, "ST", "St"},
+    {0x0390, "\u0399\u0308\u0301", "\u0399\u0308\u0301"},
+    {0x03B0, "\u03A5\u0308\u0301", "\u03A5\u0308\u0301"},
+};
+
 static void put_upper(buf *b, uint32_t c, bool title, const char *raw, size_t raw_len) {
-    if (c == 0xDF) {
-        buf_puts(b, title ? "Ss" : "SS");
+    for (size_t i = 0; c >= 0x80 && i < sizeof many / sizeof *many; i++) {
+        if (many[i].c != c) continue;
+        buf_puts(b, title ? many[i].title : many[i].upper);
         return;
     }
-    uint32_t up = (uint32_t)(title ? utf8proc_totitle((utf8proc_int32_t)c) : utf8proc_toupper((utf8proc_int32_t)c));
-    put_char(b, c < 0x80 && c >= 'a' && c <= 'z' ? c - 32 : up, raw, raw_len);
+    int32_t up = title ? utf8proc_totitle((utf8proc_int32_t)c) : utf8proc_toupper((utf8proc_int32_t)c);
+    put_char(b, (uint32_t)up, raw, raw_len);
 }
 
-static void put_lower(buf *b, uint32_t c, const char *raw, size_t raw_len) {
-    put_char(b, (uint32_t)utf8proc_tolower((utf8proc_int32_t)c), raw, raw_len);
+/* `ends_word`: a sigma here is a final one. */
+static void put_lower(buf *b, uint32_t c, bool ends_word, const char *raw, size_t raw_len) {
+    if (c == 0x130)
+        buf_puts(b, "i\u0307");
+    else if (c == 0x3A3 && ends_word)
+        buf_puts(b, "\u03C2");
+    else
+        put_char(b, (uint32_t)utf8proc_tolower((utf8proc_int32_t)c), raw, raw_len);
 }
 
 static bool is_upper(uint32_t c) {
@@ -35,6 +66,12 @@ static bool is_lower(uint32_t c) {
 }
 static bool is_cased(uint32_t c) {
     return is_upper(c) || is_lower(c) || utf8proc_category((utf8proc_int32_t)c) == UTF8PROC_CATEGORY_LT;
+}
+
+static bool cased_at(tstr s, size_t i) {
+    size_t len;
+    uint32_t c = i < s.n ? tpl_char_at(s.p + i, s.n - i, &len) : 0;
+    return c && !(c >= 0xD800 && c < 0xE000) && is_cased(c);
 }
 
 bool tpl_is_cased(tstr s, bool upper) {
@@ -68,7 +105,7 @@ bool tpl_change_case(rt *r, tv *out, tstr s, tpl_case how) {
         else if (up)
             put_upper(&b, c, how == CASE_CAPITALIZE || how == CASE_TITLE, s.p + i, len);
         else
-            put_lower(&b, c, s.p + i, len);
+            put_lower(&b, c, c == 0x3A3 && is_cased(before) && !cased_at(s, i + len), s.p + i, len);
         before = broken ? ' ' : c;
     }
     return tpl_charge(r, s.n / 16) ? tv_take_buf(r, out, &b) : (buf_free(&b), false);
