@@ -65,20 +65,24 @@ static float_place place_of(const packed *p, uint32_t group) {
     return (float_place){start, in_panel * LANES};
 }
 
+#define FILL_CHUNK 64 /* columns of a panel that are written while the first cache still holds them */
+
 static void fill_floats(packed *p, const uint8_t *src) {
     size_t size = p->unit_bytes;
-    for (uint32_t r = 0; r < p->n_groups * LANES; r++) {
-        float_place f = place_of(p, r / LANES);
-        uint8_t *dst = p->data + (f.start + r % LANES) * size;
-        const uint8_t *row = src + (size_t)r * p->cols * size;
-        size_t step = f.step * size;
-        if (r >= p->rows)
-            for (uint32_t k = 0; k < p->cols; k++) memset(dst + k * step, 0, size);
-        else if (size == 4)
-            for (uint32_t k = 0; k < p->cols; k++) memcpy(dst + k * step, row + k * 4ull, 4);
-        else
-            for (uint32_t k = 0; k < p->cols; k++) memcpy(dst + k * step, row + k * 2ull, 2);
-    }
+    for (uint32_t g = 0; g < p->n_groups; g += PANEL_GROUPS)
+        for (uint32_t k0 = 0; k0 < p->cols; k0 += FILL_CHUNK)
+            for (uint32_t r = g * LANES; r < min_u32(g + PANEL_GROUPS, p->n_groups) * LANES; r++) {
+                float_place f = place_of(p, r / LANES);
+                size_t step = f.step * size, n = min_u32(FILL_CHUNK, p->cols - k0);
+                uint8_t *dst = p->data + (f.start + r % LANES) * size + k0 * step;
+                const uint8_t *row = src + ((size_t)r * p->cols + k0) * size;
+                if (r >= p->rows)
+                    for (size_t k = 0; k < n; k++) memset(dst + k * step, 0, size);
+                else if (size == 4)
+                    for (size_t k = 0; k < n; k++) memcpy(dst + k * step, row + k * 4, 4);
+                else
+                    for (size_t k = 0; k < n; k++) memcpy(dst + k * step, row + k * 2, 2);
+            }
 }
 
 static void put_u16(uint8_t *p, uint16_t v) {
@@ -86,48 +90,59 @@ static void put_u16(uint8_t *p, uint16_t v) {
     p[1] = (uint8_t)(v >> 8);
 }
 
-/* Four k of one row at a time, as they stand in a register's 32-bit lane. */
-static uint32_t four(const uint8_t *q) {
-    uint32_t v;
-    memcpy(&v, q, 4);
-    return v;
-}
-static void or_four(uint8_t *p, uint32_t v) { /* v's bytes into p, which may hold other bits */
-    v |= four(p);
-    memcpy(p, &v, 4);
-}
-
-/* The integers of 32 weights of lane r into a part that begins as zeros. Shifts of whole words do not cross bytes:
+/* The integers of 32 weights of 8 rows. Four k of one row are a word; shifts of whole words do not cross bytes, since
  * every byte is masked to its width first. */
-static void put_weights(uint8_t *bit1, uint8_t *bit2, uint8_t *low, const part_layout *l, const uint8_t *q,
-                        uint32_t r) {
-    for (uint32_t j = 0; j < 8; j++) {
-        uint32_t v = four(q + 4 * j), at = r * 4, shift = l->low == 64 ? 2 : 4;
-        if (l->bit1) or_four(bit1 + at, (v >> shift & 0x01010101u) << j);
-        if (l->bit2) or_four(bit2 + j % 2 * 32 + at, (v >> 4 & 0x03030303u) << (j / 2 * 2));
-        if (l->low == 256) or_four(low + j * 32 + at, v);
-        if (l->low == 128) or_four(low + j % 4 * 32 + at, (v & 0x0f0f0f0fu) << (j / 4 * 4));
-        if (l->low == 64) or_four(low + j % 2 * 32 + at, (v & 0x03030303u) << (j / 2 * 2));
+static void put_weights(uint8_t *bit1, uint8_t *bit2, uint8_t *low, const part_layout *l, const quant_parts *rows,
+                        uint32_t from) {
+    uint32_t w[8][LANES], out[8][LANES]; /* register, lane */
+    for (int r = 0; r < LANES; r++)
+        for (int j = 0; j < 8; j++) memcpy(&w[j][r], rows[r].q + from + 4 * j, 4);
+    if (l->low == 256) memcpy(low, w, 256);
+    if (l->low == 128) {
+        for (int j = 0; j < 4; j++)
+            for (int r = 0; r < LANES; r++) out[j][r] = (w[j][r] & 0x0f0f0f0fu) | (w[j + 4][r] & 0x0f0f0f0fu) << 4;
+        memcpy(low, out, 128);
     }
+    for (int pass = 0; pass < 2; pass++) { /* two bits at the bottom, or above four */
+        uint32_t shift = pass ? 4 : 0, m = 0x03030303u;
+        if (pass ? !l->bit2 : l->low != 64) continue;
+        for (int j = 0; j < 2; j++)
+            for (int r = 0; r < LANES; r++)
+                out[j][r] = (w[j][r] >> shift & m) | (w[j + 2][r] >> shift & m) << 2 | (w[j + 4][r] >> shift & m) << 4 |
+                            (w[j + 6][r] >> shift & m) << 6;
+        memcpy(pass ? bit2 : low, out, 64);
+    }
+    if (!l->bit1) return;
+    uint32_t shift = l->low == 64 ? 2 : 4;
+    memset(out[0], 0, sizeof out[0]);
+    for (int j = 0; j < 8; j++)
+        for (int r = 0; r < LANES; r++) out[0][r] |= (w[j][r] >> shift & 0x01010101u) << j;
+    memcpy(bit1, out[0], 32);
 }
 
-/* One block of the file into lane r of its unit. */
-static void put_block(const packed *p, const quant_shape *s, const part_layout *l, uint8_t *unit, uint32_t r,
-                      const uint8_t *block) {
-    quant_parts o;
-    quant_split(p->type, block, &o);
-    put_u16(unit + 2 * r, o.d);
-    if (s->min != MIN_NONE) put_u16(unit + 16 + 2 * r, o.dmin);
+static void put_scales(uint8_t *part, const quant_shape *s, const part_layout *l, const quant_parts *rows, uint32_t b) {
     uint32_t per_part = 32 / (uint32_t)s->run;
+    for (uint32_t h = 0; s->scaled && h < per_part; h++)
+        for (uint32_t r = 0; r < LANES; r++) {
+            uint32_t run = b * per_part + h;
+            int sc = rows[r].sc[run], m = rows[r].m[run];
+            part[h * LANES + r] = (uint8_t)(l->joint ? sc | m << 4 : sc);
+            if (l->m) part[l->sc + r] = (uint8_t)m;
+        }
+}
+
+/* One block of the file of each of 8 rows. */
+static void put_unit(const packed *p, const quant_shape *s, const part_layout *l, uint8_t *unit,
+                     const quant_parts *rows) {
+    for (uint32_t r = 0; r < LANES; r++) {
+        put_u16(unit + 2 * r, rows[r].d);
+        if (s->min != MIN_NONE) put_u16(unit + 16 + 2 * r, rows[r].dmin);
+    }
     for (uint32_t b = 0; b < (uint32_t)s->block / 32; b++) {
         uint8_t *part = unit + p->head_bytes + b * p->part_bytes;
-        for (uint32_t h = 0; s->scaled && h < per_part; h++) {
-            uint32_t run = b * per_part + h;
-            part[h * LANES + r] = l->joint ? (uint8_t)(o.sc[run] | o.m[run] << 4) : (uint8_t)o.sc[run];
-            if (l->m) part[l->sc + r] = o.m[run];
-        }
         uint8_t *bit1 = part + l->sc + l->m, *bit2 = bit1 + l->bit1, *low = bit2 + l->bit2;
-        put_weights(bit1, bit2, low, l, o.q + 32 * b, r);
+        put_scales(part, s, l, rows, b);
+        put_weights(bit1, bit2, low, l, rows, 32 * b);
     }
 }
 
@@ -140,13 +155,16 @@ void pack_fill(packed *p, const uint8_t *src) {
     part_layout l = layout_of(p->type);
     uint32_t n_units = p->cols / (uint32_t)s->block;
     size_t block_bytes = tensor_type_get((uint32_t)p->type)->block_bytes;
+    quant_parts rows[LANES];
+    memset(rows, 0, sizeof rows); /* rows that are not there are zero */
     for (uint32_t g = 0; g < p->n_groups; g++) {
-        uint8_t *group = p->data + g * p->task_bytes;
-        memset(group, 0, p->task_bytes);
-        for (uint32_t u = 0; u < n_units; u++)
-            for (uint32_t r = 0; r < min_u32(LANES, p->rows - g * LANES); r++)
-                put_block(p, s, &l, group + (size_t)u * p->unit_bytes, r,
-                          src + ((size_t)(g * LANES + r) * n_units + u) * block_bytes);
+        uint32_t n_rows = min_u32(LANES, p->rows - g * LANES);
+        if (n_rows < LANES) memset(rows, 0, sizeof rows);
+        for (uint32_t u = 0; u < n_units; u++) {
+            for (uint32_t r = 0; r < n_rows; r++)
+                quant_split(p->type, src + ((size_t)(g * LANES + r) * n_units + u) * block_bytes, &rows[r]);
+            put_unit(p, s, &l, p->data + g * p->task_bytes + (size_t)u * p->unit_bytes, rows);
+        }
     }
 }
 

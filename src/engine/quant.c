@@ -115,17 +115,19 @@ static void parts_q2_k(const uint8_t *p, quant_parts *o) {
         o->m[i] = p[i] >> 4;
     }
     /* two halves of 128: 32 bytes hold four runs of 32 weights, two bits each */
-    for (int i = 0; i < 256; i++) o->q[i] = p[16 + i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2) & 3;
+    for (int run = 0; run < 8; run++)
+        for (int i = 0; i < 32; i++) o->q[32 * run + i] = p[16 + run / 4 * 32 + i] >> (run % 4 * 2) & 3;
     o->d = u16_at(p + 80);
     o->dmin = u16_at(p + 82);
 }
 
 static void parts_q3_k(const uint8_t *p, quant_parts *o) {
     const uint8_t *high = p, *low = p + 32, *sc = p + 96;
-    for (int i = 0; i < 256; i++) {
-        int q = low[i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2) & 3;
-        o->q[i] = (uint8_t)(q | (high[i % 32] >> (i / 32) & 1) << 2);
-    }
+    for (int run = 0; run < 8; run++)
+        for (int i = 0; i < 32; i++) {
+            int q = low[run / 4 * 32 + i] >> (run % 4 * 2) & 3;
+            o->q[32 * run + i] = (uint8_t)(q | (high[i] >> run & 1) << 2);
+        }
     for (int j = 0; j < 16; j++) {
         int lo = j < 8 ? sc[j] & 15 : sc[j - 8] >> 4;
         int hi = sc[8 + j % 4] >> (j / 4 * 2) & 3;
@@ -140,16 +142,19 @@ static void parts_q4_k(const uint8_t *p, quant_parts *o, bool fifth) {
     scales_12(p + 4, o);
     const uint8_t *low = p + (fifth ? 48 : 16);
     for (int i = 0; i < 4; i++) nibbles_64(low + 32 * i, o->q + 64 * i);
-    for (int i = 0; fifth && i < 256; i++) o->q[i] |= (uint8_t)((p[16 + i % 32] >> (i / 32) & 1) << 4);
+    for (int run = 0; fifth && run < 8; run++)
+        for (int i = 0; i < 32; i++) o->q[32 * run + i] |= (uint8_t)((p[16 + i] >> run & 1) << 4);
 }
 
 static void parts_q6_k(const uint8_t *p, quant_parts *o) {
     const uint8_t *low = p, *high = p + 128;
-    for (int i = 0; i < 256; i++) { /* two halves of 128: 64 low bytes, 32 high bytes */
-        int half = i / 128, j = i % 128;
-        int lo = low[half * 64 + j % 64] >> (j / 64 * 4) & 15;
-        int hi = high[half * 32 + j % 32] >> (j / 32 * 2) & 3;
-        o->q[i] = (uint8_t)(lo | hi << 4);
+    for (int run = 0; run < 8; run++) { /* two halves of 128: 64 low bytes, 32 high bytes */
+        int half = run / 4, in_half = run % 4;
+        for (int i = 0; i < 32; i++) {
+            int lo = low[half * 64 + in_half % 2 * 32 + i] >> (in_half / 2 * 4) & 15;
+            int hi = high[half * 32 + i] >> (in_half * 2) & 3;
+            o->q[32 * run + i] = (uint8_t)(lo | hi << 4);
+        }
     }
     memcpy(o->sc, p + 192, 16);
     o->d = u16_at(p + 208);
