@@ -110,9 +110,9 @@ static inline bool client_chunks(int fd, reply *r, const char *until) {
     return ok;
 }
 
-/* The value of a field, or NULL; static memory. */
+/* The value of a field, or NULL; memory of the calling thread. */
 static inline const char *reply_field(const reply *r, const char *name) {
-    static char value[512];
+    static _Thread_local char value[512];
     size_t n = strlen(name);
     const char *p = buf_str(&r->head);
     while ((p = strchr(p, '\n'))) {

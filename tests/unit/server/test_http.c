@@ -299,7 +299,7 @@ TEST(sixteen_streams_at_once) {
 }
 
 TEST(the_control_socket_imports_models) {
-    char body[2048], path[1400], q[4096], sock[400], full[1400];
+    char body[2048], path[1400], q[4096], sock[400], full[4096];
     if (!realpath(stories, full)) FAIL("%s: no path", stories);
     snprintf(path, sizeof path, "%s", full);
     snprintf(body, sizeof body, "{\"path\":\"%s\",\"name\":\"again\"}", path);
