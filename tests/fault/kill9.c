@@ -8,7 +8,7 @@
 #include "base/sys.h"
 #include "tests/harness.h"
 
-#include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/wait.h>
@@ -94,6 +94,13 @@ static bool record_there(ledger *l, uint64_t seq, uint64_t tag, err *e) {
     return ok;
 }
 
+/* A reader beside the writer. */
+static bool look_on(ledger **ro, const char *dir, const ledger_options *o, err *e) {
+    err_code rc = *ro ? ledger_refresh(*ro, e) : ledger_open(ro, dir, o, NULL, e);
+    if (rc != ERR_OK) fprintf(stderr, "the reader beside the writer: %s\n", e->msg);
+    return rc == ERR_OK;
+}
+
 /* One life of the child. The size that a reader beside it saw last goes to *watched. */
 static bool one_round(const char *dir, int round, unsigned *seed, uint64_t *watched) {
     int fd[2];
@@ -108,27 +115,28 @@ static bool one_round(const char *dir, int round, unsigned *seed, uint64_t *watc
     ledger *ro = NULL;
     err e;
     ledger_options o = {.read_only = true};
-    uint64_t stop = time_mono_ns() + (uint64_t)(rand_r(seed) % 60 + 5) * 1000000;
-    bool ok = true, killed = false;
-    for (ack a;;) {
+    /* most rounds end under load, a random while after the first acknowledgement; every fifth anywhere from the start
+     */
+    uint64_t t0 = time_mono_ns(), delay = (uint64_t)(rand_r(seed) % 40000) * 1000, stop = t0 + 10000000000u;
+    if (round % 5 == 0) stop = t0 + delay;
+    bool ok = true, killed = false, first = true;
+    while (ok) {
+        struct pollfd p = {.fd = fd[0], .events = POLLIN};
+        poll(&p, 1, killed ? -1 : 1);
         if (!killed && time_mono_ns() > stop) {
             kill(pid, SIGKILL);
             killed = true;
         }
-        if (!ro && !killed && ledger_open(&ro, dir, &o, NULL, &e) != ERR_OK) {
-            fprintf(stderr, "the reader cannot open: %s\n", e.msg);
-            ok = false;
-        }
-        if (ro && !killed && ledger_refresh(ro, &e) != ERR_OK) {
-            fprintf(stderr, "the reader cannot refresh: %s\n", e.msg);
-            ok = false;
-        }
-        /* the pipe holds what was acknowledged before the kill too: read it to its end */
+        if (!killed) ok = look_on(&ro, dir, &o, &e);
+        if (!(p.revents & (POLLIN | POLLHUP))) continue;
+        /* the pipe holds what was acknowledged before the kill too: it is read to its end */
+        ack a;
         ssize_t n = read(fd[0], &a, sizeof a);
         if (n == 0) break;
         if (n != sizeof a) ok = false;
         if (n == sizeof a) remember(a);
-        if (!ok) break;
+        if (first && stop > time_mono_ns() + delay) stop = time_mono_ns() + delay;
+        first = false;
     }
     if (!killed) kill(pid, SIGKILL);
     int status = 0;
