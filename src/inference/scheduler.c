@@ -240,23 +240,32 @@ static void observe_token(scheduler *s, choice *c) {
     c->last_ns = now;
 }
 
-/* Draw the next token of a choice. */
-static void choice_draw(scheduler *s, choice *c, const float *row) {
+/* The part of drawing that touches only the choice: any thread of the crew does it. */
+static void draw_row(void *ctx, size_t i) {
+    scheduler *s = ctx;
+    choice *c = s->chunk_of[i];
+    if (!c || !c->row) return;
     const job_spec *spec = &c->j->spec;
-    sampled x;
-    sampler_draw(c->sampler, row, spec->n_prompt + c->n_new, spec->want_logprobs, spec->n_top, &c->digest, &x);
+    sampler_draw(c->sampler, c->row, spec->n_prompt + c->n_new, spec->want_logprobs, spec->n_top, &c->digest,
+                 &c->drawn);
+}
+
+/* What follows from the token that was drawn for a choice. */
+static void choice_drawn(scheduler *s, choice *c) {
+    const job_spec *spec = &c->j->spec;
+    int32_t token = c->drawn.token;
     observe_token(s, c);
-    if (!keep_token(c, x.token)) {
+    if (!keep_token(c, token)) {
         job_fail_nomem(s, c->j);
         return;
     }
     const char *reason = NULL;
-    if (model_token_is_end(s->m, x.token) && !spec->ignore_end) {
+    if (model_token_is_end(s->m, token) && !spec->ignore_end) {
         reason = "stop";
     } else {
         token_info info;
-        if (spec->want_logprobs) token_info_fill(s, &info, &x, true);
-        decode_token(s, c, x.token, spec->want_logprobs ? &info : NULL, false);
+        if (spec->want_logprobs) token_info_fill(s, &info, &c->drawn, true);
+        decode_token(s, c, token, spec->want_logprobs ? &info : NULL, false);
         if (c->text.stopped)
             reason = "stop";
         else if (c->n_new == spec->max_new)
@@ -467,26 +476,31 @@ static void plan_chunks(scheduler *s) {
     }
 }
 
-/* What a chunk's logits are for: the echo of the prompt, then the next token. */
-static void use_chunk(scheduler *s, choice *c, const chunk *k) {
-    const job_spec *spec = &c->j->spec;
-    uint32_t begin = c->pos;
+/* After a step: count it, and note the row to draw from where the chunk was the last before a new token. */
+static void settle_chunk(scheduler *s, choice *c, const chunk *k) {
     c->pos += k->n;
     c->steps++;
     metric_add(s->m_step_tokens, k->n);
+    bool draws = c->pos == choice_target(c) && c->j->spec.max_new > 0;
+    c->row = draws ? k->logits + (size_t)(k->n_logits - 1) * s->n_vocab : NULL;
+}
+
+/* What a chunk's logits were for: the echo of the prompt, then the token that was drawn. */
+static void use_chunk(scheduler *s, choice *c, const chunk *k) {
+    const job_spec *spec = &c->j->spec;
+    uint32_t begin = c->pos - k->n;
     if (wants_echo_rows(c)) {
         for (uint32_t i = 0; i < k->n; i++) {
             if (begin + i + 1 == c->echoed && c->echoed < spec->n_prompt)
                 echo_token(s, c, c->echoed, k->logits + (size_t)i * s->n_vocab);
         }
     }
-    if (c->pos < choice_target(c)) {
+    if (c->row)
+        choice_drawn(s, c);
+    else if (c->pos == choice_target(c))
+        choice_end(s, c, "length"); /* the prompt was scored, that was all */
+    else
         choice_send(s, c, NULL);
-    } else if (spec->max_new == 0) {
-        choice_end(s, c, "length");
-    } else {
-        choice_draw(s, c, k->logits + (size_t)(k->n_logits - 1) * s->n_vocab);
-    }
 }
 
 static choice *take_chunk(scheduler *s, uint32_t i) {
@@ -498,26 +512,38 @@ static choice *take_chunk(scheduler *s, uint32_t i) {
 /* One choice at a time: a job that cannot go on fails alone. */
 static void step_singly(scheduler *s) {
     for (uint32_t i = 0; i < s->n_chunks; i++) {
-        choice *c = take_chunk(s, i);
+        choice *c = s->chunk_of[i];
         if (!c) continue;
         err e = {0};
         err_code rc = session_step(s->sess, &s->chunks[i], 1, &e);
-        if (rc)
+        if (rc) {
             job_fail(s, c->j, rc, &e);
-        else
-            use_chunk(s, c, &s->chunks[i]);
+            continue;
+        }
+        settle_chunk(s, c, &s->chunks[i]);
+        draw_row(s, i);
+        use_chunk(s, take_chunk(s, i), &s->chunks[i]);
     }
 }
 
 static void step(scheduler *s) {
     err e = {0};
+    uint32_t n = s->n_chunks, n_draws = 0;
     metric_add(s->m_steps, 1);
-    if (session_step(s->sess, s->chunks, s->n_chunks, &e)) {
-        log_msg(LOG_WARN, "engine", "a step over %u sequences failed, trying them one by one: %s", s->n_chunks, e.msg);
+    if (session_step(s->sess, s->chunks, n, &e)) {
+        log_msg(LOG_WARN, "engine", "a step over %u sequences failed, trying them one by one: %s", n, e.msg);
         step_singly(s);
         return;
     }
-    for (uint32_t i = 0; i < s->n_chunks; i++) {
+    for (uint32_t i = 0; i < n; i++) {
+        settle_chunk(s, s->chunk_of[i], &s->chunks[i]);
+        n_draws += s->chunk_of[i]->row != NULL;
+    }
+    if ((uint64_t)n_draws * s->n_vocab >= CREW_VALUES && n_draws > 1)
+        crew_run(s->crew, n, draw_row, s);
+    else
+        for (uint32_t i = 0; i < n; i++) draw_row(s, i);
+    for (uint32_t i = 0; i < n; i++) {
         choice *c = take_chunk(s, i);
         if (c) use_chunk(s, c, &s->chunks[i]);
     }
@@ -602,6 +628,7 @@ static void find_metrics(scheduler *s) {
 }
 
 static void scheduler_release(scheduler *s) {
+    crew_free(s->crew);
     session_free(s->sess);
     mem_free(s->running);
     mem_free(s->preempted);
@@ -627,7 +654,10 @@ static err_code make_session(scheduler *s, const scheduler_options *o, err *e) {
                           .n_ctx = s->context,
                           .kv_positions = s->kv_total,
                           .max_step_tokens = s->step_tokens};
-    return session_new(&s->sess, s->m, &so, e);
+    rc = session_new(&s->sess, s->m, &so, e);
+    unsigned threads = o->threads ? o->threads : sys_cpu_count();
+    if (threads > n) threads = n;
+    return rc ? rc : crew_new(&s->crew, threads < CREW_MAX ? threads : CREW_MAX, e);
 }
 
 err_code scheduler_new(scheduler **out, const model *m, const scheduler_options *o, err *e) {

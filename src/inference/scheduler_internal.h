@@ -3,6 +3,7 @@
 #ifndef POLDER_INFERENCE_SCHEDULER_INTERNAL_H
 #define POLDER_INFERENCE_SCHEDULER_INTERNAL_H
 
+#include "inference/crew.h"
 #include "inference/scheduler.h"
 
 #include "base/metrics.h"
@@ -27,6 +28,8 @@ typedef struct choice {
     uint32_t steps;
     uint64_t last_ns; /* when the last token was drawn */
     sampler *sampler;
+    const float *row; /* of this step, to draw from; NULL: none */
+    sampled drawn;
     sha256 digest;
     uint8_t logits_sha256[SHA256_LEN];
     detok detok;
@@ -66,6 +69,7 @@ struct job {
 struct scheduler {
     const model *m;
     session *sess;
+    crew *crew;
     uint32_t n_vocab, context, max_sequences, max_queue, step_tokens;
     uint32_t kv_total; /* positions, whole pages */
 
@@ -92,8 +96,10 @@ struct scheduler {
     metric *m_queue, *m_running, *m_kv, *m_first, *m_token, *m_steps, *m_step_tokens, *m_preempted;
 };
 
-#define KV_PAGE          64u /* a multiple of the session's own page */
-#define KV_ELEMENT_BYTES 4u  /* the session keeps keys and values as F32 */
+#define CREW_MAX         8u     /* threads that draw side by side */
+#define CREW_VALUES      65536u /* logits of one step below which waking them costs more than it saves */
+#define KV_PAGE          64u    /* a multiple of the session's own page */
+#define KV_ELEMENT_BYTES 4u     /* the session keeps keys and values as F32 */
 
 /* job.c: put text, tokens and (where reason is given) the end of a choice into the mailbox. false: out of memory. */
 bool job_post(job *j, uint32_t c, answer_text *a, const char *reason);

@@ -199,6 +199,12 @@ TEST(pipeline_sixteen_at_once_as_one_by_one) {
     run_together("  step_tokens: 33\n", 16, NULL);
 }
 
+/* The same where the vocabulary is large enough that rows are drawn by several threads. */
+TEST(pipeline_sixteen_with_a_large_vocabulary) {
+    tiny_extra = 6000;
+    run_together("  threads: 3\n", 16, NULL);
+}
+
 /* The same with fewer sequences than requests. */
 TEST(pipeline_sixteen_over_three_sequences) {
     run_together("  max_sequences: 3\n  step_tokens: 7\n", 16, NULL);
@@ -601,6 +607,7 @@ TEST(pipeline_failed_allocations) {
 static void each(const char *name, void (*fn)(void)) {
     test_run(name, fn);
     log_set_level(LOG_ERROR);
+    tiny_extra = 0;
     atomic_store(&disk_fails, 0);
     mem_fail_after(-1);
     if (b.dir[0]) bed_close(&b);
@@ -617,6 +624,7 @@ int main(int argc, char **argv) {
     RUN(pipeline_seeds_reproduce);
     RUN(pipeline_choices_are_seeds);
     RUN(pipeline_sixteen_at_once_as_one_by_one);
+    RUN(pipeline_sixteen_with_a_large_vocabulary);
     RUN(pipeline_sixteen_over_three_sequences);
     RUN(pipeline_preempted_sequences_lose_nothing);
     RUN(pipeline_stops_cut_the_text);

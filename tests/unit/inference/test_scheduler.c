@@ -2,11 +2,14 @@
 #include "harness.h"
 #include "tiny_model.h"
 
+#include "inference/crew.h"
 #include "inference/scheduler.h"
 
 #include "base/mem.h"
 #include "base/metrics.h"
 #include "base/sys.h"
+
+#include <stdatomic.h>
 
 static char dir[256];
 static model *m;
@@ -191,6 +194,34 @@ TEST(scheduler_refuses_what_can_never_run) {
     CHECK_HAS(e.msg, "kv_memory_mib");
 }
 
+static atomic_int crew_hits[100];
+static void crew_hit(void *ctx, size_t i) {
+    atomic_fetch_add(&crew_hits[i], *(int *)ctx);
+}
+
+/* Breaks where a piece is done twice, left out, or not finished when crew_run returns. */
+TEST(crew_does_every_piece_once) {
+    err e = {0};
+    for (unsigned threads = 1; threads <= 4; threads++) {
+        crew *c;
+        CHECK_OK(crew_new(&c, threads, &e), e);
+        for (int round = 0; round < 300; round++) {
+            int n = round % 100, one = 1;
+            for (int i = 0; i < 100; i++) atomic_store(&crew_hits[i], 0);
+            crew_run(c, (size_t)n, crew_hit, &one);
+            for (int i = 0; i < 100; i++) CHECK_INT(atomic_load(&crew_hits[i]), i < n);
+        }
+        crew_free(c);
+    }
+    for (int64_t n = 0; n < 2; n++) {
+        crew *c;
+        mem_fail_after(n);
+        err_code rc = crew_new(&c, 3, &e);
+        mem_fail_after(-1);
+        CHECK_INT(rc, ERR_NOMEM);
+    }
+}
+
 static void each(const char *name, void (*fn)(void)) {
     test_run(name, fn);
     end();
@@ -207,5 +238,6 @@ int main(int argc, char **argv) {
     RUN(scheduler_counts_places);
     RUN(scheduler_cancels_what_waits);
     RUN(scheduler_refuses_what_can_never_run);
+    RUN(crew_does_every_piece_once);
     return test_end();
 }

@@ -12,7 +12,10 @@
 #include <stdio.h>
 #include <string.h>
 
-#define TINY_CONTEXT 384
+#define TINY_CONTEXT    384
+#define TINY_TOKENS_MAX 8192
+
+static unsigned tiny_extra; /* more tokens than needed: a larger vocabulary */
 /* A template in the style of many: the role inside a special token's spelling, contents trimmed. */
 #define TINY_TEMPLATE                                                                                               \
     "{{ bos_token }}{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' }}{% if m['content'] is string %}" \
@@ -122,6 +125,10 @@ static inline size_t tiny_vocab(tiny_token *v, bool bpe) {
     }
     if (!bpe) v[n++] = (tiny_token){"\xE2\x96\x81", -50.0f, 1};
     if (!bpe) v[n++] = (tiny_token){"\xE2\x96\x81the", -0.5f, 1};
+    for (unsigned i = 0; i < tiny_extra; i++) {
+        v[n] = (tiny_token){.score = -200.0f, .type = 1};
+        snprintf(v[n++].text, 48, "extra%u", i);
+    }
     return n;
 }
 
@@ -181,7 +188,7 @@ static inline void tiny_weights(tiny *t, uint64_t n_vocab) {
 
 /* Writes the file; `tmpl` NULL: no chat template. `seed` makes other weights. */
 static inline bool tiny_write(const char *path, bool bpe, bool add_bos, const char *tmpl, uint64_t seed) {
-    static tiny_token v[512];
+    static tiny_token v[TINY_TOKENS_MAX];
     tiny t = {.kv = {.max = 1 << 22}, .infos = {.max = 1 << 20}, .data = {.max = 1 << 24}, .rnd = seed};
     memset(v, 0, sizeof v);
     size_t n = tiny_vocab(v, bpe);
