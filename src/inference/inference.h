@@ -5,7 +5,22 @@
  * bytes into one `request` and events into bytes; nothing here knows which dialect it serves.
  *
  * Threads: pipeline_run blocks its caller (a connection's thread). Each loaded model has one engine thread that owns
- * its session and runs steps over all sequences (continuous batching); messages pass over bounded queues.
+ * its session and runs steps over all sequences (continuous batching), and a few that draw tokens beside it; messages
+ * pass over bounded queues.
+ *
+ * Records (audit.h; all in canonical JSON)
+ *   admitted   key, role, dialect, model, route, artifact, numerics, isa, params {temperature … max_tokens, n; seed as
+ *              a decimal string; stops: how many; logit_bias: [[token, bias]]}, prompt_tokens, user (keyed hash).
+ *              Contents: prompt (the text as the model reads it), prompt_tokens (ids, int32 little endian), request
+ *              ({messages, tools, template_args, stops} as they came).
+ *   completed  request (seq of admitted), choices [{finish, tokens, steps, logits_sha256}], prompt_tokens,
+ *              completion_tokens, ms {queue, prefill, decode}. Contents, for choice a, b, … p: answer_a, tokens_a.
+ *   failed     the same with reason (an error's name; "cancelled" where the client went) and what there was by then.
+ *   model.imported, model.named, model.removed: model, artifact; the first with the file's facts.
+ * tokens counts every token that was drawn, an end token and those of a stop string included; logits_sha256 is over
+ * their rows of logits in order. Each admitted has exactly one completed or failed, unless the ledger itself failed.
+ *
+ * Texts of users never become special tokens of the model: prompt.h says how.
  */
 #ifndef POLDER_INFERENCE_H
 #define POLDER_INFERENCE_H

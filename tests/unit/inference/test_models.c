@@ -157,7 +157,7 @@ TEST(models_no_ledger_no_name) {
     CHECK_INT(system(cmd), 0);
 }
 
-/* Breaks where two first requests load a model twice, or where loading one holds up another that is there. */
+/* Breaks where first requests load a model twice, under one name or two. */
 TEST(models_load_once_for_all) {
     static task tasks[8];
     err e = {0};
