@@ -351,8 +351,15 @@ test('a stop lets running answers end and leaves a ledger that verifies', async 
 // ---- run -------------------------------------------------------------------------------------------------------
 
 let passed = 0, failed = 0;
+const ended = () => server.exitCode !== null || server.signalCode !== null;
+process.on('unhandledRejection', () => {}); // each case awaits what it asks; a crash of the server must not end the report
 for (const [name, fn] of cases) {
   if (process.env.CASE && !name.includes(process.env.CASE)) continue;
+  if (ended()) {
+    console.log(`FAIL ${name}: the server has ended (${server.exitCode ?? server.signalCode})`);
+    failed++;
+    continue;
+  }
   try {
     await fn();
     passed++;
@@ -362,7 +369,7 @@ for (const [name, fn] of cases) {
     console.log(`FAIL ${name}\n     ${e.stack}`);
   }
 }
-if (server.exitCode === null) await down();
+if (!ended()) await down();
 if (failed) console.log(log);
 rmSync(dir, { recursive: true, force: true });
 console.log(`${passed} passed, ${failed} failed`);
