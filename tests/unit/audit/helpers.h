@@ -7,7 +7,7 @@
 #include "base/json.h"
 #include "base/mem.h"
 #include "base/sys.h"
-#include "tests/fault/simdisk.h"
+#include "tests/fault/disk.h"
 #include "tests/harness.h"
 
 #define ISLAND "island"

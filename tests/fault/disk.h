@@ -1,4 +1,4 @@
-/* simdisk: a disk in memory behind a vfs, that knows what a power loss may leave of it.
+/* disk: a simulated disk in memory behind a vfs, that knows what a power loss may leave of it.
  *
  * Model (ALICE's, Pillai et al. 2014, at the grain of 512-byte sectors). What was written since a file's last sync may
  * reach the disk or not, each sector for itself and in any of the states it went through; a sector may be torn at any
@@ -7,8 +7,8 @@
  * combination; a rename is atomic. allocate() writes zeros and syncs.
  *
  * It allocates with malloc, so that mem_fail_after strikes only the code under test. Thread-safe. */
-#ifndef POLDER_TESTS_SIMDISK_H
-#define POLDER_TESTS_SIMDISK_H
+#ifndef POLDER_TESTS_DISK_H
+#define POLDER_TESTS_DISK_H
 
 #include "base/file.h"
 
