@@ -374,7 +374,7 @@ typedef struct targs {
 /* Sets the first error, at r->at. Always false. */
 bool tpl_fail(rt *r, err_code code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 bool tpl_fail_nomem(rt *r);
-bool tpl_fail_undefined(rt *r, tv v); /* "'x' is undefined", "a dict has no attribute 'x'" */
+bool tpl_fail_undefined(rt *r, tv v); /* "'x' is undefined", "the dict has no 'x'" */
 static inline bool tpl_charge(rt *r, uint64_t steps) {
     r->steps += steps;
     return r->steps <= TPL_STEPS_MAX ||

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <math.h>
+#include <utf8proc.h>
 
 static bool text_of(rt *r, tv in, tstr *out) {
     tv s;
@@ -116,6 +117,14 @@ static bool f_center(rt *r, tv *out, tv in, const targs *a, const tv *p) {
     return text_of(r, in, &s) && targ_int(r, "width", p[0], &width) && tpl_pad(r, out, s, width, (tstr){" ", 1}, 0);
 }
 
+/* \w of Python's regular expressions: letters, numbers, underscore. */
+static bool is_word_char(uint32_t c) {
+    if (c >= 0xD800 && c < 0xE000) return false;
+    utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)c);
+    return c == '_' || (k >= UTF8PROC_CATEGORY_LU && k <= UTF8PROC_CATEGORY_LO) ||
+           (k >= UTF8PROC_CATEGORY_ND && k <= UTF8PROC_CATEGORY_NO);
+}
+
 static bool f_wordcount(rt *r, tv *out, tv in, const targs *a, const tv *p) {
     tstr s;
     if (!text_of(r, in, &s)) return false;
@@ -123,8 +132,7 @@ static bool f_wordcount(rt *r, tv *out, tv in, const targs *a, const tv *p) {
     bool inside = false;
     for (size_t i = 0, len; i < s.n; i += len) {
         uint32_t c = tpl_char_at(s.p + i, s.n - i, &len);
-        bool word =
-            c >= 0x80 ? !tpl_is_space(c) : (c >= '0' && c <= '9') || c == '_' || ((c | 32) >= 'a' && (c | 32) <= 'z');
+        bool word = is_word_char(c);
         if (word && !inside) n++;
         inside = word;
     }

@@ -299,6 +299,7 @@ static bool map_attribute(rt *r, tv *out, const tv_list *l, const targs *a) {
 static bool f_map(rt *r, tv *out, tv in, const targs *a, const tv *p) {
     tv list;
     tstr name;
+    if (!tv_truthy(in)) return tv_list_new(r, out, TV_LIST, 0); /* none too, as in Jinja */
     if (!tv_to_list(r, in, &list)) return false;
     if (!a->n_pos) return map_attribute(r, out, list.u.list, a);
     if (!need_name(r, "map", a, &name)) return false;
@@ -323,6 +324,7 @@ static bool choose(rt *r, tv *out, tv in, const targs *a, bool by_attr, bool kee
     tv list, path = tv_of(TV_ABSENT);
     targs rest = *a;
     const ttest *t = NULL;
+    if (!tv_truthy(in)) return tv_list_new(r, out, TV_LIST, 0);
     if (!tv_to_list(r, in, &list)) return false;
     if (by_attr) {
         if (!rest.n_pos) return tpl_fail(r, ERR_INVALID, "selectattr and rejectattr need the name of an attribute");

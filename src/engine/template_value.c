@@ -72,7 +72,7 @@ bool tpl_fail_undefined(rt *r, tv v) {
     int n = v.len > 80 ? 80 : (int)v.len;
     if (v.owner == TV_ABSENT) return tpl_fail(r, ERR_INVALID, "'%.*s' is undefined", n, v.u.s);
     tv owner = {.type = v.owner};
-    return tpl_fail(r, ERR_INVALID, "a %s has no '%.*s'", tv_type_name(owner), n, v.u.s);
+    return tpl_fail(r, ERR_INVALID, "the %s has no '%.*s'", tv_type_name(owner), n, v.u.s);
 }
 
 void *tpl_alloc(rt *r, size_t n) {

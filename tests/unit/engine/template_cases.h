@@ -620,12 +620,16 @@ static const template_case expression_cases[] = {
     {"[0,1,2,3,4,5][-1:-4:-1]", "[5, 4, 3]"},
     {"[0,1,2,3,4,5][:2:-1]", "[5, 4, 3]"},
     {"[0,1,2,3,4,5][2::-1]", "[2, 1, 0]"},
+    {"none_|map('upper')|list", "[]"},
+    {"none|selectattr('x')|list", "[]"},
+    {"0|select|list", "[]"},
+    {"u|wordcount", "2"},
 };
 
 static const template_case expression_errors[] = {
     {"5//0", "line 1, column 5: division by zero"},
     {"5%0", "line 1, column 5: division by zero"},
-    {"d.x.y", "line 1, column 7: a dict has no 'x'"},
+    {"d.x.y", "line 1, column 7: the dict has no 'x'"},
     {"x.y", "line 1, column 5: 'x' is undefined"},
     {"x|tojson", "line 1, column 6: 'x' is undefined"},
     {"1 < \"a\"", "line 1, column 6: integer and string have no order"},
@@ -640,13 +644,13 @@ static const template_case expression_errors[] = {
     {"l.append(4)", "line 1, column 12: a template may not change a list that exists: make a new one (list + [item])"},
     {"d.pop(\"a\")", "line 1, column 9: a template may not change a dict that exists: make a new one (list + [item])"},
     {"d.update({})", "line 1, column 12: a template may not change a dict that exists: make a new one (list + [item])"},
-    {"m|map(attribute=\"k.q\")|list", "line 1, column 6: a dict has no 'k'"},
+    {"m|map(attribute=\"k.q\")|list", "line 1, column 6: the dict has no 'k'"},
     {"1|length", "line 1, column 6: a value of type integer has no length"},
     {"range(1000000)", "line 1, column 9: a range of more than 100000 numbers"},
     {"raise_exception(\"boom\")", "line 1, column 19: boom"},
     {"undefined_fn()", "line 1, column 16: 'undefined_fn' is undefined"},
-    {"s.nope()", "line 1, column 10: a string has no 'nope'"},
-    {"none_.x.y", "line 1, column 11: a none has no 'x'"},
+    {"s.nope()", "line 1, column 10: the string has no 'nope'"},
+    {"none_.x.y", "line 1, column 11: the none has no 'x'"},
     {"-x", "line 1, column 4: 'x' is undefined"},
     {"-s", "line 1, column 4: a value of type string has no sign"},
     {"s - 1", "line 1, column 6: string - integer cannot be computed"},
@@ -801,7 +805,7 @@ static const template_case statement_cases[] = {
 };
 
 static const template_case statement_errors[] = {
-    {"{% for m in messages %}{{ loop.index }}{{ loop.index0 }}{{ loop.first }}{{ loop.last }}{{ loop.length }}{{ loop.revindex }}{{ loop.revindex0 }}{{ loop.depth }}{{ loop.depth0 }}{{ loop.cycle('a','b') }}{{ loop.previtem.role }}{{ loop.nextitem.role if not loop.last }}\n{% endfor %}", "line 1, column 218: a loop has no 'previtem'"},
+    {"{% for m in messages %}{{ loop.index }}{{ loop.index0 }}{{ loop.first }}{{ loop.last }}{{ loop.length }}{{ loop.revindex }}{{ loop.revindex0 }}{{ loop.depth }}{{ loop.depth0 }}{{ loop.cycle('a','b') }}{{ loop.previtem.role }}{{ loop.nextitem.role if not loop.last }}\n{% endfor %}", "line 1, column 218: the loop has no 'previtem'"},
     {"{% macro f(a) %}{{ a }}{% endmacro %}{{ f(1,2) }}", "line 1, column 42: macro 'f' takes 1 arguments, not 2"},
     {"{% macro f(a) %}{{ a }}{% endmacro %}{{ f(1,b=2) }}", "line 1, column 42: macro 'f' takes no argument 'b'"},
     {"{% for x in n %}a{% endfor %}", "line 1, column 13: a value of type none cannot be gone through"},
@@ -839,7 +843,7 @@ static const template_case statement_errors[] = {
     {"{% set x = 1 %}{% set x == 2 %}", "line 1, column 25: %} is needed here, not =="},
     {"{% macro m() %}{% break %}{% endmacro %}", "line 1, column 19: {% break %} stands outside a loop"},
     {"{{ raise_exception('a' ~ 1) }}", "line 1, column 19: a1"},
-    {"{{ messages[1].tool_calls[0].x }}", "line 1, column 26: a dict has no 'tool_calls'"},
+    {"{{ messages[1].tool_calls[0].x }}", "line 1, column 26: the dict has no 'tool_calls'"},
     {"{{ 1 - }} b", "line 1, column 8: an expression is needed here, not }}"},
     {"{% rawx %}", "line 1, column 4: the statement 'rawx' is not supported"},
     {"{% call(a, b=2) f() %}{{ a }}{{ b }}{% endcall %}", "line 1, column 18: 'f' is undefined"},
