@@ -4,7 +4,8 @@
  *
  * n = 1 (decode): bytes of packed weights read per second; `% mem` is against reading memory without computing.
  * n = 256 (prefill): multiplications and additions per second; `% peak` is against registers alone (floats: FMA;
- * others: unsigned by signed bytes). Medians of five rounds, by 1 and by 2 threads. Matrices are 2048 x 8192. */
+ * others: unsigned by signed bytes). Best of seven rounds (other programs only ever take time away), by 1 and by 2
+ * threads. Matrices are 2048 x 8192. */
 #include "base/bytes.h"
 #include "base/mem.h"
 #include "base/sys.h"
@@ -23,29 +24,24 @@
 #define COLS       8192u
 #define TOKENS     256u
 #define POOL_BYTES (160u << 20) /* more than a last-level cache holds */
-#define ROUNDS     5
+#define ROUNDS     7
 
 static void die(const err *e) {
     fprintf(stderr, "bench_mat: %s\n", e->msg);
     exit(3);
 }
 
-static int compare(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-/* Seconds of fn(ctx), the median. */
+/* Seconds of fn(ctx), the shortest. */
 static double measure(void (*fn)(void *), void *ctx) {
-    double s[ROUNDS];
+    double best = 1e9;
     fn(ctx);
     for (int i = 0; i < ROUNDS; i++) {
         uint64_t t = time_mono_ns();
         fn(ctx);
-        s[i] = (double)(time_mono_ns() - t) * 1e-9;
+        double s = (double)(time_mono_ns() - t) * 1e-9;
+        if (s < best) best = s;
     }
-    qsort(s, ROUNDS, sizeof *s, compare);
-    return s[ROUNDS / 2];
+    return best;
 }
 
 /* ---- limits ------------------------------------------------------------------------------------------------ */

@@ -1,6 +1,7 @@
 /* Matrix products against a second writing of the numerics (ref_dot below, from kernels.h's text and the bytes of the
  * file, not from the packed form), bit for bit; and that against double precision, within what rounding activations
  * to eight bits can do. What breaks it: any change of an order of sums, a sum that overflows, a tail that is wrong. */
+#include "engine/engine.h"
 #include "engine/isa.h"
 #include "engine/quant.h"
 #include "tests/harness.h"
@@ -415,6 +416,19 @@ TEST(sets_are_chosen_by_name) {
     CHECK_HAS(e.msg, "sse9");
     CHECK_OK(isa_select("scalar", &e), e);
     CHECK(isa_get() == ISA_SCALAR);
+    setenv("POLDER_ISA", "sse9", 1);
+    CHECK(engine_init(&e) == ERR_USAGE);
+    CHECK_HAS(e.msg, "environment variable POLDER_ISA: instruction set \"sse9\" is unknown");
+    CHECK_STR(engine_isa(), "scalar");
+    if (isa_have(ISA_AVX2)) {
+        unsetenv("POLDER_ISA");
+        CHECK_OK(engine_init(&e), e);
+        CHECK_STR(engine_isa(), "avx2"); /* the best where nothing is asked */
+    }
+    setenv("POLDER_ISA", "scalar", 1);
+    CHECK_OK(engine_init(&e), e);
+    CHECK_STR(engine_isa(), "scalar");
+    unsetenv("POLDER_ISA");
 }
 
 int main(int argc, char **argv) {
