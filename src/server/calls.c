@@ -52,6 +52,7 @@ void serve_dialect(exchange *x) {
         x->queue_failed = true; /* nobody to answer: the connection is closed */
         return;
     }
+    reply_outward(x, &e);
     const char *param = x->answer && x->answer->param[0] ? x->answer->param : NULL;
     if (!param && rc == ERR_NOT_FOUND) param = "model";
     reply_error(x, reply_status(x, rc), &e, param);

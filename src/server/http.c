@@ -74,7 +74,9 @@ static exchange *exchange_new(door *d, struct MHD_Connection *c, const char *met
     x->control = d->control;
     x->conn = c;
     x->fd = MHD_get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+    x->seat = MHD_get_connection_info(c, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
     x->started_ns = time_mono_ns();
+    watch_busy(x->s->watch, x->seat, true);
     snprintf(x->method, sizeof x->method, "%s", method);
     buf_init(&x->body, (size_t)island_get_config(d->s->isl)->server_max_body_bytes);
     atomic_fetch_add(&d->s->in_flight, 1);
@@ -189,10 +191,22 @@ static void on_completed(void *cls, struct MHD_Connection *c, void **slot, enum 
     answer_free(x->answer);
     buf_free(&x->body);
     if (x->counted) atomic_fetch_sub(&s->body_bytes, x->counted);
+    watch_busy(s->watch, x->seat, false);
     mem_free(x);
     atomic_fetch_add(&s->requests, 1);
     metric_add(s->m_in_flight, -1);
     atomic_fetch_sub(&s->in_flight, 1);
+}
+
+static void on_connection(void *cls, struct MHD_Connection *c, void **context,
+                          enum MHD_ConnectionNotificationCode what) {
+    server *s = cls;
+    if (what == MHD_CONNECTION_NOTIFY_STARTED) {
+        *context = watch_enter(s->watch, MHD_get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd);
+        return;
+    }
+    watch_leave(s->watch, *context);
+    *context = NULL;
 }
 
 /* The guard decodes paths itself: strictly. */
@@ -211,19 +225,21 @@ static err_code start_daemon(door *d, unsigned connections, err *e) {
     const island_config *c = island_get_config(d->s->isl);
     unsigned flags = MHD_USE_THREAD_PER_CONNECTION | MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL | MHD_USE_ITC |
                      MHD_USE_ERROR_LOG;
-    d->daemon = MHD_start_daemon(flags, 0, NULL, NULL, on_request, d, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL,
-                                 MHD_OPTION_LISTEN_SOCKET, d->fd, MHD_OPTION_CONNECTION_LIMIT, connections,
-                                 MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)c->server_idle_timeout_s,
-                                 MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_POOL,
-                                 MHD_OPTION_THREAD_STACK_SIZE, (size_t)CONNECTION_STACK, MHD_OPTION_UNESCAPE_CALLBACK,
-                                 no_unescape, NULL, MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL, MHD_OPTION_END);
+    d->daemon = MHD_start_daemon(
+        flags, 0, NULL, NULL, on_request, d, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL, MHD_OPTION_LISTEN_SOCKET, d->fd,
+        MHD_OPTION_CONNECTION_LIMIT, connections, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)c->server_idle_timeout_s,
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_POOL, MHD_OPTION_THREAD_STACK_SIZE,
+        (size_t)CONNECTION_STACK, MHD_OPTION_UNESCAPE_CALLBACK, no_unescape, NULL, MHD_OPTION_NOTIFY_COMPLETED,
+        on_completed, NULL, MHD_OPTION_NOTIFY_CONNECTION, on_connection, d->s, MHD_OPTION_END);
     if (!d->daemon) return err_set(e, ERR_IO, "%s: the HTTP server could not be started on it", d->s->address);
     d->fd = -1; /* the daemon's now */
     return ERR_OK;
 }
 
 err_code http_start(server *s, err *e) {
-    err_code rc = start_daemon(&s->tcp, (unsigned)island_get_config(s->isl)->server_max_connections, e);
+    int64_t idle_s = island_get_config(s->isl)->server_idle_timeout_s;
+    err_code rc = watch_start(&s->watch, (idle_s + 1) * 1000, e);
+    if (rc == ERR_OK) rc = start_daemon(&s->tcp, (unsigned)island_get_config(s->isl)->server_max_connections, e);
     if (rc == ERR_OK) rc = start_daemon(&s->control, CONTROL_CONNECTIONS, e);
     return rc;
 }
@@ -242,4 +258,6 @@ void http_stop(server *s) {
         if (doors[i]->fd >= 0) close(doors[i]->fd);
         doors[i]->fd = -1;
     }
+    watch_stop(s->watch);
+    s->watch = NULL;
 }

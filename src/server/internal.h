@@ -27,6 +27,9 @@
 #define STREAM_QUEUE_BYTES  (256u << 10) /* of a stream that the client has not read yet */
 #define HANGUP_POLL_MS      100
 
+typedef struct watch watch;
+typedef struct seat seat;
+
 /* One listening socket: what libmicrohttpd's callbacks get. */
 typedef struct door {
     server *s;
@@ -39,6 +42,7 @@ struct server {
     island *isl;
     inference *inf;
     door tcp, control;
+    watch *watch;
     int port;
     char address[128]; /* "127.0.0.1:8080", as recorded */
     char url[160];
@@ -84,6 +88,7 @@ typedef struct stream stream;
 struct exchange {
     server *s;
     struct MHD_Connection *conn;
+    seat *seat;
     int fd;
     bool control; /* came over the control socket */
     char method[12];
@@ -114,6 +119,9 @@ void reply_error(exchange *x, int status, const err *e, const char *param);
 /* The status for a failure: err_http_status but for cancellation by a stopping server (503). */
 int reply_status(const exchange *x, err_code code);
 void reply_stream(exchange *x);
+/* Failures of this machine name its files: the log gets the sentence, the client (but for the control socket) one
+ * without them. */
+void reply_outward(const exchange *x, err *e);
 /* Has the client hung up? A half-closed connection counts as hung up while an answer is being made: nothing tells it
  * from a closed one. */
 bool exchange_gone(const exchange *x);
@@ -171,6 +179,13 @@ void stream_free(stream *st); /* cancels and joins; NULL is fine */
 err_code http_start(server *s, err *e); /* daemons on the sockets of both doors */
 void http_quiesce(server *s);           /* stop accepting */
 void http_stop(server *s);              /* joins every thread, closes the sockets */
+
+/* watch.c: connections that do not come to a request are shut down after limit_ms. Any thread. */
+err_code watch_start(watch **out, int64_t limit_ms, err *e);
+void watch_stop(watch *w);                     /* NULL is fine; every seat has left */
+seat *watch_enter(watch *w, int fd);           /* NULL where memory is short: it is not watched */
+void watch_busy(watch *w, seat *s, bool busy); /* a request has begun, its reply is out */
+void watch_leave(watch *w, seat *s);           /* before its socket is closed */
 
 /* listen.c: sockets. */
 err_code listen_tcp(server *s, const char *address, err *e);

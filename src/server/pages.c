@@ -12,6 +12,7 @@ void serve_models(exchange *x) {
     const char *name = strlen(x->path) > strlen("/v1/models") ? x->path + strlen("/v1/models/") : NULL;
     err_code rc = name ? models_show(x->s->isl, name, &found, &e) : models_list(x->s->isl, &found, &e);
     if (rc != ERR_OK) {
+        reply_outward(x, &e);
         reply_error(x, reply_status(x, rc), &e, rc == ERR_NOT_FOUND ? "model" : NULL);
         return;
     }
@@ -77,6 +78,7 @@ void serve_ledger(exchange *x) {
     err_code rc = ledger_resource(island_ledger(x->s->isl), path, &b, &immutable, &e);
     if (rc != ERR_OK) {
         buf_free(&b);
+        reply_outward(x, &e);
         reply_error(x, reply_status(x, rc), &e, NULL);
         return;
     }

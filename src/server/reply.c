@@ -2,6 +2,7 @@
 #include "server/internal.h"
 
 #include "base/mem.h"
+#include "base/sys.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -19,6 +20,19 @@ bool exchange_gone(const exchange *x) {
 int reply_status(const exchange *x, err_code code) {
     if (code == ERR_CANCELLED && atomic_load(&x->s->draining)) return 503;
     return err_http_status(code);
+}
+
+void reply_outward(const exchange *x, err *e) {
+    bool inner = e->code == ERR_IO || e->code == ERR_CORRUPT || e->code == ERR_INTERNAL || e->code == ERR_UNAVAILABLE;
+    if (!inner || x->control) return;
+    log_msg(LOG_WARN, "http", "%s: %s", x->id, e->msg);
+    if (atomic_load(&x->s->draining))
+        err_set(e, e->code, "the server is stopping");
+    else if (e->code == ERR_UNAVAILABLE)
+        err_set(e, e->code, "the ledger cannot be written, so nothing is answered; the server's log says more (%s)",
+                x->id);
+    else
+        err_set(e, e->code, "something failed inside the server; its log says what (%s)", x->id);
 }
 
 static void header(struct MHD_Response *r, const char *k, const char *v) {

@@ -6,6 +6,7 @@
 #include "version.h"
 
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #define LAST_BYTES_MS 2000 /* what replies that are finished get to reach their clients */
@@ -42,6 +43,19 @@ static err_code record_stopped(server *s, err *e) {
     return rc;
 }
 
+/* Room for the configured connections beside the program's own files, as far as the system lets. */
+static void raise_file_limit(const island_config *c) {
+    struct rlimit r;
+    rlim_t want = (rlim_t)c->server_max_connections + CONTROL_CONNECTIONS + 256;
+    if (getrlimit(RLIMIT_NOFILE, &r) != 0 || r.rlim_cur >= want) return;
+    rlim_t had = r.rlim_cur;
+    r.rlim_cur = r.rlim_max < want ? r.rlim_max : want;
+    if (setrlimit(RLIMIT_NOFILE, &r) != 0) r.rlim_cur = had;
+    if (r.rlim_cur < want)
+        log_msg(LOG_WARN, "server", "server.max_connections is %lld, but this process may open %llu files only",
+                (long long)c->server_max_connections, (unsigned long long)r.rlim_cur);
+}
+
 static void close_sockets(server *s) {
     http_stop(s);
     if (s->socket_path[0]) (void)unlink(s->socket_path);
@@ -63,6 +77,7 @@ err_code server_start(server **out, island *i, inference *inf, const char *liste
         metric_get(METRIC_GAUGE, "polder_http_in_flight", NULL, "HTTP requests whose reply is not out yet");
     s->m_hangups = metric_get(METRIC_COUNTER, "polder_http_hangups_total", NULL,
                               "Requests whose connection ended before the reply did");
+    raise_file_limit(c);
     err_code rc = listen_tcp(s, listen ? listen : c->server_listen, e);
     if (rc == ERR_OK) rc = listen_control(s, e);
     if (rc == ERR_OK) rc = record_started(s, e);

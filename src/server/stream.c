@@ -34,18 +34,13 @@ static void on_admitted(void *ctx, const answer *a) {
     pthread_mutex_unlock(&st->lock);
 }
 
-/* Space for n more bytes, or false: cancelled, or the client reads nothing. One event may be larger than the queue's
- * bound; it then waits for an empty queue. */
+/* Space for n more bytes, or false: cancelled, or the client has not read that much within the idle time. One event may
+ * be larger than the queue's bound; it then waits for an empty queue. */
 static bool wait_for_space(stream *st, size_t n) {
     uint64_t since = time_mono_ns();
-    size_t seen = st->taken;
     while (!st->cancelled) {
         size_t held = st->queue.len - st->taken;
         if (held == 0 || held + n <= STREAM_QUEUE_BYTES) return true;
-        if (st->taken != seen) {
-            seen = st->taken;
-            since = time_mono_ns();
-        }
         if (time_mono_ns() - since > (uint64_t)st->stall_ms * 1000000u) return false;
         cond_wait_ms(&st->changed, &st->lock, HANGUP_POLL_MS);
     }
@@ -85,8 +80,9 @@ static bool on_gone(void *ctx) {
 }
 
 /* After the headers are out a failure can only be an event of the stream, which then ends without its closing mark. */
-static void write_failure(stream *st, const err *e) {
+static void write_failure(stream *st, err *e) {
     buf b;
+    reply_outward(st->x, e);
     buf_init(&b, 16384);
     st->x->answer->d->fail(e, reply_status(st->x, e->code), NULL, true, &b);
     if (!b.failed && b.len) (void)on_write(st, b.ptr, b.len);

@@ -112,7 +112,7 @@ static err_code run(script *s, err *e) {
     if (strcmp(m, "flood") == 0) return run_flood(s, e);
     if (strcmp(m, "breaks") == 0) {
         if (admit(s) != ERR_OK || text(s, 0, "half", 4, true) != ERR_OK) return cancelled(e);
-        return err_set(e, ERR_IO, "the disk is full");
+        return err_set(e, ERR_IO, "/srv/island/ledger: the disk is full");
     }
     return err_set(e, ERR_NOT_FOUND, "model \"%s\": there is none of that name", m);
 }

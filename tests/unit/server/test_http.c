@@ -4,6 +4,9 @@
 #include "server/internal.h"
 #include "world.h"
 
+#include <signal.h>
+#include <sys/resource.h>
+
 #define GREEDY_TOKENS 64
 
 static world w;
@@ -322,6 +325,43 @@ TEST(the_control_socket_imports_models) {
     reply_free(&r);
 }
 
+/* Every write of this process fails as on a full disk. */
+static void fill_disk(bool full) {
+    struct rlimit r;
+    getrlimit(RLIMIT_FSIZE, &r);
+    r.rlim_cur = full ? 1 : r.rlim_max;
+    setrlimit(RLIMIT_FSIZE, &r);
+}
+
+TEST(without_a_ledger_nothing_is_answered) {
+    world old = w;
+    CHECK(start_with_model(NULL));
+    metric *m = metric_get(METRIC_COUNTER, "polder_ledger_refusals_total", NULL, "");
+    double before = metric_value(m);
+    cJSON_Delete(complete(BODY(",\"max_tokens\":1"), 200));
+    signal(SIGXFSZ, SIG_IGN);
+    reply r[2];
+    fill_disk(true);
+    for (int i = 0; i < 2; i++)
+        client_request(w.port, w.key[ROLE_USER], "POST", "/v1/completions",
+                       i ? BODY(",\"max_tokens\":4,\"stream\":true") : BODY(",\"max_tokens\":4"), &r[i]);
+    fill_disk(false);
+    double counted = metric_value(m) - before;
+    int status[2] = {r[0].status, r[1].status};
+    bool text = strstr(buf_str(&r[0].body), "choices") || strstr(buf_str(&r[1].body), "choices");
+    char said[ERR_MSG_MAX];
+    snprintf(said, sizeof said, "%s", buf_str(&r[0].body));
+    reply_free(&r[0]);
+    reply_free(&r[1]);
+    world_end(&w);
+    w = old;
+    CHECK_INT(status[0], 503);
+    CHECK_INT(status[1], 503);
+    CHECK(!text && counted == 2);
+    CHECK_HAS(said, "the ledger cannot be written");
+    CHECK(!strstr(said, old.tmp) && !strstr(said, "polder-test-")); /* no path of this machine */
+}
+
 int main(int argc, char **argv) {
     test_begin(argc, argv);
     log_set_level(LOG_ERROR);
@@ -348,6 +388,7 @@ int main(int argc, char **argv) {
     RUN(a_full_queue_is_429);
     RUN(sixteen_streams_at_once);
     RUN(the_control_socket_imports_models);
+    RUN(without_a_ledger_nothing_is_answered);
     world_end(&w);
     if (count_tasks() != tasks) {
         fprintf(stderr, "threads are left: %d, not %d\n", count_tasks(), tasks);

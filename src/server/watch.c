@@ -1,0 +1,126 @@
+/* Connections that do not come to a request.
+ *
+ * libmicrohttpd closes a connection on which nothing moves; one that sends a byte now and then it keeps. So every
+ * connection has a seat here, and one that has not brought a whole request head within the idle time of being opened,
+ * or of its last reply, is shut down. Bodies have their own clock (http.c), answers end by themselves. */
+#include "server/internal.h"
+
+#include "base/mem.h"
+#include "base/sys.h"
+
+#include <sys/socket.h>
+
+struct seat {
+    seat *prev, *next;
+    int fd;
+    uint64_t since_ns; /* when it began to wait for a request */
+    bool busy;
+};
+
+struct watch {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    pthread_t thread;
+    uint64_t limit_ns;
+    seat *first; /* under lock, as all seats */
+    bool stop;
+};
+
+/* Shuts down what is overdue; when the next one may be, in ms from now, -1 where no connection waits. The lock is held:
+ * a seat is taken out under it before its socket is closed. */
+static int64_t sweep(watch *w) {
+    uint64_t now = time_mono_ns(), next = UINT64_MAX;
+    for (seat *s = w->first; s; s = s->next) {
+        if (s->busy) continue;
+        uint64_t due = s->since_ns + w->limit_ns;
+        if (due <= now) {
+            (void)shutdown(s->fd, SHUT_RDWR);
+            s->busy = true; /* done with it: its thread sees the end */
+        } else if (due < next) {
+            next = due;
+        }
+    }
+    return next == UINT64_MAX ? -1 : (int64_t)((next - now) / 1000000u) + 1;
+}
+
+static void *watch_run(void *arg) {
+    watch *w = arg;
+    pthread_mutex_lock(&w->lock);
+    while (!w->stop) {
+        int64_t ms = sweep(w);
+        if (ms < 0)
+            pthread_cond_wait(&w->changed, &w->lock);
+        else
+            cond_wait_ms(&w->changed, &w->lock, ms);
+    }
+    pthread_mutex_unlock(&w->lock);
+    return NULL;
+}
+
+err_code watch_start(watch **out, int64_t limit_ms, err *e) {
+    watch *w = mem_zalloc(sizeof *w);
+    if (!w) return err_nomem(e, "the server");
+    w->limit_ns = (uint64_t)limit_ms * 1000000u;
+    pthread_mutex_init(&w->lock, NULL);
+    cond_init(&w->changed);
+    pthread_attr_t at;
+    pthread_attr_init(&at);
+    pthread_attr_setstacksize(&at, 65536);
+    int rc = pthread_create(&w->thread, &at, watch_run, w);
+    pthread_attr_destroy(&at);
+    if (rc != 0) {
+        pthread_cond_destroy(&w->changed);
+        pthread_mutex_destroy(&w->lock);
+        mem_free(w);
+        return err_set(e, ERR_IO, "the server: a thread could not be started");
+    }
+    *out = w;
+    return ERR_OK;
+}
+
+void watch_stop(watch *w) {
+    if (!w) return;
+    pthread_mutex_lock(&w->lock);
+    w->stop = true;
+    pthread_cond_signal(&w->changed);
+    pthread_mutex_unlock(&w->lock);
+    pthread_join(w->thread, NULL);
+    pthread_cond_destroy(&w->changed);
+    pthread_mutex_destroy(&w->lock);
+    mem_free(w);
+}
+
+seat *watch_enter(watch *w, int fd) {
+    seat *s = mem_zalloc(sizeof *s);
+    if (!s) return NULL;
+    s->fd = fd;
+    s->since_ns = time_mono_ns();
+    pthread_mutex_lock(&w->lock);
+    s->next = w->first;
+    if (s->next) s->next->prev = s;
+    w->first = s;
+    if (!s->next) pthread_cond_signal(&w->changed); /* the others are due before this one */
+    pthread_mutex_unlock(&w->lock);
+    return s;
+}
+
+void watch_busy(watch *w, seat *s, bool busy) {
+    if (!s) return;
+    pthread_mutex_lock(&w->lock);
+    s->busy = busy;
+    s->since_ns = time_mono_ns();
+    if (!busy) pthread_cond_signal(&w->changed);
+    pthread_mutex_unlock(&w->lock);
+}
+
+void watch_leave(watch *w, seat *s) {
+    if (!s) return;
+    pthread_mutex_lock(&w->lock);
+    if (s->prev)
+        s->prev->next = s->next;
+    else
+        w->first = s->next;
+    if (s->next) s->next->prev = s->prev;
+    pthread_mutex_unlock(&w->lock);
+    mem_free(s);
+}
