@@ -322,6 +322,7 @@ TEST(strange_activations) {
         for (size_t o = 0; o < sizeof odd / sizeof *odd; o++) {
             product p;
             CHECK(product_new(&p, all_types[i], 11, 512, 3, -1));
+            if (fabsf(odd[o]) < 1e-30f) memset(p.x + p.ldx, 0, p.cols * 4); /* or it would drown */
             for (uint32_t k = 0; k < 32; k++) p.x[p.ldx + 64 + k] = k == 5 ? odd[o] : k % 2 ? odd[o] / 3 : 0;
             product_want(&p);
             FOR_ISAS(set) {
