@@ -23,7 +23,7 @@ packages:
 	@scripts/install-packages build
 
 run: all                     ## build, make an island, import a model, serve it (ONCE=1: one question, then stop)
-	@test -f $(ISLAND)/island.yaml || $(BUILD)/polder init $(ISLAND)
+	@mkdir -p "$(dir $(ISLAND))"; test -f $(ISLAND)/island.yaml || $(BUILD)/polder init $(ISLAND)
 	@$(BUILD)/polder --island $(ISLAND) --json model show $(NAME) >/dev/null 2>&1 || \
 	  $(BUILD)/polder --island $(ISLAND) model add $(MODEL) --name $(NAME)
 	@scripts/once.sh $(BUILD)/polder $(ISLAND) $(NAME) "$(ONCE)"
