@@ -32,9 +32,10 @@ typedef struct vec_kernels {
     /* Rotate neighbouring pairs of x (n, even) by tables of n: cc = c0 c0 c1 c1 …, ss = -s0 s0 -s1 s1 …:
      * x[i] = fma(x[i], cc[i], x[i ^ 1] * ss[i]). */
     void (*rope_pairs)(float *x, const float *cc, const float *ss, uint32_t n);
-    /* One tile for rows that read the same K and V. k: (dk, VEC_TILE), v: (VEC_TILE, dv). Positions from n_valid on may
-     * hold anything. */
-    void (*attn_tile)(attn_row *rows, uint32_t n_rows, const float *k, const float *v, uint32_t dk, uint32_t dv,
+    /* One tile for rows that read the same K and V. tile: K (dk, VEC_TILE), then V (VEC_TILE, dv). Positions from
+     * n_valid on may hold anything. next: the tile that will be asked for after this one, to fetch it meanwhile, or
+     * NULL. */
+    void (*attn_tile)(attn_row *rows, uint32_t n_rows, const float *tile, const float *next, uint32_t dk, uint32_t dv,
                       float scale);
     void (*swiglu)(float *gate, const float *up, size_t n); /* gate = silu(gate) * up */
     void (*add)(float *x, const float *y, size_t n);        /* x += y */

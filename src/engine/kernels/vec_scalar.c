@@ -48,9 +48,10 @@ static void scalar_attn_row(attn_row *r, const float *k, const float *v, uint32_
     }
 }
 
-static void scalar_attn_tile(attn_row *rows, uint32_t n_rows, const float *k, const float *v, uint32_t dk, uint32_t dv,
-                             float scale) {
-    for (uint32_t i = 0; i < n_rows; i++) scalar_attn_row(&rows[i], k, v, dk, dv, scale);
+static void scalar_attn_tile(attn_row *rows, uint32_t n_rows, const float *tile, const float *next, uint32_t dk,
+                             uint32_t dv, float scale) {
+    (void)next;
+    for (uint32_t i = 0; i < n_rows; i++) scalar_attn_row(&rows[i], tile, tile + (size_t)VEC_TILE * dk, dk, dv, scale);
 }
 
 static void scalar_swiglu(float *gate, const float *up, size_t n) {

@@ -159,9 +159,10 @@ static void attend_rows(const att_job *j, const span *sp, uint32_t hk, uint32_t 
     for (uint32_t base = 0, from = 0; base <= pos[n - 1]; base += VEC_TILE) {
         while (pos[from] < base) from++;
         for (uint32_t i = from; i < n; i++) rows[i].n_valid = pos[i] - base < VEC_TILE ? pos[i] - base + 1 : VEC_TILE;
-        const float *k = tile_of(h, sp->pages[base / VEC_TILE], j->layer, hk);
-        st->vec->attn_tile(rows + from, n - from, k, k + (size_t)VEC_TILE * h->head_k, h->head_k, h->head_v,
-                           h->attn_scale);
+        uint32_t page = base / VEC_TILE;
+        const float *tile = tile_of(h, sp->pages[page], j->layer, hk);
+        const float *next = base + VEC_TILE <= pos[n - 1] ? tile_of(h, sp->pages[page + 1], j->layer, hk) : NULL;
+        st->vec->attn_tile(rows + from, n - from, tile, next, h->head_k, h->head_v, h->attn_scale);
     }
     for (uint32_t i = 0; i < n; i++) st->vec->scale(rows[i].acc, 1.0f / rows[i].l, h->head_v);
 }

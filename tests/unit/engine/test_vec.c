@@ -79,10 +79,17 @@ TEST(exp_is_bit_identical_over_its_range) {
 
 typedef struct att {
     float q[ROWS_MAX][DIM_MAX], acc[ROWS_MAX][DIM_MAX];
-    float k[3][DIM_MAX * VEC_TILE], v[3][DIM_MAX * VEC_TILE];
+    float tile[3][2 * DIM_MAX * VEC_TILE]; /* K, then V */
     attn_row rows[ROWS_MAX];
     uint32_t dk, dv, n_rows, pos[ROWS_MAX]; /* row i sees positions up to pos[i] */
 } att;
+
+static float *k_at(att *t, uint32_t p, uint32_t d) {
+    return &t->tile[p / VEC_TILE][d * VEC_TILE + p % VEC_TILE];
+}
+static float *v_at(att *t, uint32_t p, uint32_t d) {
+    return &t->tile[p / VEC_TILE][VEC_TILE * t->dk + p % VEC_TILE * t->dv + d];
+}
 
 static void att_random(att *t) {
     t->dk = rng() % (DIM_MAX - 1) + 1;
@@ -94,8 +101,7 @@ static void att_random(att *t) {
         t->pos[i] = rng() % (3 * VEC_TILE);
     }
     for (int i = 0; i < 3; i++) {
-        fill(t->k[i], DIM_MAX * VEC_TILE, 2);
-        fill(t->v[i], DIM_MAX * VEC_TILE, 2);
+        fill(t->tile[i], (size_t)2 * DIM_MAX * VEC_TILE, 2);
     }
 }
 
@@ -117,7 +123,7 @@ static void att_run(att *t, const vec_kernels *v, uint32_t groups) {
         }
         for (uint32_t i = 0; i < n;) {
             uint32_t g = groups && groups < n - i ? groups : n - i;
-            v->attn_tile(live + i, g, t->k[tile], t->v[tile], t->dk, t->dv, 0.17f);
+            v->attn_tile(live + i, g, t->tile[tile], tile < 2 ? t->tile[tile + 1] : NULL, t->dk, t->dv, 0.17f);
             i += g;
         }
         for (uint32_t i = 0; i < n; i++) t->rows[which[i]] = live[i];
@@ -134,14 +140,12 @@ TEST(attention_matches_double_arithmetic) {
             double s[3 * VEC_TILE], sum = 0;
             for (uint32_t p = 0; p <= t.pos[r]; p++) {
                 double dot = 0;
-                for (uint32_t d = 0; d < t.dk; d++)
-                    dot += (double)t.q[r][d] * (double)t.k[p / VEC_TILE][d * VEC_TILE + p % VEC_TILE];
+                for (uint32_t d = 0; d < t.dk; d++) dot += (double)t.q[r][d] * (double)*k_at(&t, p, d);
                 sum += s[p] = exp(dot * (double)0.17f);
             }
             for (uint32_t d = 0; d < t.dv; d++) {
                 double want = 0;
-                for (uint32_t p = 0; p <= t.pos[r]; p++)
-                    want += s[p] * (double)t.v[p / VEC_TILE][p % VEC_TILE * t.dv + d];
+                for (uint32_t p = 0; p <= t.pos[r]; p++) want += s[p] * (double)*v_at(&t, p, d);
                 worst = fmax(worst, fabs(want / sum - (double)(t.acc[r][d] / t.rows[r].l)));
             }
         }
@@ -178,8 +182,8 @@ TEST(garbage_past_the_last_position_has_no_influence) {
         u = t;
         for (uint32_t p = end + 1; p < 3 * VEC_TILE; p++) {
             const float bad[] = {NAN, INFINITY, -INFINITY, 3e38f};
-            for (uint32_t d = 0; d < t.dk; d++) u.k[p / VEC_TILE][d * VEC_TILE + p % VEC_TILE] = bad[rng() % 4];
-            for (uint32_t d = 0; d < t.dv; d++) u.v[p / VEC_TILE][p % VEC_TILE * t.dv + d] = bad[rng() % 4];
+            for (uint32_t d = 0; d < t.dk; d++) *k_at(&u, p, d) = bad[rng() % 4];
+            for (uint32_t d = 0; d < t.dv; d++) *v_at(&u, p, d) = bad[rng() % 4];
         }
         for (isa i = ISA_SCALAR; i < ISA_COUNT; i++) {
             if (!vec_get(i)) continue;
