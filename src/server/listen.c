@@ -57,7 +57,7 @@ static int open_socket(const struct addrinfo *ai) {
 
 /* Where it listens now, numeric. */
 static err_code name_socket(server *s, err *e) {
-    struct sockaddr_storage ss;
+    struct sockaddr_storage ss = {0};
     socklen_t n = sizeof ss;
     char host[INET6_ADDRSTRLEN + 32], port[8];
     if (getsockname(s->tcp.fd, (struct sockaddr *)&ss, &n) != 0 ||

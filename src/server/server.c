@@ -31,11 +31,11 @@ static err_code record_stopped(server *s, err *e) {
     err_code rc = record_new(&r, "server.stopped", e);
     if (rc != ERR_OK) return rc;
     cJSON *b = record_body(r);
-    double up = (double)((time_mono_ns() - s->started_ns) / 1000000000u);
+    uint64_t up_s = (time_mono_ns() - s->started_ns) / 1000000000u;
     bool ok = cJSON_AddStringToObject(b, "version", POLDER_VERSION) &&
               cJSON_AddNumberToObject(b, "numerics", POLDER_NUMERICS) &&
               cJSON_AddStringToObject(b, "isa", engine_isa()) && cJSON_AddStringToObject(b, "listen", s->address) &&
-              cJSON_AddNumberToObject(b, "uptime_s", up) &&
+              cJSON_AddNumberToObject(b, "uptime_s", (double)up_s) &&
               cJSON_AddNumberToObject(b, "requests", (double)atomic_load(&s->requests));
     uint64_t seq;
     rc = ok ? ledger_append(island_ledger(s->isl), r, &seq, e) : err_nomem(e, "a record");
