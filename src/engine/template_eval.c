@@ -1,8 +1,9 @@
 /* template_eval: walks the AST: statements write text, expressions give values.
  *
- * Scopes: the template's own variables are an array by atom (rt.root). A for loop's round, a macro call, a block of
- * with, filter, set or generation has a scope of its own on top; names are looked up outwards; {% set %} writes to the
- * innermost, so nothing set in a loop is seen after it (namespaces are there for that). if has no scope of its own. */
+ * Scopes: the template's own variables are an array by atom (rt.root). A for loop's round and its else, a macro call, a
+ * block of with, filter, set or generation has a scope of its own on top; names are looked up outwards; {% set %}
+ * writes to the innermost, so nothing set in a loop is seen after it (namespaces are there for that). if has no scope
+ * of its own. */
 #include "engine/template.h"
 
 typedef enum flow { FLOW_NEXT, FLOW_BREAK, FLOW_CONTINUE, FLOW_FAIL } flow;
@@ -477,13 +478,18 @@ static bool filter_items(rt *r, const node *n, const node *cond, scope *s, tv *i
     return true;
 }
 
+static flow exec_scoped(rt *r, const node *body, scope *s) {
+    scope *in = new_scope(r, s);
+    return in ? exec(r, body, in) : FLOW_FAIL;
+}
+
 static flow run_loop(rt *r, const node *n, scope *s, tv iterable, uint32_t depth0) {
     const node *body = n->list[0], *otherwise = n->list[1], *cond = n->list[2];
     tv items;
     r->at = n->b;
     if (!tv_to_list(r, iterable, &items) || (cond && !filter_items(r, n, cond, s, &items))) return FLOW_FAIL;
     uint32_t count = items.u.list->n, loop_atom = tpl_atom_find(r->t, "loop", 4);
-    if (!count) return otherwise ? exec(r, otherwise, s) : FLOW_NEXT;
+    if (!count) return otherwise ? exec_scoped(r, otherwise, s) : FLOW_NEXT;
     tv_loop *l = tpl_alloc(r, sizeof *l);
     if (!l) return FLOW_FAIL;
     *l = (tv_loop){.items = items.u.list->items, .n = count, .depth0 = depth0, .def = n, .outer = s};
@@ -498,7 +504,7 @@ static flow run_loop(rt *r, const node *n, scope *s, tv iterable, uint32_t depth
         if (f == FLOW_BREAK) break;
         finished = finished || f == FLOW_NEXT;
     }
-    return otherwise && !finished ? exec(r, otherwise, s) : FLOW_NEXT;
+    return otherwise && !finished ? exec_scoped(r, otherwise, s) : FLOW_NEXT;
 }
 
 static flow exec_for(rt *r, const node *n, scope *s) {
@@ -515,13 +521,12 @@ static flow exec_captured(rt *r, const node *n, scope *s) {
     tv text;
     flow how;
     scope *in = new_scope(r, s);
-    if (!in || !capture(r, n->b, in, &text, &how) || !apply_filters(r, n->c, s, &text)) return FLOW_FAIL;
-    if (n->kind == N_FILTER_BLOCK) {
-        flow f = write_out(r, n, tpl_print(r, r->out, text));
-        return f == FLOW_NEXT ? how : f;
-    }
+    if (!in || !capture(r, n->b, in, &text, &how)) return FLOW_FAIL;
+    if (how != FLOW_NEXT) return how; /* a break out of it: the text is lost, as in Jinja 2 */
+    if (!apply_filters(r, n->c, s, &text)) return FLOW_FAIL;
+    if (n->kind == N_FILTER_BLOCK) return write_out(r, n, tpl_print(r, r->out, text));
     if (text.type != TV_STRING && !tpl_to_string(r, &text, text)) return FLOW_FAIL;
-    return assign(r, n->a, s, text) ? how : FLOW_FAIL;
+    return assign(r, n->a, s, text) ? FLOW_NEXT : FLOW_FAIL;
 }
 
 static bool new_macro(rt *r, const node *n, scope *s, tv *out) {
@@ -559,7 +564,6 @@ static flow exec_with(rt *r, const node *n, scope *s) {
 
 static flow exec_kind(rt *r, const node *n, scope *s) {
     tv v;
-    scope *in;
     switch ((node_kind)n->kind) {
     case N_BLOCK: return exec_list(r, n, s);
     case N_TEXT: buf_append(r->out, n->value.u.s, n->value.len); return write_out(r, n, true);
@@ -572,7 +576,7 @@ static flow exec_kind(rt *r, const node *n, scope *s) {
     case N_MACRO: return new_macro(r, n, s, &v) && define(r, s, n->atom, v) ? FLOW_NEXT : FLOW_FAIL;
     case N_CALL_BLOCK: return exec_call_block(r, n, s);
     case N_WITH: return exec_with(r, n, s);
-    case N_SCOPE: return (in = new_scope(r, s)) ? exec(r, n->b, in) : FLOW_FAIL;
+    case N_SCOPE: return exec_scoped(r, n->b, s);
     case N_BREAK: return FLOW_BREAK;
     case N_CONTINUE: return FLOW_CONTINUE;
     default: tpl_fail(r, ERR_INTERNAL, "an expression stands where a statement should"); return FLOW_FAIL;

@@ -802,6 +802,12 @@ static const template_case statement_cases[] = {
     {"{% macro f() %}{{ caller(1) }}{% endmacro %}{% call(a, b=2) f() %}{{ a }}{{ b }}{% endcall %}", "12"},
     {"{% macro f() %}{{ caller is defined }}{% endmacro %}{{ f() }}", "False"},
     {"{% macro f() %}x{% endmacro %}{{ f.name }}", "f"},
+    {"{% for x in l %}{% filter upper %}lost{{ x }}{% if x > 1 %}{% break %}{% endif %}{% endfilter %}{% endfor %}", "LOST1"},
+    {"{% for x in l %}{% set t %}lost{{ x }}{% if x > 1 %}{% continue %}{% endif %}{% endset %}{{ t }}{% endfor %}{{ t }}", "lost1"},
+    {"{% for x in [] %}{% else %}{% set q = 1 %}{{ q }}{% endfor %}{{ q }}", "1"},
+    {"{% for x in l %}{% if x %}{% continue %}{% endif %}{% else %}all skipped{% endfor %}", "all skipped"},
+    {"{% for x in l %}{% break %}{% else %}none finished{% endfor %}", "none finished"},
+    {"{% for x in l %}{% if x == 2 %}{% break %}{% endif %}{% else %}none finished{% endfor %}ok", "ok"},
 };
 
 static const template_case statement_errors[] = {
