@@ -388,7 +388,8 @@ err_code tail_recover(ledger *l, ledger_report *rep, err *e) {
     char folder[LEDGER_PATH_MAX];
     err_code rc = ledger_path(l, folder, "ledger/seg", e);
     if (rc != ERR_OK || rep->clean) return rc;
-    int r = l->tail.last_room ? rewrite(l, l->tail.last_off, l->tail.last_room) : rewrite(l, 0, SEG_HEADER_LEN);
+    /* a segment without frames got its name after its header was synced */
+    int r = l->tail.last_room ? rewrite(l, l->tail.last_off, l->tail.last_room) : 0;
     if (r == 0 && rep->dropped_bytes) r = write_zeros(l, l->tail.off, rep->dropped_bytes);
     if (r == 0) r = l->fs->sync(l->fs, l->tail.f);
     if (r == 0) r = l->fs->sync_dir(l->fs, folder);

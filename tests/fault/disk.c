@@ -51,7 +51,7 @@ struct simdisk {
     name_op ops[PENDING_NAMES_MAX];
     int n_ops;
     int64_t changes, crash_at;
-    bool lose_syncs;
+    bool lose_syncs, stop_at_fault;
     fault faults[SIM_CALLS];
 };
 
@@ -168,8 +168,10 @@ static void file_truncate(inode *f, uint64_t n) {
 
 static void file_sync(inode *f) {
     grow(&f->disk, &f->disk_cap, f->now_len > f->disk_len ? f->now_len : f->disk_len);
-    uint64_t whole = (f->now_len + SECTOR_LEN - 1) / SECTOR_LEN * SECTOR_LEN;
-    if (whole && (f->n_v || f->n_sizes)) memcpy(f->disk, f->now, whole);
+    for (size_t i = 0; i < f->n_v; i++) {
+        uint64_t at = f->v[i].sector * SECTOR_LEN;
+        if (at < f->disk_cap) memcpy(f->disk + at, f->v[i].bytes, SECTOR_LEN);
+    }
     f->disk_len = f->now_len;
     f->n_v = f->n_sizes = 0;
 }
@@ -197,6 +199,7 @@ static int strike(simdisk *d, sim_call call, const char *path) {
         return 0;
     }
     if (f->times > 0) f->times--;
+    if (d->stop_at_fault) d->crash_at = d->changes;
     return -f->error;
 }
 
@@ -211,6 +214,13 @@ void sim_fail(simdisk *d, sim_call call, int64_t n, int64_t times, int error, co
 void sim_crash_after(simdisk *d, int64_t n) {
     pthread_mutex_lock(&d->mu);
     d->crash_at = n < 0 ? -1 : d->changes + n;
+    if (n < 0) d->stop_at_fault = false;
+    pthread_mutex_unlock(&d->mu);
+}
+
+void sim_stop_at_fault(simdisk *d) {
+    pthread_mutex_lock(&d->mu);
+    d->stop_at_fault = true;
     pthread_mutex_unlock(&d->mu);
 }
 
@@ -286,6 +296,7 @@ static int sim_sync(vfs *v, vfile *f) {
     int r = change(d);
     if (r == 0) r = strike(d, SIM_SYNC, f->path);
     if (r == 0 && !d->lose_syncs) file_sync(d->inodes[f->inode]);
+    if (r < 0 && d->faults[SIM_SYNC].error) d->inodes[f->inode]->n_v = 0; /* fsyncgate: the pages count as clean now */
     pthread_mutex_unlock(&d->mu);
     return r;
 }

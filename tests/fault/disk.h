@@ -33,8 +33,14 @@ void sim_lose_syncs(simdisk *d, bool on);
 
 typedef enum sim_call { SIM_WRITE, SIM_SYNC, SIM_ALLOCATE, SIM_RENAME, SIM_SYNC_DIR, SIM_CALLS } sim_call;
 /* The n-th call of this kind from now (0: the next) fails with -error, and `times` in all (-1: for ever). A failing
- * write has written half of its bytes. path_part: only on files whose path contains it; NULL: any. */
+ * write has written half of its bytes; after a failing sync the system takes what was not synced for clean, as Linux
+ * does: it stays readable, and later syncs do not write it. path_part: only on files whose path contains it; NULL: any.
+ */
 void sim_fail(simdisk *d, sim_call call, int64_t n, int64_t times, int error, const char *path_part);
+
+/* The power (or the process) goes with the next fault that strikes: no call changes anything after it, until
+ * sim_crash_after(d, -1). */
+void sim_stop_at_fault(simdisk *d);
 
 /* For tests that damage bytes. All changes are durable at once. */
 bool sim_read(simdisk *d, const char *path, buf *out);

@@ -171,6 +171,61 @@ TEST(a_disk_without_sync_is_noticed) {
     CHECK(crash_everywhere(true, 6, false, 3) >= 3);
 }
 
+/* kill -9 leaves the system's memory as it is: a group whose sync never came is there for whoever opens next, who may
+ * tell others of it only once it is durable. Then the power goes. With `gate` the sync came, failed, and the process
+ * was killed at once. */
+static uint64_t killed_then_power(bool read_only, bool gate) {
+    uint64_t wrong = 0;
+    for (int64_t at = 0; at < 200; at++) {
+        err e;
+        seen s;
+        ledger *l = NULL;
+        simdisk *d = sim_ledger(&e);
+        int64_t before = sim_changes(d);
+        if (!d) return 1;
+        if (gate) {
+            sim_fail(d, SIM_SYNC, at, 1, EIO, ".seg");
+            sim_stop_at_fault(d);
+        } else {
+            sim_crash_after(d, at);
+        }
+        live(d, &s);
+        bool finished = gate ? at > 30 : sim_changes(d) - before < at;
+        sim_fail(d, SIM_SYNC, 0, 0, 0, NULL);
+        sim_crash_after(d, -1); /* the process was killed; the system lives on */
+        if (open_sim(&l, d, read_only, NULL, &e) == ERR_OK) {
+            see_checkpoint(&s, l);
+            if (!read_only && !gate) { /* and one more, acknowledged */
+                uint64_t n = ledger_size(l);
+                for (; s.acked < n; s.acked++) s.content[s.acked] = content_len((int)s.acked);
+                if (put_record(l, (int)n, -1, NULL, &e) != ERR_OK) wrong++;
+                s.content[s.acked++] = -1;
+            }
+            for (uint64_t seed = 0; seed < 6; seed++) {
+                uint64_t size;
+                simdisk *after = sim_after_crash(d, seed);
+                const char *bad = check_state(after, &s, false, &size);
+                if (bad && wrong++ < 5)
+                    fprintf(stderr, "killed at %lld, state %llu: %s\n", (long long)at, (unsigned long long)seed, bad);
+                sim_free(after);
+            }
+        }
+        ledger_close(l);
+        sim_free(d);
+        if (finished) break;
+    }
+    return wrong;
+}
+
+TEST(what_a_killed_writer_left_is_durable_before_it_is_told) {
+    CHECK_INT(killed_then_power(false, false), 0);
+    CHECK_INT(killed_then_power(true, false), 0);
+}
+
+TEST(a_failed_sync_before_a_kill_is_written_again) {
+    CHECK_INT(killed_then_power(false, true), 0);
+}
+
 /* ---- disks that refuse ----------------------------------------------------------------------------------- */
 
 static const char *verify_clean(simdisk *d) {
@@ -269,6 +324,9 @@ TEST(a_full_disk_fails_the_group_and_is_tried_again) {
         ledger_get_stats(l, &st);
         CHECK(!st.failed);
         CHECK_INT(st.failed_appends, 2);
+        /* the last one before the stop is refused too, and leaves half a frame */
+        sim_fail(d, SIM_WRITE, 0, 1, ENOSPC, "ledger/seg");
+        CHECK_INT(put_record(l, n, 3000, &seq, &e), ERR_UNAVAILABLE);
         /* stopped hard: what failed groups left behind is not taken for records */
         simdisk *crashed = sim_after_crash(d, 1);
         ledger *ro = NULL;
@@ -341,6 +399,8 @@ int main(int argc, char **argv) {
     RUN(no_acknowledged_record_is_lost);
     if (as_mutant) return test_end();
     RUN(a_disk_without_sync_is_noticed);
+    RUN(what_a_killed_writer_left_is_durable_before_it_is_told);
+    RUN(a_failed_sync_before_a_kill_is_written_again);
     RUN(a_failed_sync_is_final);
     RUN(a_group_whose_sync_failed_is_not_read);
     RUN(a_full_disk_fails_the_group_and_is_tried_again);
