@@ -41,7 +41,7 @@ asan:                        ## unit, fault and corpus tests under address and u
 
 tsan:                        ## unit and fault tests under the thread sanitizer
 	@scripts/install-packages build test
-	@scripts/build build-tsan -Db_sanitize=thread -Db_lundef=false --buildtype=debugoptimized
+	@CC=clang scripts/build build-tsan -Db_sanitize=thread -Db_lundef=false --buildtype=debugoptimized
 	@TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1 tests/run build-tsan unit fault server
 
 fuzz:                        ## fuzz every parser for SECONDS each (default 600)

@@ -72,7 +72,7 @@ static err_code run_model_add(cli *c, err *e) {
         progress_begin(&p, "importing");
         island *i = NULL;
         rc = island_open(&i, c->dir, ISLAND_WRITE, e);
-        if (rc == ERR_OK) rc = models_add(i, text_of(args, "path"), name, progress_step, &p, &out, e);
+        if (rc == ERR_OK) rc = models_add(i, NULL, text_of(args, "path"), name, progress_step, &p, &out, e);
         island_close(i);
         progress_end(&p);
         cJSON_Delete(args);

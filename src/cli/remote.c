@@ -146,7 +146,7 @@ err_code cli_admin(cli *c, const char *op, cJSON *args, cJSON **out, err *e) {
         bool looks = verb && (strcmp(verb, ".ls") == 0 || strcmp(verb, ".show") == 0);
         island *i = NULL;
         rc = island_open(&i, c->dir, looks ? ISLAND_READ : ISLAND_WRITE, e);
-        if (rc == ERR_OK) rc = admin_call(i, NULL, op, args, out, e);
+        if (rc == ERR_OK) rc = admin_call(i, NULL, NULL, op, args, out, e);
         island_close(i);
     }
     cJSON_Delete(args);

@@ -34,10 +34,10 @@ const char *engine_isa(void); /* "scalar", "avx2" */
 typedef struct model model;
 
 typedef struct model_facts {
-    char arch[32];            /* "llama" */
-    char name[128];           /* general.name, sanitised; may be empty */
-    char quant[32];           /* the type that holds most weight bytes: "Q4_K" */
-    char tokenizer[48];       /* "spm", "bpe/llama-bpe" */
+    char arch[32];      /* "llama" */
+    char name[128];     /* general.name, sanitised; may be empty */
+    char quant[32];     /* the type that holds most weight bytes: "Q4_K" */
+    char tokenizer[48]; /* "spm", "bpe/llama-bpe" */
     uint64_t n_params;
     uint64_t file_bytes;
     uint32_t n_vocab, n_layer, n_ctx_train, d_model, n_head, n_head_kv;
@@ -108,7 +108,7 @@ typedef struct session_options {
 
 err_code session_new(session **out, const model *m, const session_options *o, err *e);
 void session_free(session *s);
-uint64_t session_bytes(const session *s);        /* memory held now */
+uint64_t session_bytes(const session *s); /* memory held now */
 uint32_t session_n_ctx(const session *s);
 
 /* A sequence: ERR_BUSY where n_seq_max are taken. */
@@ -116,7 +116,7 @@ err_code session_seq_new(session *s, int *seq, err *e);
 void session_seq_free(session *s, int seq);
 uint32_t session_seq_len(const session *s, int seq);
 void session_seq_truncate(session *s, int seq, uint32_t len); /* forget positions from len on */
-uint32_t session_kv_free(const session *s);      /* positions that fit without freeing a sequence */
+uint32_t session_kv_free(const session *s);                   /* positions that fit without freeing a sequence */
 
 /* Part of one step: `n` tokens appended to `seq`; logits wanted for the last n_logits of them. After the step
  * `logits` points to (n_logits, n_vocab) floats in the session, valid until the next step. A sequence appears at
@@ -134,7 +134,7 @@ err_code session_step(session *s, chunk *chunks, size_t n_chunks, err *e);
 
 /* ---- sampling -------------------------------------------------------------------------------------------- */
 
-#define SAMPLER_TOP_MAX 20
+#define SAMPLER_TOP_MAX  20
 #define SAMPLER_BIAS_MAX 1024
 
 typedef struct logit_bias {
@@ -144,17 +144,17 @@ typedef struct logit_bias {
 
 /* Order: bias, penalties, (greedy where temperature is 0), top-k, temperature, softmax, top-p, min-p, draw. */
 typedef struct sampler_params {
-    float temperature;        /* 0 to 2; 0: the highest logit, lowest id on a tie */
-    int32_t top_k;            /* 0: all */
-    float top_p;              /* (0, 1]; 1: off */
-    float min_p;              /* [0, 1); 0: off */
-    float repeat_penalty;     /* (0, 2]; 1: off; over the last repeat_last_n tokens */
-    int32_t repeat_last_n;    /* 0 to 4096 */
-    float frequency_penalty;  /* -2 to 2, over generated tokens */
-    float presence_penalty;   /* -2 to 2, over generated tokens */
+    float temperature;       /* 0 to 2; 0: the highest logit, lowest id on a tie */
+    int32_t top_k;           /* 0: all */
+    float top_p;             /* (0, 1]; 1: off */
+    float min_p;             /* [0, 1); 0: off */
+    float repeat_penalty;    /* (0, 2]; 1: off; over the last repeat_last_n tokens */
+    int32_t repeat_last_n;   /* 0 to 4096 */
+    float frequency_penalty; /* -2 to 2, over generated tokens */
+    float presence_penalty;  /* -2 to 2, over generated tokens */
     uint64_t seed;
     uint32_t n_bias;
-    const logit_bias *bias;   /* copied by sampler_new */
+    const logit_bias *bias; /* copied by sampler_new */
 } sampler_params;
 void sampler_params_default(sampler_params *p); /* temperature 1, all else off, seed 0 */
 err_code sampler_params_check(const sampler_params *p, uint32_t n_vocab, err *e);
@@ -179,8 +179,8 @@ void sampler_prompt(sampler *s, const int32_t *tokens, size_t n); /* context for
  * random number is Philox4x32-10 keyed by (seed, position). n_top (0 to 20) asks for log-probabilities; with
  * want_logprob false and n_top 0 none are computed. Notes the token as generated. `digest` (may be NULL) takes the
  * row's bytes (float32 little endian). */
-void sampler_draw(sampler *s, const float *logits, uint32_t position, bool want_logprob, uint32_t n_top,
-                  sha256 *digest, sampled *out);
+void sampler_draw(sampler *s, const float *logits, uint32_t position, bool want_logprob, uint32_t n_top, sha256 *digest,
+                  sampled *out);
 /* Log-probabilities of a given token and the top n under a row of logits (for echo). */
 void logits_logprob(const float *logits, uint32_t n_vocab, int32_t token, uint32_t n_top, sampled *out);
 

@@ -15,14 +15,25 @@
 #include "base/file.h"
 #include "engine/tensor.h"
 
-#define GGUF_KV_MAX 65536
+#define GGUF_KV_MAX      65536
 #define GGUF_TENSORS_MAX 65536
-#define GGUF_NAME_MAX 256
-#define GGUF_DIMS_MAX 4
+#define GGUF_NAME_MAX    256
+#define GGUF_DIMS_MAX    4
 
 typedef enum gguf_type {
-    GGUF_U8, GGUF_I8, GGUF_U16, GGUF_I16, GGUF_U32, GGUF_I32, GGUF_F32, GGUF_BOOL, GGUF_STR, GGUF_ARR, GGUF_U64,
-    GGUF_I64, GGUF_F64,
+    GGUF_U8,
+    GGUF_I8,
+    GGUF_U16,
+    GGUF_I16,
+    GGUF_U32,
+    GGUF_I32,
+    GGUF_F32,
+    GGUF_BOOL,
+    GGUF_STR,
+    GGUF_ARR,
+    GGUF_U64,
+    GGUF_I64,
+    GGUF_F64,
 } gguf_type;
 
 typedef struct gguf_str { /* in the mapping, not terminated; any bytes */
@@ -55,9 +66,9 @@ const gguf_tensor *gguf_tensor_at(const gguf *g, size_t i);
 /* Typed reads of a key. `*_or` give the default where the key is absent; a key that is there with another type or
  * a value outside [min, max] is ERR_INVALID naming it. Integers of any GGUF integer type are accepted. */
 bool gguf_has(const gguf *g, const char *key);
-err_code gguf_u32(const gguf *g, const char *key, uint32_t min, uint32_t max, uint32_t *out, err *e);      /* required */
+err_code gguf_u32(const gguf *g, const char *key, uint32_t min, uint32_t max, uint32_t *out, err *e); /* required */
 err_code gguf_u32_or(const gguf *g, const char *key, uint32_t min, uint32_t max, uint32_t def, uint32_t *out, err *e);
-err_code gguf_f32_or(const gguf *g, const char *key, float def, float *out, err *e);                        /* finite */
+err_code gguf_f32_or(const gguf *g, const char *key, float def, float *out, err *e); /* finite */
 err_code gguf_bool_or(const gguf *g, const char *key, bool def, bool *out, err *e);
 err_code gguf_str_or(const gguf *g, const char *key, gguf_str *out /* len 0 where absent */, err *e);
 /* Arrays. */

@@ -26,14 +26,27 @@ void pool_run(pool *p, size_t n, size_t grain, pool_fn fn, void *ctx);
 /* ---- tensor types ----------------------------------------------------------------------------------------- */
 /* Numbers are GGUF's (ggml_type). */
 typedef enum tensor_type {
-    TT_F32 = 0, TT_F16 = 1, TT_Q4_0 = 2, TT_Q4_1 = 3, TT_Q5_0 = 6, TT_Q5_1 = 7, TT_Q8_0 = 8, TT_Q2_K = 10,
-    TT_Q3_K = 11, TT_Q4_K = 12, TT_Q5_K = 13, TT_Q6_K = 14, TT_IQ4_NL = 20, TT_IQ4_XS = 23, TT_BF16 = 30,
+    TT_F32 = 0,
+    TT_F16 = 1,
+    TT_Q4_0 = 2,
+    TT_Q4_1 = 3,
+    TT_Q5_0 = 6,
+    TT_Q5_1 = 7,
+    TT_Q8_0 = 8,
+    TT_Q2_K = 10,
+    TT_Q3_K = 11,
+    TT_Q4_K = 12,
+    TT_Q5_K = 13,
+    TT_Q6_K = 14,
+    TT_IQ4_NL = 20,
+    TT_IQ4_XS = 23,
+    TT_BF16 = 30,
 } tensor_type;
 /* NULL where the number is not a type that polder reads. */
 typedef struct tensor_type_facts {
     tensor_type type;
-    const char *name;       /* "Q4_K" */
-    uint32_t block_len;     /* weights a block: 1, 32 or 256 */
+    const char *name;   /* "Q4_K" */
+    uint32_t block_len; /* weights a block: 1, 32 or 256 */
     uint32_t block_bytes;
 } tensor_type_facts;
 const tensor_type_facts *tensor_type_get(uint32_t type);
@@ -46,8 +59,8 @@ void tensor_expand(tensor_type type, const void *src, float *dst, size_t n);
 typedef struct matrix matrix;
 /* `data` are the tensor's bytes in the file (rows * cols weights); not needed after the call. cols must be a
  * multiple of the type's block length (ERR_INVALID otherwise), `name` is for that sentence. */
-err_code matrix_new(matrix **out, tensor_type type, uint32_t rows, uint32_t cols, const void *data,
-                    const char *name, err *e);
+err_code matrix_new(matrix **out, tensor_type type, uint32_t rows, uint32_t cols, const void *data, const char *name,
+                    err *e);
 void matrix_free(matrix *m);
 uint32_t matrix_rows(const matrix *m);
 uint32_t matrix_cols(const matrix *m);

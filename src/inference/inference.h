@@ -44,14 +44,16 @@ err_code inference_load(inference *inf, const char *model_name, err *e);
 
 #define MODEL_NAME_MAX 64 /* [A-Za-z0-9._:/-], starting with a letter or digit */
 
+/* `by` is who asks, for the record's field "by"; NULL: the island's owner at the command line ("local"). */
 /* Import a GGUF into the store and give it a name. The file is opened and checked by the engine first; a model that
  * cannot run is not imported. Appends "model.imported". ERR_EXISTS where the name is taken by another artifact. */
-err_code models_add(island *i, const char *path, const char *name, store_progress progress, void *ctx, cJSON **out,
-                    err *e);
+err_code models_add(island *i, const identity *by, const char *path, const char *name, store_progress progress,
+                    void *ctx, cJSON **out, err *e);
 err_code models_list(island *i, cJSON **out, err *e); /* {"models":[{name,digest,arch,…}]} */
 err_code models_show(island *i, const char *name, cJSON **out, err *e);
 err_code models_verify(island *i, const char *name, cJSON **out, err *e); /* ERR_NO where the bytes differ */
-err_code models_remove(island *i, const char *name, err *e);              /* the blob too where no other name uses it */
+err_code models_remove(island *i, const identity *by, const char *name,
+                       err *e); /* the blob too where no other name uses it */
 /* Path and digest of the artifact behind a name. */
 err_code models_resolve(island *i, const char *name, char *path, size_t cap, uint8_t digest[SHA256_LEN], err *e);
 

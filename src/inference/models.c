@@ -224,6 +224,7 @@ static bool add_facts(cJSON *o, const model_facts *f) {
 
 typedef struct change { /* what one transaction does */
     island *i;
+    const identity *by;
     const char *name;
     uint8_t digest[SHA256_LEN];
     uint64_t bytes;
@@ -239,7 +240,8 @@ static err_code tell(const change *c, const char *what, err *e) {
     err_code rc = record_new(&r, what, e);
     if (rc) return rc;
     cJSON *o = record_body(r);
-    bool ok = cJSON_AddStringToObject(o, "model", c->name) && cJSON_AddStringToObject(o, "artifact", digest);
+    bool ok = cJSON_AddStringToObject(o, "model", c->name) && cJSON_AddStringToObject(o, "artifact", digest) &&
+              cJSON_AddStringToObject(o, "by", c->by ? c->by->key_id : "local");
     if (ok && c->new_artifact) ok = cJSON_AddNumberToObject(o, "bytes", (double)c->bytes) && add_facts(o, &c->facts);
     if (ok && c->last_name) ok = cJSON_AddBoolToObject(o, "artifact_removed", true) != NULL;
     uint64_t seq;
@@ -316,10 +318,10 @@ static err_code import(change *c, const char *path, store_progress progress, voi
     return rc;
 }
 
-err_code models_add(island *i, const char *path, const char *name, store_progress progress, void *ctx, cJSON **out,
-                    err *e) {
+err_code models_add(island *i, const identity *by, const char *path, const char *name, store_progress progress,
+                    void *ctx, cJSON **out, err *e) {
     *out = NULL;
-    change c = {.i = i, .name = name};
+    change c = {.i = i, .by = by, .name = name};
     err_code rc = check_name(name, e);
     if (!rc) rc = models_open_tables(island_store(i), e);
     if (!rc) rc = check_file(path, &c.facts, e);
@@ -344,9 +346,9 @@ static err_code remove_in_transaction(store *s, void *ctx, err *e) {
     return rc ? rc : tell(c, "model.removed", e);
 }
 
-err_code models_remove(island *i, const char *name, err *e) {
+err_code models_remove(island *i, const identity *by, const char *name, err *e) {
     store *s = island_store(i);
-    change c = {.i = i, .name = name};
+    change c = {.i = i, .by = by, .name = name};
     bool found = false;
     err_code rc = models_open_tables(s, e);
     if (rc) return rc == ERR_NOT_FOUND ? not_known(NULL, name, e) : rc;

@@ -26,26 +26,27 @@
 /* One row a key of island.yaml: X(group, key, kind, field type, default text, min, max, one line of documentation).
  * Kinds: STR (at most max bytes), INT, BOOL. The table makes the struct, the parser, `config show`, the file that
  * `init` writes, and docs/guide/configuration.md. */
-#define CONFIG_TABLE(X)                                                                                              \
-    X(island, name, STR, "polder.local/island", 1, 200, "Name of this island; also the origin of its ledger; never change it") \
-    X(server, listen, STR, "127.0.0.1:8080", 1, 255, "Address and port of the HTTP door; [::1]:8080 for IPv6")       \
-    X(server, auth, BOOL, "true", 0, 1, "Ask for an API key; false only on loopback")                                \
-    X(server, max_connections, INT, "256", 1, 65535, "Connections at once; more are closed at once")                 \
-    X(server, max_body_bytes, INT, "4194304", 1024, 1073741824, "Largest request body; more is answered with 413")   \
-    X(server, idle_timeout_s, INT, "120", 1, 86400, "Seconds after which a silent connection is closed")             \
-    X(server, drain_timeout_s, INT, "30", 0, 3600, "Seconds that running answers get after SIGTERM")                 \
-    X(inference, threads, INT, "0", 0, 1024, "Threads of the engine; 0: all CPUs this process may use")              \
-    X(inference, max_sequences, INT, "16", 1, 1024, "Answers generated at once for each model")                      \
-    X(inference, max_queue, INT, "64", 0, 65536, "Requests that may wait; more are answered with 429")               \
-    X(inference, context, INT, "0", 0, 16777216, "Positions a sequence may reach; 0: the model's own")               \
-    X(inference, kv_memory_mib, INT, "1024", 1, 1048576, "Memory for keys and values, MiB for each loaded model")    \
-    X(inference, step_tokens, INT, "256", 1, 65536, "Tokens computed in one step over all sequences")                \
-    X(inference, max_output_tokens, INT, "0", 0, 16777216, "Most tokens of one answer; 0: what the context holds")   \
-    X(ledger, group_max, INT, "512", 1, 65536, "Records that share one sync at most")                                \
+#define CONFIG_TABLE(X)                                                                                            \
+    X(island, name, STR, "polder.local/island", 1, 200,                                                            \
+      "Name of this island; also the origin of its ledger; never change it")                                       \
+    X(server, listen, STR, "127.0.0.1:8080", 1, 255, "Address and port of the HTTP door; [::1]:8080 for IPv6")     \
+    X(server, auth, BOOL, "true", 0, 1, "Ask for an API key; false only on loopback")                              \
+    X(server, max_connections, INT, "256", 1, 65535, "Connections at once; more are closed at once")               \
+    X(server, max_body_bytes, INT, "4194304", 1024, 1073741824, "Largest request body; more is answered with 413") \
+    X(server, idle_timeout_s, INT, "120", 1, 86400, "Seconds after which a silent connection is closed")           \
+    X(server, drain_timeout_s, INT, "30", 0, 3600, "Seconds that running answers get after SIGTERM")               \
+    X(inference, threads, INT, "0", 0, 1024, "Threads of the engine; 0: all CPUs this process may use")            \
+    X(inference, max_sequences, INT, "16", 1, 1024, "Answers generated at once for each model")                    \
+    X(inference, max_queue, INT, "64", 0, 65536, "Requests that may wait; more are answered with 429")             \
+    X(inference, context, INT, "0", 0, 16777216, "Positions a sequence may reach; 0: the model's own")             \
+    X(inference, kv_memory_mib, INT, "1024", 1, 1048576, "Memory for keys and values, MiB for each loaded model")  \
+    X(inference, step_tokens, INT, "256", 1, 65536, "Tokens computed in one step over all sequences")              \
+    X(inference, max_output_tokens, INT, "0", 0, 16777216, "Most tokens of one answer; 0: what the context holds") \
+    X(ledger, group_max, INT, "512", 1, 65536, "Records that share one sync at most")                              \
     X(log, level, STR, "info", 1, 16, "debug, info, warn or error")
 
-#define CONFIG_T_STR(field, max) char *field;
-#define CONFIG_T_INT(field, max) int64_t field;
+#define CONFIG_T_STR(field, max)  char *field;
+#define CONFIG_T_INT(field, max)  int64_t field;
 #define CONFIG_T_BOOL(field, max) bool field;
 typedef struct island_config { /* strings belong to it (config_free) */
 #define X(group, key, kind, def, min, max, doc) CONFIG_T_##kind(group##_##key, max)
@@ -89,21 +90,23 @@ typedef enum role { ROLE_USER, ROLE_OPERATOR, ROLE_AUDITOR, ROLE_ADMIN } role;
 bool role_parse(role *out, const char *s);
 const char *role_name(role r);
 
-#define KEY_ID_MAX 20
+#define KEY_ID_MAX   20
 #define KEY_NAME_MAX 64
 #define KEY_TEXT_MAX 96
-typedef struct identity { /* who asks */
-    char key_id[KEY_ID_MAX];     /* public handle: "k_" and 12 characters */
+typedef struct identity {    /* who asks */
+    char key_id[KEY_ID_MAX]; /* public handle: "k_" and 12 characters */
     char name[KEY_NAME_MAX + 1];
     role role;
 } identity;
 
+/* `by` is who asks, for the record's field "by"; NULL: the island's owner at the command line ("local"). */
 /* A new key "pld_<id>_<secret>"; the secret has 256 bits, only its keyed hash is stored; `text` is shown once.
  * Appends the record "key.created". */
-err_code key_add(island *i, const char *name, role r, char text[KEY_TEXT_MAX], identity *out, err *e);
+err_code key_add(island *i, const identity *by, const char *name, role r, char text[KEY_TEXT_MAX], identity *out,
+                 err *e);
 /* Dead at once and for good, record "key.revoked"; ERR_NOT_FOUND. Where the key is dead but its record could not be
  * written the result is that error; the record follows at the next ISLAND_WRITE opening. */
-err_code key_revoke(island *i, const char *id_or_name, err *e);
+err_code key_revoke(island *i, const identity *by, const char *id_or_name, err *e);
 /* {"keys":[{"id","name","role","created","revoked"}]} */
 err_code key_list(island *i, cJSON **out, err *e);
 /* Constant time in the secret; ERR_UNAUTHENTICATED says nothing about why. Cached: no disk access per request. Only an

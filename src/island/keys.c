@@ -208,14 +208,15 @@ static err_code load_keys(island *i, const char *where, key_row **rows, size_t *
 
 /* ---- records --------------------------------------------------------------------------------------------- */
 
-static err_code append_key_record(island *i, const char *event, const identity *who, const char *reason, uint64_t *seq,
-                                  err *e) {
+static err_code append_key_record(island *i, const identity *by, const char *event, const identity *who,
+                                  const char *reason, uint64_t *seq, err *e) {
     record *r = NULL;
     err_code code = record_new(&r, event, e);
     if (code != ERR_OK) return code;
     cJSON *b = record_body(r);
     if (!cJSON_AddStringToObject(b, "key", who->key_id) || !cJSON_AddStringToObject(b, "name", who->name) ||
         !cJSON_AddStringToObject(b, "role", role_name(who->role)) ||
+        !cJSON_AddStringToObject(b, "by", by ? by->key_id : "local") ||
         (reason && !cJSON_AddStringToObject(b, "reason", reason)))
         code = err_nomem(e, "a record");
     if (code == ERR_OK) code = ledger_append(i->led, r, seq, e);
@@ -223,9 +224,9 @@ static err_code append_key_record(island *i, const char *event, const identity *
     return code;
 }
 
-static err_code record_revocation(island *i, const identity *who, const char *reason, err *e) {
+static err_code record_revocation(island *i, const identity *by, const identity *who, const char *reason, err *e) {
     uint64_t seq;
-    err_code code = append_key_record(i, "key.revoked", who, reason, &seq, e);
+    err_code code = append_key_record(i, by, "key.revoked", who, reason, &seq, e);
     if (code != ERR_OK) return code;
     return store_write(i->st, "UPDATE api_keys SET revoked_seq = ? WHERE id = ?",
                        (store_val[]){SV_INT((int64_t)seq), SV_TEXT(who->key_id)}, 2, NULL, e);
@@ -238,7 +239,7 @@ err_code keys_open(island *i, err *e) {
     if (code != ERR_OK) return code;
     code = load_keys(i, "revoked_ms IS NOT NULL AND revoked_seq IS NULL", &rows, &n, e);
     for (size_t k = 0; k < n && code == ERR_OK; k++)
-        code = record_revocation(i, &rows[k].who, "revoked before; this record was missing", e);
+        code = record_revocation(i, NULL, &rows[k].who, "revoked before; this record was missing", e);
     mem_free(rows);
     if (code == ERR_OK) code = load_keys(i, "revoked_ms IS NULL", &i->keys, &i->n_keys, e);
     return code;
@@ -306,7 +307,7 @@ static err_code find_key(island *i, const char *id_or_name, identity *who, bool 
 }
 
 /* After the record: the row, and the copy in memory for which `grown` has room. */
-static err_code insert_key(island *i, const key_row *row, uint64_t seq, key_row *grown, err *e) {
+static err_code insert_key(island *i, const identity *by, const key_row *row, uint64_t seq, key_row *grown, err *e) {
     store_val v[] = {SV_TEXT(row->who.key_id),      SV_TEXT(row->who.name), SV_TEXT(role_name(row->who.role)),
                      SV_BLOB(row->mac, SHA256_LEN), SV_INT(time_unix_ms()), SV_INT((int64_t)seq)};
     err_code code = store_write(i->st,
@@ -316,7 +317,7 @@ static err_code insert_key(island *i, const key_row *row, uint64_t seq, key_row 
     if (code != ERR_OK) {
         /* The record says that there is a key; take it back where that is possible. It does not work in any case. */
         uint64_t ignored;
-        append_key_record(i, "key.revoked", &row->who, "could not be stored", &ignored, NULL);
+        append_key_record(i, by, "key.revoked", &row->who, "could not be stored", &ignored, NULL);
         return code;
     }
     pthread_rwlock_wrlock(&i->key_lock);
@@ -331,7 +332,7 @@ static err_code insert_key(island *i, const key_row *row, uint64_t seq, key_row 
     return ERR_OK;
 }
 
-static err_code add_locked(island *i, const char *name, key_row *row, const char *secret, err *e) {
+static err_code add_locked(island *i, const identity *by, const char *name, key_row *row, const char *secret, err *e) {
     identity other;
     bool revoked;
     err_code code = find_key(i, name, &other, &revoked, e);
@@ -346,8 +347,8 @@ static err_code add_locked(island *i, const char *name, key_row *row, const char
     if (!grown) return err_nomem(e, "API keys");
     key_mac(i, &row->who, secret, row->mac);
     uint64_t seq;
-    code = append_key_record(i, "key.created", &row->who, NULL, &seq, e);
-    if (code == ERR_OK) code = insert_key(i, row, seq, grown, e);
+    code = append_key_record(i, by, "key.created", &row->who, NULL, &seq, e);
+    if (code == ERR_OK) code = insert_key(i, by, row, seq, grown, e);
     if (code != ERR_OK) mem_free(grown);
     return code;
 }
@@ -357,7 +358,8 @@ static err_code require_writable(const island *i, err *e) {
     return err_set(e, ERR_DENIED, "%s: is open for reading only", i->dir);
 }
 
-err_code key_add(island *i, const char *name, role r, char text[KEY_TEXT_MAX], identity *out, err *e) {
+err_code key_add(island *i, const identity *by, const char *name, role r, char text[KEY_TEXT_MAX], identity *out,
+                 err *e) {
     text[0] = 0;
     err_code code = require_writable(i, e);
     if (code == ERR_OK) code = check_key_name(name, e);
@@ -369,7 +371,7 @@ err_code key_add(island *i, const char *name, role r, char text[KEY_TEXT_MAX], i
     snprintf(row.who.key_id, sizeof row.who.key_id, "k_%s", id);
     snprintf(row.who.name, sizeof row.who.name, "%s", name);
     pthread_mutex_lock(&i->key_change);
-    code = add_locked(i, name, &row, secret, e);
+    code = add_locked(i, by, name, &row, secret, e);
     pthread_mutex_unlock(&i->key_change);
     if (code == ERR_OK) {
         snprintf(text, KEY_TEXT_MAX, KEY_PREFIX "%s_%s", id, secret);
@@ -392,7 +394,7 @@ static void forget_key(island *i, const char *id) {
     pthread_rwlock_unlock(&i->key_lock);
 }
 
-static err_code revoke_locked(island *i, const char *id_or_name, err *e) {
+static err_code revoke_locked(island *i, const identity *by, const char *id_or_name, err *e) {
     identity who;
     bool revoked = false;
     err_code code = find_key(i, id_or_name, &who, &revoked, e);
@@ -405,7 +407,7 @@ static err_code revoke_locked(island *i, const char *id_or_name, err *e) {
         return code;
     }
     forget_key(i, who.key_id);
-    code = record_revocation(i, &who, NULL, e);
+    code = record_revocation(i, by, &who, NULL, e);
     if (code != ERR_OK)
         err_prefix(
             e,
@@ -414,11 +416,11 @@ static err_code revoke_locked(island *i, const char *id_or_name, err *e) {
     return code;
 }
 
-err_code key_revoke(island *i, const char *id_or_name, err *e) {
+err_code key_revoke(island *i, const identity *by, const char *id_or_name, err *e) {
     err_code code = require_writable(i, e);
     if (code != ERR_OK) return code;
     pthread_mutex_lock(&i->key_change);
-    code = revoke_locked(i, id_or_name, e);
+    code = revoke_locked(i, by, id_or_name, e);
     pthread_mutex_unlock(&i->key_change);
     return code;
 }

@@ -33,7 +33,7 @@ static err_code done(cJSON **out, err *e) {
     return err_nomem(e, "a reply");
 }
 
-static err_code run_key_add(island *i, inference *inf, const cJSON *args, cJSON **out, err *e) {
+static err_code run_key_add(island *i, inference *inf, const identity *by, const cJSON *args, cJSON **out, err *e) {
     static const char *const known[] = {"name", "role", NULL};
     const char *name, *role_text = "user";
     role r;
@@ -47,7 +47,7 @@ static err_code run_key_add(island *i, inference *inf, const cJSON *args, cJSON 
                        role_text);
     char text[KEY_TEXT_MAX];
     identity who;
-    rc = key_add(i, name, r, text, &who, e);
+    rc = key_add(i, by, name, r, text, &who, e);
     if (rc != ERR_OK) return rc;
     cJSON *o = cJSON_CreateObject();
     bool ok = o && cJSON_AddStringToObject(o, "id", who.key_id) && cJSON_AddStringToObject(o, "name", who.name) &&
@@ -56,38 +56,38 @@ static err_code run_key_add(island *i, inference *inf, const cJSON *args, cJSON 
     if (!ok) {
         cJSON_Delete(o);
         /* a key that nobody has seen is of no use to its owner */
-        (void)key_revoke(i, who.key_id, NULL);
+        (void)key_revoke(i, by, who.key_id, NULL);
         return err_nomem(e, "the new key");
     }
     *out = o;
     return ERR_OK;
 }
 
-static err_code run_key_ls(island *i, inference *inf, const cJSON *args, cJSON **out, err *e) {
+static err_code run_key_ls(island *i, inference *inf, const identity *by, const cJSON *args, cJSON **out, err *e) {
     static const char *const known[] = {NULL};
     err_code rc = check_args("key.ls", args, known, e);
     return rc == ERR_OK ? key_list(i, out, e) : rc;
 }
 
-static err_code run_key_revoke(island *i, inference *inf, const cJSON *args, cJSON **out, err *e) {
+static err_code run_key_revoke(island *i, inference *inf, const identity *by, const cJSON *args, cJSON **out, err *e) {
     static const char *const known[] = {"key", NULL};
     const char *key;
     err_code rc = check_args("key.revoke", args, known, e);
     if (rc == ERR_OK) rc = need_str("key.revoke", args, "key", &key, e);
-    if (rc == ERR_OK) rc = key_revoke(i, key, e);
+    if (rc == ERR_OK) rc = key_revoke(i, by, key, e);
     return rc == ERR_OK ? done(out, e) : rc;
 }
 
-static err_code run_model_add(island *i, inference *inf, const cJSON *args, cJSON **out, err *e) {
+static err_code run_model_add(island *i, inference *inf, const identity *by, const cJSON *args, cJSON **out, err *e) {
     static const char *const known[] = {"path", "name", NULL};
     const char *path, *name;
     err_code rc = check_args("model.add", args, known, e);
     if (rc == ERR_OK) rc = need_str("model.add", args, "path", &path, e);
     if (rc == ERR_OK) rc = need_str("model.add", args, "name", &name, e);
-    return rc == ERR_OK ? models_add(i, path, name, NULL, NULL, out, e) : rc;
+    return rc == ERR_OK ? models_add(i, by, path, name, NULL, NULL, out, e) : rc;
 }
 
-static err_code run_model_ls(island *i, inference *inf, const cJSON *args, cJSON **out, err *e) {
+static err_code run_model_ls(island *i, inference *inf, const identity *by, const cJSON *args, cJSON **out, err *e) {
     static const char *const known[] = {NULL};
     err_code rc = check_args("model.ls", args, known, e);
     return rc == ERR_OK ? models_list(i, out, e) : rc;
@@ -95,25 +95,26 @@ static err_code run_model_ls(island *i, inference *inf, const cJSON *args, cJSON
 
 static const char *const only_name[] = {"name", NULL};
 
-static err_code run_model_show(island *i, inference *inf, const cJSON *args, cJSON **out, err *e) {
+static err_code run_model_show(island *i, inference *inf, const identity *by, const cJSON *args, cJSON **out, err *e) {
     const char *name;
     err_code rc = check_args("model.show", args, only_name, e);
     if (rc == ERR_OK) rc = need_str("model.show", args, "name", &name, e);
     return rc == ERR_OK ? models_show(i, name, out, e) : rc;
 }
 
-static err_code run_model_verify(island *i, inference *inf, const cJSON *args, cJSON **out, err *e) {
+static err_code run_model_verify(island *i, inference *inf, const identity *by, const cJSON *args, cJSON **out,
+                                 err *e) {
     const char *name;
     err_code rc = check_args("model.verify", args, only_name, e);
     if (rc == ERR_OK) rc = need_str("model.verify", args, "name", &name, e);
     return rc == ERR_OK ? models_verify(i, name, out, e) : rc;
 }
 
-static err_code run_model_rm(island *i, inference *inf, const cJSON *args, cJSON **out, err *e) {
+static err_code run_model_rm(island *i, inference *inf, const identity *by, const cJSON *args, cJSON **out, err *e) {
     const char *name;
     err_code rc = check_args("model.rm", args, only_name, e);
     if (rc == ERR_OK) rc = need_str("model.rm", args, "name", &name, e);
-    if (rc == ERR_OK) rc = models_remove(i, name, e);
+    if (rc == ERR_OK) rc = models_remove(i, by, name, e);
     return rc == ERR_OK ? done(out, e) : rc;
 }
 
@@ -130,9 +131,10 @@ const admin_op admin_ops[] = {
     {NULL, NULL, ROLE_ADMIN, NULL, false},
 };
 
-err_code admin_call(island *i, inference *inf, const char *op, const cJSON *args, cJSON **out, err *e) {
+err_code admin_call(island *i, inference *inf, const identity *by, const char *op, const cJSON *args, cJSON **out,
+                    err *e) {
     *out = NULL;
     for (const admin_op *o = admin_ops; o->name; o++)
-        if (strcmp(o->name, op) == 0) return o->run(i, inf, args, out, e);
+        if (strcmp(o->name, op) == 0) return o->run(i, inf, by, args, out, e);
     return err_set(e, ERR_NOT_FOUND, "admin: there is no operation \"%.60s\"", op);
 }

@@ -116,7 +116,7 @@ static err_code run_operation(exchange *x, buf *out, err *e) {
     err_code rc = json_parse(&args, empty ? "{}" : buf_str(&x->body), empty ? 2 : x->body.len, "request body", e);
     if (rc == ERR_OK && !cJSON_IsObject(args)) rc = err_set(e, ERR_INVALID, "request body: it must be a JSON object");
     if (rc == ERR_OK) rc = check_operation(x, op, args, e);
-    if (rc == ERR_OK) rc = admin_call(x->s->isl, x->s->inf, name, args, &result, e);
+    if (rc == ERR_OK) rc = admin_call(x->s->isl, x->s->inf, &x->who, name, args, &result, e);
     cJSON_Delete(args);
     if (rc == ERR_OK) {
         rc = json_canonical(out, result, e);

@@ -32,12 +32,14 @@ typedef struct admin_op {
     const char *name; /* "key.add" */
     const char *help;
     role needs; /* ROLE_ADMIN or ROLE_OPERATOR */
-    err_code (*run)(island *i, inference *inf /* NULL without a server */, const cJSON *args, cJSON **out, err *e);
+    err_code (*run)(island *i, inference *inf /* NULL without a server */, const identity *by, const cJSON *args,
+                    cJSON **out, err *e);
     bool reads; /* changes nothing: over HTTP an auditor may use it too */
 } admin_op;
 extern const admin_op admin_ops[]; /* key.add {name, role} · key.ls · key.revoke {key} · model.add {path, name} ·
                                       model.ls · model.show {name} · model.verify {name} · model.rm {name};
                                       ends with a NULL name */
-err_code admin_call(island *i, inference *inf, const char *op, const cJSON *args, cJSON **out, err *e);
+err_code admin_call(island *i, inference *inf, const identity *by, const char *op, const cJSON *args, cJSON **out,
+                    err *e);
 
 #endif

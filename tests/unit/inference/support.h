@@ -66,7 +66,7 @@ static inline err_code bed_open(bed *b, const char *config, err *e) {
 
 static inline err_code bed_add(bed *b, const char *file, const char *name, err *e) {
     cJSON *out = NULL;
-    err_code rc = models_add(b->i, file, name, NULL, NULL, &out, e);
+    err_code rc = models_add(b->i, NULL, file, name, NULL, NULL, &out, e);
     cJSON_Delete(out);
     return rc;
 }

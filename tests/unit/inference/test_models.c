@@ -19,7 +19,7 @@ TEST(models_add_show_list) {
     CHECK_OK(models_list(b.i, &list, &e), e);
     CHECK_INT(cJSON_GetArraySize(json_get(list, "models")), 0);
     cJSON_Delete(list);
-    CHECK_OK(models_add(b.i, b.file, "org/tiny:1.0", NULL, NULL, &out, &e), e);
+    CHECK_OK(models_add(b.i, NULL, b.file, "org/tiny:1.0", NULL, NULL, &out, &e), e);
     buf file = {.max = 1 << 25};
     uint8_t digest[SHA256_LEN];
     char want[8 + SHA256_HEX_LEN] = "sha256:";
@@ -64,7 +64,7 @@ TEST(models_share_an_artifact) {
     cJSON *r = last_record();
     CHECK(record_is(r, "model.named"));
     cJSON_Delete(r);
-    CHECK_OK(models_remove(b.i, "one", &e), e);
+    CHECK_OK(models_remove(b.i, NULL, "one", &e), e);
     CHECK_INT(models_resolve(b.i, "one", path, sizeof path, digest, &e), ERR_NOT_FOUND);
     CHECK_HAS(e.msg, "there are: two");
     CHECK_OK(models_resolve(b.i, "two", path, sizeof path, digest, &e), e);
@@ -72,12 +72,12 @@ TEST(models_share_an_artifact) {
     CHECK(record_is(r, "model.removed"));
     CHECK(json_get(r, "artifact_removed") == NULL);
     cJSON_Delete(r);
-    CHECK_OK(models_remove(b.i, "two", &e), e);
+    CHECK_OK(models_remove(b.i, NULL, "two", &e), e);
     r = last_record();
     CHECK(json_get(r, "artifact_removed") != NULL);
     cJSON_Delete(r);
     CHECK(access(path, R_OK) != 0);
-    CHECK_INT(models_remove(b.i, "two", &e), ERR_NOT_FOUND);
+    CHECK_INT(models_remove(b.i, NULL, "two", &e), ERR_NOT_FOUND);
     CHECK_OK(bed_add(&b, b.file, "two", &e), e); /* and comes back */
 }
 

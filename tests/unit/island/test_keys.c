@@ -78,15 +78,15 @@ TEST(key_life) {
     err e = {0};
     char a[KEY_TEXT_MAX], b[KEY_TEXT_MAX];
     identity ia, ib;
-    CHECK_OK(key_add(i, "alice@example.org", ROLE_USER, a, &ia, &e), e);
-    CHECK_OK(key_add(i, "night batch", ROLE_ADMIN, b, &ib, &e), e);
+    CHECK_OK(key_add(i, NULL, "alice@example.org", ROLE_USER, a, &ia, &e), e);
+    CHECK_OK(key_add(i, NULL, "night batch", ROLE_ADMIN, b, &ib, &e), e);
     CHECK(strlen(a) == 60 && strncmp(a, "pld_", 4) == 0 && strcmp(a, b) != 0);
     CHECK(strncmp(ia.key_id + 2, a + 4, 12) == 0);
     CHECK(works(i, a, "alice@example.org", ROLE_USER));
     CHECK(works(i, b, "night batch", ROLE_ADMIN));
     CHECK_INT(records(i, "key.created", ia.key_id), 1);
     CHECK_INT(records(i, "key.created", ib.key_id), 1);
-    CHECK_INT(key_add(i, "night batch", ROLE_USER, a + 0, NULL, &e), ERR_EXISTS);
+    CHECK_INT(key_add(i, NULL, "night batch", ROLE_USER, a + 0, NULL, &e), ERR_EXISTS);
     CHECK_HAS(e.msg, ib.key_id);
     CHECK_STR(a, ""); /* nothing to show */
     CHECK_INT(records(i, "key.created", NULL), 2);
@@ -94,14 +94,14 @@ TEST(key_life) {
     i = open_ok(ISLAND_WRITE);
     CHECK(i);
     CHECK(works(i, b, "night batch", ROLE_ADMIN));
-    CHECK_OK(key_revoke(i, "night batch", &e), e);
+    CHECK_OK(key_revoke(i, NULL, "night batch", &e), e);
     CHECK(refused(i, b, strlen(b)));
     CHECK_INT(records(i, "key.revoked", ib.key_id), 1);
-    CHECK_INT(key_revoke(i, "night batch", &e), ERR_NOT_FOUND);
-    CHECK_INT(key_revoke(i, ib.key_id, &e), ERR_NOT_FOUND);
+    CHECK_INT(key_revoke(i, NULL, "night batch", &e), ERR_NOT_FOUND);
+    CHECK_INT(key_revoke(i, NULL, ib.key_id, &e), ERR_NOT_FOUND);
     CHECK_HAS(e.msg, "revoked already");
-    CHECK_OK(key_revoke(i, ia.key_id, &e), e);
-    CHECK_OK(key_add(i, "night batch", ROLE_OPERATOR, a, NULL, &e), e); /* the name is free again */
+    CHECK_OK(key_revoke(i, NULL, ia.key_id, &e), e);
+    CHECK_OK(key_add(i, NULL, "night batch", ROLE_OPERATOR, a, NULL, &e), e); /* the name is free again */
     island_close(i);
     i = open_ok(ISLAND_WRITE);
     CHECK(i);
@@ -136,15 +136,15 @@ TEST(key_names) {
     err e = {0};
     char text[KEY_TEXT_MAX];
     for (size_t k = 0; k < sizeof bad / sizeof bad[0]; k++) {
-        CHECK_INT(key_add(i, bad[k], ROLE_USER, text, NULL, &e), ERR_INVALID);
+        CHECK_INT(key_add(i, NULL, bad[k], ROLE_USER, text, NULL, &e), ERR_INVALID);
         CHECK_HAS(e.msg, "key name");
     }
     for (size_t k = 0; k < sizeof good / sizeof good[0]; k++) {
-        CHECK_OK(key_add(i, good[k], ROLE_USER, text, NULL, &e), e);
+        CHECK_OK(key_add(i, NULL, good[k], ROLE_USER, text, NULL, &e), e);
         CHECK(works(i, text, good[k], ROLE_USER));
     }
-    CHECK_INT(key_revoke(i, "nobody", &e), ERR_NOT_FOUND);
-    CHECK_INT(key_revoke(i, "", &e), ERR_NOT_FOUND);
+    CHECK_INT(key_revoke(i, NULL, "nobody", &e), ERR_NOT_FOUND);
+    CHECK_INT(key_revoke(i, NULL, "", &e), ERR_NOT_FOUND);
     island_close(i);
 }
 
@@ -155,7 +155,7 @@ TEST(key_wrong_texts) {
     err e = {0};
     char text[KEY_TEXT_MAX], bad[KEY_TEXT_MAX];
     CHECK(refused(i, "pld_", 4)); /* with no key at all */
-    CHECK_OK(key_add(i, "a", ROLE_USER, text, NULL, &e), e);
+    CHECK_OK(key_add(i, NULL, "a", ROLE_USER, text, NULL, &e), e);
     for (size_t n = 0; n < strlen(text); n++) {
         CHECK(refused(i, text, n));
         memcpy(bad, text, sizeof bad);
@@ -192,7 +192,7 @@ TEST(key_rows_changed_from_outside) {
         char text[KEY_TEXT_MAX];
         island *i = open_ok(ISLAND_WRITE);
         CHECK(i);
-        CHECK_OK(key_add(i, "a", ROLE_USER, text, NULL, &e), e);
+        CHECK_OK(key_add(i, NULL, "a", ROLE_USER, text, NULL, &e), e);
         island_close(i);
         CHECK(edit(edits[k]));
         i = open_ok(ISLAND_WRITE);
@@ -207,7 +207,7 @@ TEST(key_rows_changed_from_outside) {
         char text[KEY_TEXT_MAX];
         island *i = open_ok(ISLAND_WRITE);
         CHECK(i);
-        CHECK_OK(key_add(i, "a", ROLE_USER, text, NULL, &e), e);
+        CHECK_OK(key_add(i, NULL, "a", ROLE_USER, text, NULL, &e), e);
         island_close(i);
         CHECK(edit(broken[k]));
         CHECK_INT(island_open(&i, isl, ISLAND_WRITE, &e), ERR_CORRUPT);
@@ -223,8 +223,8 @@ TEST(key_crashes) {
     identity who;
     island *i = open_ok(ISLAND_WRITE);
     CHECK(i);
-    CHECK_OK(key_add(i, "a", ROLE_USER, text, &who, &e), e);
-    CHECK_OK(key_revoke(i, "a", &e), e);
+    CHECK_OK(key_add(i, NULL, "a", ROLE_USER, text, &who, &e), e);
+    CHECK_OK(key_revoke(i, NULL, "a", &e), e);
     island_close(i);
     /* revoked, killed before the record (or before its note) */
     CHECK(edit("UPDATE api_keys SET revoked_seq = NULL"));
@@ -242,7 +242,7 @@ TEST(key_crashes) {
     /* recorded, killed before the row */
     i = open_ok(ISLAND_WRITE);
     CHECK(i);
-    CHECK_OK(key_add(i, "b", ROLE_USER, text, &who, &e), e);
+    CHECK_OK(key_add(i, NULL, "b", ROLE_USER, text, &who, &e), e);
     island_close(i);
     CHECK(edit("DELETE FROM api_keys WHERE name = 'b'"));
     i = open_ok(ISLAND_WRITE);
@@ -261,9 +261,9 @@ static void change_until_killed(int to) {
         err e = {0};
         snprintf(name, sizeof name, "%d %d", (int)getpid(), n);
         said[0] = '+';
-        if (key_add(i, name, ROLE_USER, said + 1, &who, &e) != ERR_OK || write(to, said, 61) != 61) break;
+        if (key_add(i, NULL, name, ROLE_USER, said + 1, &who, &e) != ERR_OK || write(to, said, 61) != 61) break;
         said[0] = '-';
-        if (n % 2 && (key_revoke(i, who.key_id, &e) != ERR_OK || write(to, said, 61) != 61)) break;
+        if (n % 2 && (key_revoke(i, NULL, who.key_id, &e) != ERR_OK || write(to, said, 61) != 61)) break;
     }
     _exit(1);
 }
@@ -326,18 +326,18 @@ TEST(key_allocation_failures) {
         identity who;
         snprintf(name, sizeof name, "key %d", n);
         mem_fail_after(n);
-        err_code code = key_add(i, name, ROLE_USER, text, &who, &e);
+        err_code code = key_add(i, NULL, name, ROLE_USER, text, &who, &e);
         mem_fail_after(-1);
         if (code != ERR_OK) {
             fails++;
             CHECK_STR(text, "");
-            CHECK_INT(key_revoke(i, name, &e), ERR_NOT_FOUND);
+            CHECK_INT(key_revoke(i, NULL, name, &e), ERR_NOT_FOUND);
             continue;
         }
         CHECK(works(i, text, name, ROLE_USER));
         CHECK_INT(records(i, "key.created", who.key_id), 1);
         mem_fail_after(n % 20);
-        code = key_revoke(i, name, &e);
+        code = key_revoke(i, NULL, name, &e);
         mem_fail_after(-1);
         bool dead = code == ERR_OK || strstr(e.msg, "is revoked, but its record");
         CHECK(dead ? refused(i, text, strlen(text)) : works(i, text, name, ROLE_USER));
@@ -366,8 +366,9 @@ static void *changer(void *arg) {
         char text[KEY_TEXT_MAX], name[32];
         err e = {0};
         snprintf(name, sizeof name, "%s %d", (const char *)arg, k);
-        bad += key_add(shared, name, ROLE_USER, text, NULL, &e) != ERR_OK || !works(shared, text, name, ROLE_USER) ||
-               key_revoke(shared, name, &e) != ERR_OK || !refused(shared, text, strlen(text));
+        bad += key_add(shared, NULL, name, ROLE_USER, text, NULL, &e) != ERR_OK ||
+               !works(shared, text, name, ROLE_USER) || key_revoke(shared, NULL, name, &e) != ERR_OK ||
+               !refused(shared, text, strlen(text));
     }
     return (void *)bad;
 }
@@ -377,7 +378,7 @@ TEST(key_threads) {
     err e = {0};
     shared = open_ok(ISLAND_WRITE);
     CHECK(shared);
-    CHECK_OK(key_add(shared, "steady", ROLE_OPERATOR, steady, NULL, &e), e);
+    CHECK_OK(key_add(shared, NULL, "steady", ROLE_OPERATOR, steady, NULL, &e), e);
     pthread_t t[4];
     CHECK(pthread_create(&t[0], NULL, checker, NULL) == 0 && pthread_create(&t[1], NULL, checker, NULL) == 0 &&
           pthread_create(&t[2], NULL, changer, one) == 0 && pthread_create(&t[3], NULL, changer, two) == 0);
@@ -398,12 +399,12 @@ TEST(key_reading_only) {
     CHECK(i);
     err e = {0};
     char text[KEY_TEXT_MAX], other[KEY_TEXT_MAX];
-    CHECK_OK(key_add(i, "a", ROLE_USER, text, NULL, &e), e);
+    CHECK_OK(key_add(i, NULL, "a", ROLE_USER, text, NULL, &e), e);
     island_close(i);
     i = open_ok(ISLAND_READ);
     CHECK(i);
-    CHECK_INT(key_add(i, "b", ROLE_USER, other, NULL, &e), ERR_DENIED);
-    CHECK_INT(key_revoke(i, "a", &e), ERR_DENIED);
+    CHECK_INT(key_add(i, NULL, "b", ROLE_USER, other, NULL, &e), ERR_DENIED);
+    CHECK_INT(key_revoke(i, NULL, "a", &e), ERR_DENIED);
     cJSON *list;
     CHECK_OK(key_list(i, &list, &e), e);
     CHECK_INT(cJSON_GetArraySize(json_get(list, "keys")), 1);

@@ -145,8 +145,8 @@ err_code inference_load(inference *inf, const char *name, err *e) {
     return ERR_OK;
 }
 
-err_code models_add(island *i, const char *path, const char *name, store_progress progress, void *ctx, cJSON **out,
-                    err *e) {
+err_code models_add(island *i, const identity *by, const char *path, const char *name, store_progress progress,
+                    void *ctx, cJSON **out, err *e) {
     *out = cJSON_CreateObject();
     return cJSON_AddStringToObject(*out, "name", name) ? ERR_OK : err_nomem(e, "a reply");
 }
@@ -163,7 +163,7 @@ err_code models_show(island *i, const char *name, cJSON **out, err *e) {
 err_code models_verify(island *i, const char *name, cJSON **out, err *e) {
     return models_show(i, name, out, e);
 }
-err_code models_remove(island *i, const char *name, err *e) {
+err_code models_remove(island *i, const identity *by, const char *name, err *e) {
     return ERR_OK;
 }
 err_code models_resolve(island *i, const char *name, char *path, size_t cap, uint8_t digest[SHA256_LEN], err *e) {

@@ -17,7 +17,7 @@ static bool start_with_model(world_tweak tweak) {
     cJSON *out = NULL;
     err_code rc = world_open(&w, tweak, &e);
     if (rc == ERR_OK) rc = world_start(&w, &e);
-    if (rc == ERR_OK) rc = models_add(w.isl, stories, "stories", NULL, NULL, &out, &e);
+    if (rc == ERR_OK) rc = models_add(w.isl, NULL, stories, "stories", NULL, NULL, &out, &e);
     cJSON_Delete(out);
     if (rc != ERR_OK) fprintf(stderr, "no server: %s\n", e.msg);
     return rc == ERR_OK;

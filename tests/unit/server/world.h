@@ -50,7 +50,7 @@ static inline err_code world_open(world *w, world_tweak tweak, err *e) {
     if (rc == ERR_OK) rc = island_open(&w->isl, w->dir, ISLAND_WRITE, e);
     for (int r = ROLE_USER; rc == ERR_OK && r <= ROLE_ADMIN; r++) {
         identity id;
-        rc = key_add(w->isl, role_name((role)r), (role)r, w->key[r], &id, e);
+        rc = key_add(w->isl, NULL, role_name((role)r), (role)r, w->key[r], &id, e);
     }
     return rc;
 }
