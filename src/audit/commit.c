@@ -319,9 +319,11 @@ static void take_group(ledger *l, group *g) {
         l->queued_bytes -= w->entry_len + w->sealed_len;
         last = w;
     }
-    l->head = last->next;
+    if (last) { /* always: the caller has seen that the queue is not empty */
+        l->head = last->next;
+        last->next = NULL;
+    }
     if (!l->head) l->tail_link = &l->head;
-    last->next = NULL;
     set_queue(l);
 }
 

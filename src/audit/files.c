@@ -32,8 +32,8 @@ err_code fs_read_file(vfs *fs, const char *dir, const char *name, buf *out, err 
     if (rc != ERR_OK) return rc;
     if (got < 0) return fs_error((int)got, e, "%s", path);
     out->len += (size_t)got;
-    out->ptr[out->len] = 0;
-    return ERR_OK;
+    buf_append(out, "", 0); /* the NUL */
+    return buf_check(out, path, e);
 }
 
 err_code fs_write_file(vfs *fs, const char *dir, const char *name, const void *p, size_t n, bool *sync_failed, err *e) {
@@ -142,7 +142,7 @@ err_code load_vkey(vfs *fs, const char *dir, note_key *k, char text[NOTE_VKEY_MA
         rc = note_key_parse(k, b.ptr, b.len, e);
         if (rc != ERR_OK) rc = err_set(e, ERR_CORRUPT, "%s/keys/ledger.vkey: is not a verifier key", dir);
     }
-    if (rc == ERR_OK) memcpy(text, b.ptr, b.len + 1);
+    if (rc == ERR_OK) snprintf(text, NOTE_VKEY_MAX, "%s", buf_str(&b));
     buf_free(&b);
     return rc;
 }

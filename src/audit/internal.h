@@ -3,7 +3,14 @@
  *
  * Locks, taken in this order: read_mu, then mu. The writer's thread owns everything under "writer" and changes the
  * published state only while it holds mu; readers take what they need under mu and read files without it. read_mu
- * guards the list of segments, the index and the files of readers. */
+ * guards the list of segments, the index and the files of readers.
+ *
+ * Has caused bugs
+ *  - A frame whose SHA-256 is right says nothing about its place: anybody can compute it. Only the checkpoint's
+ * signature does (verify_island.c, signed_place).
+ *  - What recovery reads may be in the system's memory only, and after a failed sync a later one writes nothing: the
+ * last frame is written again before anybody hears of it (scan.c, rewrite).
+ *  - Waking the callers of a group while holding mu made hundreds of threads queue up for it: a third of the rate. */
 #ifndef POLDER_AUDIT_INTERNAL_H
 #define POLDER_AUDIT_INTERNAL_H
 

@@ -280,7 +280,7 @@ void checkpoint_sign(buf *out, const note_signer *s, uint64_t size, const hash32
 
 static err_code open_checkpoint(checkpoint *out, const char *note, size_t n, const note_key *k, bool verify,
                                 unsigned *unknown, unsigned *own, err *e) {
-    size_t text_len;
+    size_t text_len = 0;
     err_code rc = open_lines(note, n, k, verify, &text_len, unknown, own, e);
     if (rc == ERR_OK) rc = checkpoint_parse(out, note, text_len, e);
     if (rc == ERR_OK && strcmp(out->origin, k->name) != 0)

@@ -72,11 +72,13 @@ static err_code index_grow(seg_index *s, err *e) {
 
 err_code read_locate(ledger *l, uint64_t seq, seg_index **out, frame_pos *at, err *e) {
     seg_index *s = NULL;
+    *out = NULL;
+    *at = (frame_pos){0};
     if (seq >= atomic_load(&l->size))
         return err_set(e, ERR_NOT_FOUND, "record %llu: the ledger has %llu records", (unsigned long long)seq,
                        (unsigned long long)atomic_load(&l->size));
     err_code rc = index_for(l, seq, &s, e);
-    while (rc == ERR_OK && seq >= s->next_first) {
+    while (rc == ERR_OK && s && seq >= s->next_first) {
         frame fr;
         frame_state state;
         rc = frame_peek(l->fs, s->f, s->next_off, s->seg_len, &fr, &state, e);
@@ -90,7 +92,7 @@ err_code read_locate(ledger *l, uint64_t seq, seg_index **out, frame_pos *at, er
         s->next_first += fr.h.count;
         s->next_off += frame_room(&fr.h);
     }
-    if (rc != ERR_OK) return rc;
+    if (rc != ERR_OK || !s || s->n == 0) return rc;
     size_t lo = 0, hi = s->n;
     while (hi - lo > 1) {
         size_t mid = lo + (hi - lo) / 2;
@@ -107,8 +109,9 @@ err_code read_locate(ledger *l, uint64_t seq, seg_index **out, frame_pos *at, er
 /* ---- entries --------------------------------------------------------------------------------------------- */
 
 static err_code damaged(const ledger *l, const seg_index *s, uint64_t seq, const char *why, err *e) {
-    return err_set(e, ERR_CORRUPT, "%s/ledger/seg/%020llu.seg: record %llu: %s", l->dir,
-                   (unsigned long long)s->seg_first, (unsigned long long)seq, why);
+    err_set(e, ERR_CORRUPT, "%s/ledger/seg/%020llu.seg: record %llu: %s", l->dir, (unsigned long long)s->seg_first,
+            (unsigned long long)seq, why);
+    return ERR_CORRUPT;
 }
 
 /* The frame of a record with its entries, kept for the next record. */
@@ -116,7 +119,7 @@ static err_code load_frame(ledger *l, uint64_t seq, seg_index **seg, err *e) {
     frame_pos at;
     frame_state state;
     err_code rc = read_locate(l, seq, seg, &at, e);
-    if (rc != ERR_OK) return rc;
+    if (rc != ERR_OK || !*seg) return rc;
     if (l->has_cached && l->cached_seg == (*seg)->seg_first && l->cached_off == at.off) return ERR_OK;
     if (l->has_cached) frame_free(&l->cached);
     l->has_cached = false;
@@ -134,11 +137,13 @@ static err_code load_frame(ledger *l, uint64_t seq, seg_index **seg, err *e) {
 }
 
 err_code read_entry(ledger *l, uint64_t seq, const uint8_t **p, size_t *n, hash32 *leaf, err *e) {
-    seg_index *s;
+    seg_index *s = NULL;
     hash32 want;
     hash_source src = tree_source(l);
+    *p = NULL;
+    *n = 0;
     err_code rc = load_frame(l, seq, &s, e);
-    if (rc != ERR_OK) return rc;
+    if (rc != ERR_OK || !s) return rc;
     size_t at = 0;
     for (uint64_t k = l->cached.h.first; k <= seq; k++)
         if (!entries_next((const uint8_t *)l->cached.entries.ptr, l->cached.entries.len, &at, p, n))
@@ -267,18 +272,18 @@ static err_code pick_content(const uint8_t *plain, size_t n, uint64_t seq, const
 }
 
 err_code ledger_content(ledger *l, uint64_t seq, const char *name, buf *out, err *e) {
-    const uint8_t *entry;
+    const uint8_t *entry = NULL;
     uint8_t commit[SHA256_LEN], *sealed = NULL, *plain = NULL;
-    size_t n, plain_len = 0;
+    size_t n = 0, plain_len = 0;
     uint64_t bytes = 0;
-    hash32 leaf;
+    hash32 leaf = {{0}};
     pthread_mutex_lock(&l->read_mu);
     err_code rc = read_entry(l, seq, &entry, &n, &leaf, e);
     if (rc == ERR_OK) rc = stated_content(entry, n, seq, name, &bytes, commit, e);
     seg_index *s = NULL;
     frame_pos at;
     if (rc == ERR_OK) rc = read_locate(l, seq, &s, &at, e);
-    if (rc == ERR_OK) rc = open_sealed(l, s, seq, &leaf, &sealed, &plain, &plain_len, e);
+    if (rc == ERR_OK && s) rc = open_sealed(l, s, seq, &leaf, &sealed, &plain, &plain_len, e);
     drop_large_cache(l);
     pthread_mutex_unlock(&l->read_mu);
     if (rc == ERR_OK) {

@@ -35,7 +35,8 @@ static err_code settle_tree(ledger *l, uint64_t index, const buf *stored, ledger
     if (l->tree && buf_reserve(&have, stored->len))
         got = l->fs->pread(l->fs, l->tree, have.ptr, stored->len, index * HASH_LEN);
     err_code rc = buf_check(&have, "hashes of a group", e);
-    bool same = got == (int64_t)stored->len && memcmp(have.ptr, stored->ptr, stored->len) == 0;
+    bool same =
+        have.ptr && stored->ptr && got == (int64_t)stored->len && memcmp(have.ptr, stored->ptr, stored->len) == 0;
     buf_free(&have);
     if (rc != ERR_OK || same) return rc;
     if (l->read_only) {
@@ -340,10 +341,7 @@ err_code tail_follow(ledger *l, err *e) {
             return fs_error(r, e, "%s: the last segment cannot be synced", l->dir);
         if (size == l->tail.first) break;
         rc = enter_segment(l, size, e);
-        if (rc == ERR_NOT_FOUND) { /* no next segment: this is the end */
-            rc = ERR_OK;
-            break;
-        }
+        if (rc == ERR_NOT_FOUND) break; /* no next segment: this is the end */
         l->overlay_on = false;
         if (rc == ERR_OK) rc = note_segment(l, size, e);
         if (rc == ERR_OK) rc = check_tree(l, NULL, e);

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { CHUNK = 1 << 16 };
+enum { CHUNK = 1 << 14 }; /* on the stack of whoever opens or refreshes */
 
 err_code fs_error(int rc, err *e, const char *fmt, ...) {
     char what[ERR_MSG_MAX];

@@ -92,7 +92,7 @@ static void check_note(checker *c, const frame *f) {
 /* ---- contents -------------------------------------------------------------------------------------------- */
 
 /* Every content that the entry names is in the vault and is what it commits to, and nothing else is there. */
-static err_code check_commitments(checker *c, uint64_t seq, const cJSON *entry, const uint8_t *plain, size_t n) {
+static void check_commitments(checker *c, uint64_t seq, const cJSON *entry, const uint8_t *plain, size_t n) {
     const cJSON *all = json_get(entry, "content");
     content_view v;
     size_t at = 0;
@@ -108,13 +108,12 @@ static err_code check_commitments(checker *c, uint64_t seq, const cJSON *entry, 
         hmac_sha256(mac, v.salt, SALT_LEN, v.bytes, v.len);
         hex_encode(hex, mac, sizeof mac);
         seen++;
-        if (!cJSON_IsString(commit) || strcmp(commit->valuestring, hex) != 0 || !cJSON_IsNumber(bytes) ||
+        if (!commit || !cJSON_IsString(commit) || strcmp(commit->valuestring, hex) != 0 || !cJSON_IsNumber(bytes) ||
             bytes->valuedouble != (double)v.len)
             problem(c->r, "%s: record %llu: content %s is not what the record commits to", c->name, (ull)seq, name);
     }
     if (!whole || !all || seen != cJSON_GetArraySize(all))
         problem(c->r, "%s: record %llu: its contents are not those that it names", c->name, (ull)seq);
-    return ERR_OK;
 }
 
 static err_code check_sealed(checker *c, uint64_t seq, const uint8_t *entry, size_t entry_len, uint64_t off, size_t len,
@@ -146,7 +145,7 @@ static err_code check_sealed(checker *c, uint64_t seq, const uint8_t *entry, siz
         if (vault_open(c->log_id, &leaf, key, sealed, len, &plain, &n, &why) != ERR_OK)
             problem(c->r, "%s: record %llu: %s", c->name, (ull)seq, why.msg);
         else if (json_parse(&v, (const char *)entry, entry_len, "entry", &why) == ERR_OK)
-            rc = check_commitments(c, seq, v, plain, n);
+            check_commitments(c, seq, v, plain, n);
         cJSON_Delete(v);
     }
     mem_wipe(sealed, len);
