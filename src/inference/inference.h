@@ -140,4 +140,8 @@ typedef struct event_sink {
  * EV_FINISH of a choice come before, EV_DONE after the completed record. */
 err_code pipeline_run(inference *inf, const request *r, const event_sink *sink, err *e);
 
+/* Would pipeline_run refuse it before it is admitted? Nothing is recorded or answered. For a client's request that
+ * becomes several: all are checked before the first is run, so that a bad one among them changes nothing. */
+err_code pipeline_check(inference *inf, const request *r, const event_sink *sink, err *e);
+
 #endif

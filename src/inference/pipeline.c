@@ -188,9 +188,8 @@ static void run_free(run *x) {
     mem_free(x);
 }
 
-err_code pipeline_run(inference *inf, const request *r, const event_sink *sink, err *e) {
-    err local = {0};
-    if (!e) e = &local;
+/* Into the room; ERR_OK: run_end must follow. */
+static err_code run_begin(run **out, inference *inf, const request *r, const event_sink *sink, err *e) {
     err_code rc = inference_enter(inf, e);
     if (rc) return rc;
     run *x = mem_zalloc(sizeof *x);
@@ -201,15 +200,47 @@ err_code pipeline_run(inference *inf, const request *r, const event_sink *sink, 
     x->inf = inf;
     x->r = r;
     x->client = sink;
-    rc = stage_check(r, e);
+    *out = x;
+    return ERR_OK;
+}
+
+static void run_end(run *x) {
+    inference *inf = x->inf;
+    run_free(x);
+    inference_leave(inf);
+}
+
+/* All that can be refused without a record. */
+static err_code run_prepare(run *x, err *e) {
+    err_code rc = stage_check(x->r, e);
     if (!rc) rc = stage_route(x, e);
-    if (!rc) rc = x->d->prepare(&x->call, e);
+    return rc ? rc : x->d->prepare(&x->call, e);
+}
+
+err_code pipeline_check(inference *inf, const request *r, const event_sink *sink, err *e) {
+    err local = {0};
+    if (!e) e = &local;
+    run *x;
+    err_code rc = run_begin(&x, inf, r, sink, e);
+    if (rc) return rc;
+    rc = run_prepare(x, e);
+    if (rc) count(x, false, rc);
+    run_end(x);
+    return rc;
+}
+
+err_code pipeline_run(inference *inf, const request *r, const event_sink *sink, err *e) {
+    err local = {0};
+    if (!e) e = &local;
+    run *x;
+    err_code rc = run_begin(&x, inf, r, sink, e);
+    if (rc) return rc;
+    rc = run_prepare(x, e);
     if (!rc) rc = stage_admit(x, e);
     bool admitted = rc == ERR_OK;
     if (admitted) rc = stage_answer(x, e);
     if (admitted) rc = stage_close(x, rc, e);
     count(x, admitted, rc);
-    run_free(x);
-    inference_leave(inf);
+    run_end(x);
     return rc;
 }

@@ -116,19 +116,28 @@ static err_code make_choices(answer *a, err *e) {
     return ERR_OK;
 }
 
+static void choose_prompt(answer *a, uint32_t run) {
+    a->run = run;
+    if (!a->prompts) return;
+    const prompt *p = &a->prompts[run];
+    a->r.text = p->text;
+    a->r.text_len = p->text ? strlen(p->text) : 0;
+    a->r.tokens = p->tokens;
+    a->r.n_tokens = p->n_tokens;
+}
+
 err_code answer_run(answer *a, inference *inf, const answer_sink *sink, err *e) {
     err_code rc = make_choices(a, e);
     running n = {.a = a, .sink = sink};
     buf_init(&n.out, ANSWER_BYTES_MAX);
     event_sink es = {.ctx = &n, .event = on_event, .gone = on_gone};
-    for (a->run = 0; rc == ERR_OK && a->run < a->n_runs; a->run++) {
-        if (a->prompts) {
-            const prompt *p = &a->prompts[a->run];
-            a->r.text = p->text;
-            a->r.text_len = p->text ? strlen(p->text) : 0;
-            a->r.tokens = p->tokens;
-            a->r.n_tokens = p->n_tokens;
-        }
+    /* bad input changes nothing: the last prompt is looked at before the first is answered */
+    for (uint32_t i = 1; rc == ERR_OK && i < a->n_runs; i++) {
+        choose_prompt(a, i);
+        rc = pipeline_check(inf, &a->r, &es, e);
+    }
+    for (uint32_t i = 0; rc == ERR_OK && i < a->n_runs; i++) {
+        choose_prompt(a, i);
         rc = pipeline_run(inf, &a->r, &es, e);
     }
     buf_free(&n.out);

@@ -117,6 +117,10 @@ static err_code run(script *s, err *e) {
     return err_set(e, ERR_NOT_FOUND, "model \"%s\": there is none of that name", m);
 }
 
+err_code pipeline_check(inference *inf, const request *r, const event_sink *sink, err *e) {
+    return ERR_OK;
+}
+
 err_code pipeline_run(inference *inf, const request *r, const event_sink *sink, err *e) {
     script s = {.r = r, .sink = sink};
     if (atomic_load(&draining)) return err_set(e, ERR_UNAVAILABLE, "the server is stopping");

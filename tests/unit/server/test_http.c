@@ -137,6 +137,30 @@ TEST(token_prompts_and_text_prompts_agree) {
     cJSON_Delete(complete("{\"model\":\"stories\",\"prompt\":[1,99999]}", 400));
 }
 
+static uint64_t records_now(void) {
+    ledger_stats st;
+    ledger_get_stats(island_ledger(w.isl), &st);
+    return st.size;
+}
+
+/* Fails where the prompts before a bad one are run and recorded, or a stream of them begins with 200. */
+TEST(a_bad_prompt_among_several_changes_nothing) {
+    uint64_t before = records_now();
+    static const char *const bad[] = {"[[1,403],[1,99999]]", "[[1],[1],[-1]]", "[[1,403],[2147483647]]"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        for (int streamed = 0; streamed < 2; streamed++) {
+            char body[300];
+            snprintf(body, sizeof body, "{\"model\":\"stories\",\"max_tokens\":2,\"stream\":%s,\"prompt\":%s}",
+                     streamed ? "true" : "false", bad[i]);
+            cJSON_Delete(complete(body, 400));
+            CHECK_INT(records_now(), before);
+        }
+    }
+    cJSON *v = complete("{\"model\":\"stories\",\"max_tokens\":2,\"prompt\":[[1,403],[1]]}", 200);
+    CHECK_INT(records_now(), before + 4);
+    cJSON_Delete(v);
+}
+
 TEST(refusals_of_the_pipeline) {
     static const struct {
         const char *path, *body;
@@ -382,6 +406,7 @@ int main(int argc, char **argv) {
     RUN(stop_strings_end_the_text);
     RUN(log_probabilities_add_up);
     RUN(token_prompts_and_text_prompts_agree);
+    RUN(a_bad_prompt_among_several_changes_nothing);
     RUN(refusals_of_the_pipeline);
     RUN(every_answer_has_its_records);
     RUN(an_aborted_stream_stops_the_engine);
