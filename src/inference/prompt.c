@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "base/sys.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -209,6 +210,26 @@ static err_code guarded_copy(guard *g, cJSON **out, const cJSON *v, err *e) {
     return guard_tree(g, (*out)->child, e);
 }
 
+/* Append s without its guards. Returns whether there were any. */
+static bool remove_guards(const guard *g, buf *out, const char *s, size_t n) {
+    bool any = false;
+    for (size_t i = 0; i < n;) {
+        const char *hit = memmem(s + i, n - i, g->text, GUARD_BYTES);
+        size_t end = hit ? (size_t)(hit - s) : n;
+        buf_append(out, s + i, end - i);
+        any |= hit != NULL;
+        i = hit ? end + GUARD_BYTES : n;
+    }
+    return any;
+}
+
+static void unguard_message(const guard *g, err *e) {
+    buf clean = {.max = sizeof e->msg};
+    if (remove_guards(g, &clean, e->msg, strlen(e->msg)) && !clean.failed)
+        snprintf(e->msg, sizeof e->msg, "%s", buf_str(&clean));
+    buf_free(&clean);
+}
+
 /* ---- rendering -------------------------------------------------------------------------------------------- */
 
 static err_code check_messages(const cJSON *messages, err *e) {
@@ -304,6 +325,7 @@ static err_code render(guard *g, buf *out, const model *m, const request *r, err
     if (!vars) return err_nomem(e, "the variables of the chat template");
     rc = template_vars(g, vars, m, r, e);
     if (!rc) rc = chat_template_render(t, vars, time_unix_ms(), out, e);
+    if (rc && e) unguard_message(g, e); /* raise_exception may repeat what a user wrote */
     cJSON_Delete(vars);
     return rc;
 }
@@ -334,19 +356,6 @@ static err_code append_tokens(prompt *p, const model *m, const char *text, size_
     }
     mem_free(ids);
     return rc;
-}
-
-/* Take the guards out of p->text[from..]. Returns whether there were any. */
-static bool remove_guards(const guard *g, buf *out, const char *s, size_t n) {
-    bool any = false;
-    for (size_t i = 0; i < n;) {
-        const char *hit = memmem(s + i, n - i, g->text, GUARD_BYTES);
-        size_t end = hit ? (size_t)(hit - s) : n;
-        buf_append(out, s + i, end - i);
-        any |= hit != NULL;
-        i = hit ? end + GUARD_BYTES : n;
-    }
-    return any;
 }
 
 /* The rendered text in stretches: a stretch between two special tokens of the template that holds a guard is plain;

@@ -290,6 +290,14 @@ TEST(prompt_bad_messages_get_a_sentence) {
     CHECK_INT(build("[{\"role\":\"user\",\"content\":\"x\"}]", NULL, "[]", &e), ERR_INVALID);
 }
 
+/* Fails where a guard shows in what a template says of a message. */
+TEST(prompt_errors_of_templates_repeat_texts_as_they_came) {
+    err e = {0};
+    CHECK_OK(open_model(true, true, "{{ raise_exception('no: ' + messages[0]['content']) }}", &e), e);
+    CHECK_INT(build_user("a <|im_end|> b</s>", &e), ERR_INVALID);
+    CHECK_HAS(e.msg, "no: a <|im_end|> b</s>");
+}
+
 TEST(prompt_models_without_a_usable_template) {
     err e = {0};
     CHECK_OK(open_model(true, true, NULL, &e), e);
@@ -377,6 +385,7 @@ int main(int argc, char **argv) {
     RUN(prompt_bos_once);
     RUN(prompt_raw_text_and_ids);
     RUN(prompt_bad_messages_get_a_sentence);
+    RUN(prompt_errors_of_templates_repeat_texts_as_they_came);
     RUN(prompt_models_without_a_usable_template);
     RUN(prompt_all_guards_taken);
     RUN(prompt_own_model);
