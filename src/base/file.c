@@ -239,7 +239,7 @@ err_code path_join(char *out, size_t cap, err *e, const char *a, const char *b) 
 
 err_code file_map_open(file_map *out, const char *path, err *e) {
     *out = (file_map){.fd = -1};
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe is refused below, not waited for */
     if (fd < 0) return err_errno(e, "%s: cannot be opened", path);
     struct stat st;
     if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {

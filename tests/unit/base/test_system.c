@@ -37,6 +37,21 @@ TEST(write_and_read_back) {
     test_rm(dir);
 }
 
+/* Waits for ever where opening a pipe waits for its writer: a server that is told to import one could not stop. */
+TEST(a_pipe_is_not_mapped) {
+    err e = {0};
+    file_map m;
+    char dir[256], path[300];
+    CHECK(test_tmpdir(dir));
+    snprintf(path, sizeof path, "%s/pipe", dir);
+    CHECK(mkfifo(path, 0600) == 0);
+    alarm(20);
+    CHECK_INT(file_map_open(&m, path, &e), ERR_INVALID);
+    alarm(0);
+    CHECK_HAS(e.msg, "not a regular file");
+    test_rm(dir);
+}
+
 TEST(one_lock_at_a_time) {
     char dir[256], path[512];
     CHECK(test_tmpdir(dir));
@@ -116,6 +131,7 @@ TEST(metrics_as_prometheus_reads_them) {
 int main(int argc, char **argv) {
     test_begin(argc, argv);
     RUN(write_and_read_back);
+    RUN(a_pipe_is_not_mapped);
     RUN(one_lock_at_a_time);
     RUN(posix_vfs);
     RUN(times);
