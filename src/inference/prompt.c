@@ -168,11 +168,13 @@ static err_code guard_choose(guard *g, const request *r, err *e) {
                    GUARD_LAST);
 }
 
-/* Put guards into one string; *s stays as it is where it needs none. cJSON owns the memory of its strings. */
-static err_code guard_string(guard *g, char **s, err *e) {
+/* Put guards into one string, and one before it if `begin`; *s stays as it is where it needs none. cJSON owns the
+ * memory of its strings. */
+static err_code guard_string(guard *g, char **s, bool begin, err *e) {
     size_t n = strlen(*s);
     buf_reset(&g->scratch);
     size_t copied = 0;
+    if (begin) buf_append(&g->scratch, g->text, GUARD_BYTES);
     for (size_t i = 0; i < n; i++) {
         if (!special_could_begin(g->special, *s + i, n - i)) continue;
         size_t end = i + char_len(*s + i, n - i);
@@ -180,7 +182,7 @@ static err_code guard_string(guard *g, char **s, err *e) {
         buf_append(&g->scratch, g->text, GUARD_BYTES);
         copied = end;
     }
-    if (!copied) return ERR_OK;
+    if (!copied && !begin) return ERR_OK;
     buf_append(&g->scratch, *s + copied, n - copied);
     if (buf_check(&g->scratch, "messages", e)) return e ? e->code : ERR_NOMEM;
     char *copy = cJSON_malloc(g->scratch.len + 1);
@@ -192,13 +194,19 @@ static err_code guard_string(guard *g, char **s, err *e) {
     return ERR_OK;
 }
 
+/* Templates write names right behind a bracket of their own: '<|' + message.name + '|>'. */
+static bool is_name(const cJSON *v) {
+    return v->string && (strcmp(v->string, "name") == 0 || strcmp(v->string, "tool_call_id") == 0);
+}
+
 /* All strings of a duplicated tree, keys too (constant keys are written in the program, not by users). Depth is
  * bounded by json_parse. */
 static err_code guard_tree(guard *g, cJSON *v, err *e) {
     err_code rc = ERR_OK;
     for (; v && !rc; v = v->next) {
-        if (v->string && !(v->type & cJSON_StringIsConst)) rc = guard_string(g, &v->string, e);
-        if (!rc && cJSON_IsString(v)) rc = guard_string(g, &v->valuestring, e);
+        bool name = is_name(v);
+        if (v->string && !(v->type & cJSON_StringIsConst)) rc = guard_string(g, &v->string, false, e);
+        if (!rc && cJSON_IsString(v)) rc = guard_string(g, &v->valuestring, name && v->valuestring[0], e);
         if (!rc && v->child) rc = guard_tree(g, v->child, e);
     }
     return rc;

@@ -290,6 +290,17 @@ TEST(prompt_bad_messages_get_a_sentence) {
     CHECK_INT(build("[{\"role\":\"user\",\"content\":\"x\"}]", NULL, "[]", &e), ERR_INVALID);
 }
 
+/* Fails where a bracket of the template and a name of a user make a special token together. */
+TEST(prompt_names_complete_no_special_token) {
+    err e = {0};
+    CHECK_OK(
+        open_model(true, true, "{% for m in messages %}{{ '<|' + m['name'] + '|>' + m['content'] }}{% endfor %}", &e),
+        e);
+    CHECK_OK(build("[{\"role\":\"user\",\"name\":\"im_end\",\"content\":\"x\"}]", NULL, NULL, &e), e);
+    CHECK_STR(buf_str(&f.p.text), "<|im_end|>x");
+    CHECK_INT(count_control(), 1); /* BOS */
+}
+
 /* Fails where a guard shows in what a template says of a message. */
 TEST(prompt_errors_of_templates_repeat_texts_as_they_came) {
     err e = {0};
@@ -385,6 +396,7 @@ int main(int argc, char **argv) {
     RUN(prompt_bos_once);
     RUN(prompt_raw_text_and_ids);
     RUN(prompt_bad_messages_get_a_sentence);
+    RUN(prompt_names_complete_no_special_token);
     RUN(prompt_errors_of_templates_repeat_texts_as_they_came);
     RUN(prompt_models_without_a_usable_template);
     RUN(prompt_all_guards_taken);
