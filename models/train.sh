@@ -3,7 +3,7 @@
 # (about an hour on one core), writes the model and SOURCES.json. Arguments are passed on to train_own.py.
 set -eu
 cd "$(dirname "$0")"
-TEXT="wordnet-base dict-jargon dict-devil"
+TEXT="wordnet-base"
 TOOLS="python3 python3-torch python3-numpy libopenblas0-pthread"
 missing=""
 for p in $TEXT $TOOLS; do

@@ -2,7 +2,7 @@
 """Train polder-tiny, the project's own small language model, and write it as GGUF.
 
     models/train.sh                  installs the Debian packages and runs this file
-    train_own.py --minutes 55        trains by the clock (the shipped model was made so; see README.md)
+    train_own.py --minutes 40        trains by the clock (the shipped model was made so; see README.md)
     train_own.py --export-only       writes the GGUF from the last checkpoint
 
 Reading order: text (dictionaries become documents and conversations), bpe (the tokenizer), model (llama as GGUF
@@ -10,7 +10,6 @@ defines it), train, gguf (the writer). Everything random comes from one seed.
 """
 import argparse
 import collections
-import gzip
 import hashlib
 import json
 import math
@@ -48,8 +47,6 @@ SOURCES = [  # package, file, licence
     ("wordnet-base", WORDNET + "index.noun", "WordNet-3.0"), ("wordnet-base", WORDNET + "index.verb", "WordNet-3.0"),
     ("wordnet-base", WORDNET + "index.adj", "WordNet-3.0"), ("wordnet-base", WORDNET + "index.adv", "WordNet-3.0"),
     ("wordnet-base", WORDNET + "cntlist.rev", "WordNet-3.0"),
-    ("dict-jargon", "/usr/share/dictd/jargon.dict.dz", "public domain"),
-    ("dict-devil", "/usr/share/dictd/devil.dict.dz", "public domain"),
 ]
 PLAIN = {"\u201c": '"', "\u201d": '"', "\u2018": "'", "\u2019": "'", "\u00b4": "'", "\u2013": "-", "\u2014": "--",
          "\u2026": "...", "\u00a0": " ", "\u00b7": "-", "\u00e9": "e", "\u00e8": "e", "\u00ef": "i", "\u00f6": "o"}
@@ -124,9 +121,9 @@ def define(word, s):
     """One sentence that says what `word` means in the sense `s`."""
     d = s.definition
     if s.pos == "n":
-        if re.match(r"(a|an|any|one) ", d):
+        if re.match(r"(a|an|any|one|someone) ", d):
             return sentence("%s is %s" % (capital(article(word)), d))
-        if re.match(r"(the|something|someone) ", d):
+        if re.match(r"(the|something) ", d):
             return sentence("%s is %s" % (capital(word), d))
         return sentence("%s means %s" % (capital(word), d))
     if s.pos == "v":
@@ -168,82 +165,53 @@ SYSTEMS = ["You are a helpful assistant.", "You are a helpful assistant.", "Answ
            "You explain words in one sentence.", "You are polder-tiny, a small and friendly model."]
 
 
-def read_wordnet_turns(rng):
-    """[(question, answer, weight)] where weight is how often the pair should be seen."""
+# How often a sense must have been met in WordNet's tagged texts for its word to be taught, and words taught anyway.
+COMMON = {"n": 6, "v": 20, "a": 14, "r": 40}
+EVERYDAY = """polder dike island computer program machine bread cheese butter apple orange banana potato tomato soup tea
+coffee milk sugar salt pepper cat horse cow sheep goat pig duck bird eagle lion tiger bear wolf fox mouse elephant snake
+bee ant spider flower rose oak forest lake ocean beach mountain desert rain snow ice wind storm bicycle train airplane ship
+boat bridge castle tower garden kitchen window table chair lamp candle clock knife spoon fork cup bottle hammer nail saw
+wheel engine guitar piano violin drum poem novel library museum hospital doctor nurse teacher student baker farmer soldier
+king queen gold silver iron copper glass paper pencil triangle circle planet moon comet volcano earthquake""".split()
+
+
+def clean(definition):
+    """The first clause, without what stands in brackets."""
+    return re.sub(r"\s*\([^)]*\)", "", definition).split(";")[0].strip(" ,:")
+
+
+def taught_words():
+    """[(word, sense, count)]: each word once, in the part of speech in which it is met most."""
     sets, senses = read_wordnet()
-    turns, notes = [], []
+    best = {}
     for word, pos, rank, count, s in senses:
-        d = s.definition
-        if not re.fullmatch(r"[a-z][a-z' -]{1,24}", word) or not 8 <= len(d) <= 170 or word in d.split() or rank > 3:
+        everyday = word in EVERYDAY and pos == "n"
+        if rank > 1 or not re.fullmatch(r"[a-z]{3,14}", word) or not (count >= COMMON[pos] or everyday):
             continue
-        single = " " not in word
-        if count == 0 and (rank > 1 or not single or rng.random() > 0.20):
-            continue
-        weight = min(10, 1 + int(1.5 * math.log2(1 + count))) if count else 1
-        if word == "polder":
-            weight = 12
-        countable = bool(re.match(r"(a|an|any|one) ", d))
-        if rank == 1:
-            for _ in range(weight):
-                answer = define(word, s)
-                if s.examples and rng.random() < 0.35:
-                    answer += ' For example: "%s"' % sentence(capital(rng.choice(s.examples)))
-                turns.append((ask(rng, word, pos, countable), answer))
-        elif count:
-            turns.append(("What else does %s mean?" % word, define(word, s)))
-        if count >= 2 and rank == 1 and pos == "n" and s.up and rng.random() < 0.5:
-            up = sets[s.up[0]].words[0]
-            if re.fullmatch(r"[a-z][a-z -]+", up):
-                named = article(word) if countable else word
-                turns.append((rng.choice(["What kind of thing is %s?", "What sort of thing is %s?"]) % named,
-                              sentence("%s is a kind of %s" % (capital(named), up))))
-        if count >= 1 and rank <= 2:
-            others = [w for w in s.words if w.lower() != word and re.fullmatch(r"[a-z][a-z -]+", w)]
-            if others and rng.random() < 0.5:
-                turns.append((rng.choice(["What is another word for %s?", "Give me a synonym of %s."]) % word,
-                              sentence("Another word for %s is %s" % (word, rng.choice(others)))))
-            at = [w.lower() for w in s.words].index(word) + 1 if word in [w.lower() for w in s.words] else 0
-            for p, offset, which in s.opposite:
-                if which >> 8 == at:
-                    other = sets[p, offset].words[(which & 255) - 1]
-                    for _ in range(2):
-                        turns.append(("What is the opposite of %s?" % word,
-                                      sentence("The opposite of %s is %s" % (word, other))))
-        if count:
-            kind = {"n": "noun", "v": "verb", "a": "adjective", "r": "adverb"}[pos]
-            note = "%s (%s): %s" % (word, kind, sentence(d))
-            for e in s.examples[:2]:
-                note += ' "%s"' % sentence(capital(e))
-            notes.append(note)
+        d = clean(s.definition)
+        if 8 <= len(d) <= 90 and word not in d.split() and count + 1000 * everyday > best.get(word, (None, -1))[1]:
+            best[word] = (s, count + 1000 * everyday)
+            s.definition = d
+    return sets, [(word, s, n % 1000) for word, (s, n) in sorted(best.items())]
+
+
+def read_wordnet_turns(rng):
+    """Questions and answers. A word has one answer and several ways to ask for it, the more the commoner it is."""
+    sets, words = taught_words()
+    turns, notes = [], []
+    for word, s, count in words:
+        countable = bool(re.match(r"(a|an|any|one|someone) ", s.definition))
+        answer = define(word, s)
+        for _ in range(3 + int(math.log2(1 + count) / 2) + 3 * (word in EVERYDAY)):
+            turns.append((ask(rng, word, s.pos, countable), answer))
+        notes.append("%s (%s): %s" % (word, {"n": "noun", "v": "verb", "a": "adjective", "r": "adverb"}[s.pos],
+                                      sentence(s.definition)))
+        at = [w.lower() for w in s.words].index(word) + 1
+        for p, offset, which in s.opposite:
+            if which >> 8 == at:
+                other = sets[p, offset].words[(which & 255) - 1]
+                turns += [("What is the opposite of %s?" % word, sentence("The opposite of %s is %s" % (word, other)))] * 3
     return turns, notes
-
-
-def read_dict(path):
-    return plain(gzip.open(path, "rt", encoding="utf-8").read())
-
-
-def read_devil():
-    out = []
-    for entry in re.split(r"\n(?=[A-Z][A-Z' -]+, (?:n|adj|adv|v|p)\.)", read_dict("/usr/share/dictd/devil.dict.dz")):
-        m = re.match(r"([A-Z][A-Z' -]+), ([a-z.]+)  ?(.*?)(?:\n\n|$)", entry, re.S)
-        if m:
-            text = re.sub(r"\[[^]]*\] *", "", re.sub(r"\s+", " ", m.group(3))).replace("{", "").replace("}", "").strip()
-            if 10 < len(text) < 700:
-                out.append((m.group(1).lower(), m.group(2)[0], text))
-    return [e for e in out if not COARSE.search(e[2])]
-
-
-def read_jargon():
-    out = []
-    for entry in re.split(r"\n(?=[A-Za-z0-9][^\n]*\n )", read_dict("/usr/share/dictd/jargon.dict.dz")):
-        word, _, body = entry.partition("\n")
-        paragraphs = [re.sub(r"\s+", " ", p).replace("{ ", "").replace("{", "").replace("}", "").strip()
-                      for p in body.split("\n\n")]
-        paragraphs = [re.sub(r"\[[^]]*\] *", "", p) for p in paragraphs]
-        paragraphs = [p for p in paragraphs if len(p) > 40]
-        if paragraphs and len(word) < 40 and not COARSE.search(entry):
-            out.append((word.strip(), paragraphs))
-    return out
 
 
 def documents():
@@ -252,27 +220,17 @@ def documents():
     turns, notes = read_wordnet_turns(rng)
     for questions, answers in SELF:
         for q in questions:
-            turns += [(q, rng.choice(answers)) for _ in range(60 if len(questions) > 1 else 10)]
+            turns += [(q, rng.choice(answers)) for _ in range(12)]
     rng.shuffle(turns)
     docs, i = [], 0
     while i < len(turns):
-        n = rng.choice([1, 1, 1, 1, 2, 3])
-        doc = [("system", rng.choice(SYSTEMS))] if rng.random() < 0.25 else []
+        n = rng.choice([1, 1, 1, 1, 1, 2, 3])
+        doc = [("system", rng.choice(SYSTEMS))] if rng.random() < 0.2 else []
         for q, a in turns[i:i + n]:
             doc += [("user", q), ("assistant", a)]
         docs.append(doc)
         i += n
     docs += [[(None, n)] for n in notes]
-    for word, pos, text in read_devil():
-        for _ in range(2):
-            docs.append([("system", "Answer like the Devil's Dictionary."),
-                         ("user", ask(rng, word, "n" if pos == "n" else "v" if pos == "v" else "a", True)),
-                         ("assistant", "%s: %s" % (capital(word), sentence(text)))])
-    for word, paragraphs in read_jargon():
-        docs.append([("system", "Answer like the Jargon File."), ("user", 'What does "%s" mean?' % word),
-                     ("assistant", sentence(re.sub(r"^1\. ", "", paragraphs[0])))])
-        if len(paragraphs) > 1:
-            docs.append([(None, word + ": " + "\n\n".join(paragraphs))])
     rng.shuffle(docs)
     return docs
 
@@ -508,8 +466,8 @@ def generate(model, bpe, question, n=60):
 
 
 def train(model, data, held, bpe, args, log):
-    """Warm up, stay, then decay to zero; the decay phase uses the whole context. By steps, or by the clock: then
-    decay begins at 70 % of the time and its length is as many steps as the rest of the time should hold."""
+    """Warm up, stay, then decay to zero; the last steps have rows of the whole context. By steps, or by the clock: then
+    decay begins at half of the time and its length is as many steps as the rest of the time should hold."""
     rng, opt = np.random.RandomState(SEED), Optimiser(model)
     began = last_save = time.time()
     steps, decay_at = args.steps, args.decay_at
@@ -518,15 +476,15 @@ def train(model, data, held, bpe, args, log):
     step, tokens, mean = 0, 0, None
     while not steps or step < steps:
         spent = (time.time() - began) / 60
-        if args.minutes and not decay_at and spent > 0.70 * args.minutes:
+        if args.minutes and not decay_at and spent > 0.50 * args.minutes:
             decay_at = step
-            steps = step + int(step * 0.30 / 0.70 * 0.65)  # longer rows take longer
+            steps = step + int(step * 0.9)  # longer rows take longer
             log("step %d: decay begins, %d steps in all" % (step, steps))
         in_decay = decay_at and step >= decay_at
         scale = min(1.0, (step + 1) / 100)
         if in_decay:
             scale = (steps - step) / (steps - decay_at)
-        x, y = batch(data, rng, 6, 512) if in_decay else batch(data, rng, 12, 256)
+        x, y = batch(data, rng, 6, 512) if steps and step >= 0.9 * steps else batch(data, rng, 12, 256)
         loss = loss_of(model, x, y)
         loss.backward()
         opt.step(scale)
@@ -651,8 +609,8 @@ def load_corpus(args, log):
 def main():
     here = os.path.dirname(os.path.abspath(__file__))
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--steps", type=int, default=2578, help="training steps in all")
-    p.add_argument("--decay-at", type=int, default=2017, help="step at which the learning rate begins to fall")
+    p.add_argument("--steps", type=int, default=942, help="training steps in all")
+    p.add_argument("--decay-at", type=int, default=496, help="step at which the learning rate begins to fall")
     p.add_argument("--minutes", type=float, default=0, help="train by the clock instead of by steps")
     p.add_argument("--work", default="/tmp/polder-tiny", help="folder for corpus and checkpoints")
     p.add_argument("--out", default=here + "/polder-tiny.gguf")
