@@ -220,7 +220,7 @@ static err_code run_prepare(run *x, err *e) {
 err_code pipeline_check(inference *inf, const request *r, const event_sink *sink, err *e) {
     err local = {0};
     if (!e) e = &local;
-    run *x;
+    run *x = NULL;
     err_code rc = run_begin(&x, inf, r, sink, e);
     if (rc) return rc;
     rc = run_prepare(x, e);
@@ -232,7 +232,7 @@ err_code pipeline_check(inference *inf, const request *r, const event_sink *sink
 err_code pipeline_run(inference *inf, const request *r, const event_sink *sink, err *e) {
     err local = {0};
     if (!e) e = &local;
-    run *x;
+    run *x = NULL;
     err_code rc = run_begin(&x, inf, r, sink, e);
     if (rc) return rc;
     rc = run_prepare(x, e);

@@ -241,11 +241,15 @@ test('penalties and filters are taken', async () => {
   assert.ok(r.choices[0].message.content !== undefined);
 });
 
+// with its end token banned the model cannot stop by itself
+const [end] = JSON.parse(execFileSync(polder, ['tokenize', modelFile, '--special', '--no-bos'], { input: '<|end|>' }));
+const endless = { max_tokens: 400, temperature: 1, logit_bias: { [end]: -100 } };
+
 test('an aborted stream stops its generation', async () => {
   const name = 'polder_requests_total{outcome="cancelled"}';
   const before = await metric(name);
   // events of 4 KB each, more than the buffers between hold: the answer cannot end by itself
-  const stream = await client.chat.completions.create({ ...chat, n: 8, max_tokens: 400, logprobs: true, top_logprobs: 20, temperature: 1, stream: true });
+  const stream = await client.chat.completions.create({ ...chat, ...endless, n: 8, logprobs: true, top_logprobs: 20, stream: true });
   for await (const chunk of stream) { assert.ok(chunk.id); break; }
   stream.controller.abort();
   await eventually('the answer runs on', async () => (await metric(name)) === before + 1);
@@ -256,7 +260,7 @@ test('an aborted request that is not streamed stops too', async () => {
   const name = 'polder_requests_total{outcome="cancelled"}';
   const before = await metric(name);
   const abort = new AbortController();
-  const asked = client.completions.create({ ...text, prompt: Array(64).fill('A polder is'), n: 16, max_tokens: 400, temperature: 1 }, { signal: abort.signal });
+  const asked = client.completions.create({ ...text, prompt: Array(64).fill('A polder is'), n: 16, ...endless }, { signal: abort.signal });
   setTimeout(() => abort.abort(), 150);
   await assert.rejects(asked, OpenAI.APIUserAbortError);
   await eventually('the answer runs on', async () => (await metric(name)) > before);
