@@ -103,7 +103,9 @@ typedef struct ledger_stats {
     uint64_t size, queued, groups, failed_appends;
     uint64_t segment_bytes;
     double last_commit_ms, commit_ms_sum;
-    bool failed; /* a sync has failed: nothing is accepted until a restart */
+    bool failed;   /* a sync has failed: nothing is accepted until a restart */
+    bool refusing; /* the last group could not be written (disk full?), less than 5 s ago: it is worth another try later
+                    */
 } ledger_stats;
 void ledger_get_stats(ledger *l, ledger_stats *out);
 

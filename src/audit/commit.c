@@ -293,7 +293,7 @@ static err_code commit_group(ledger *l, group *g, err *e) {
         advance(l, g);
     } else {
         if (sync_failed) poison(l, e);
-        err_prefix(e, "ledger: not written: ");
+        err_prefix(e, "ledger: not written");
         e->code = ERR_UNAVAILABLE;
     }
     buf_free(&g->stored);
@@ -339,6 +339,7 @@ static void record_outcome(ledger *l, const group *g, err_code rc, double ms) {
     } else {
         count_failed(l, g->n);
     }
+    l->refused_ns = rc == ERR_OK ? 0 : time_mono_ns();
     set_metrics(l, rc == ERR_OK ? ms : -1);
 }
 

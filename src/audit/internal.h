@@ -109,6 +109,7 @@ struct ledger {
     char note[NOTE_OWN_MAX]; /* the latest checkpoint */
     size_t note_len;
     uint64_t segment_bytes, groups, failed_appends;
+    uint64_t refused_ns; /* when the last group failed; 0 once one was written again */
     double last_commit_ms, commit_ms_sum;
     struct {
         metric *size, *queue, *failed, *seconds;

@@ -3,6 +3,7 @@
 
 #include "audit/commit.h"
 #include "base/mem.h"
+#include "base/sys.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -14,10 +15,14 @@
 typedef struct new_keys {
     note_signer signer;
     char vkey[NOTE_VKEY_MAX], vault_text[VAULT_KEY_TEXT_MAX];
+    uint8_t vault_check[32];
     uint8_t log_id[32];
 } new_keys;
 
 /* In the order of making; removed in the opposite order where making fails. */
+/* How long a refusal keeps /readyz at "no": long enough for a balancer to notice, short enough to be tried again. */
+#define REFUSING_NS UINT64_C(5000000000)
+
 static const char *const made_files[] = {"keys/ledger.key", "keys/vault.key",    "keys/ledger.vkey", "ledger/keys",
                                          "ledger/tree",     "ledger/checkpoint", "ledger/clean"};
 enum { N_MADE = sizeof made_files / sizeof made_files[0] };
@@ -54,6 +59,7 @@ static err_code make_keys(new_keys *k, const char *origin, err *e) {
     buf_free(&b);
     random_bytes(master, sizeof master);
     vault_key_text(k->vault_text, master);
+    vault_key_check(k->vault_check, master);
     mem_wipe(master, sizeof master);
     log_id_of(k->log_id, k->vkey);
     return rc;
@@ -92,7 +98,7 @@ static err_code write_log(vfs *fs, const char *dir, const new_keys *k, uint32_t 
         rc = segment_create(fs, dir, k->log_id, &h, segment_len, &f, &sync_failed, e);
         if (rc == ERR_OK) fs->close(fs, f);
     }
-    vault_header(keys_header, k->log_id);
+    vault_header(keys_header, k->log_id, k->vault_check);
     if (rc == ERR_OK) rc = fs_write_file(fs, dir, "ledger/keys", keys_header, SECTOR, &sync_failed, e);
     if (rc == ERR_OK) rc = fs_write_file(fs, dir, "ledger/tree", "", 0, &sync_failed, e);
     if (rc == ERR_OK) rc = fs_write_file(fs, dir, "ledger/clean", note.ptr, note.len, &sync_failed, e);
@@ -168,7 +174,8 @@ static err_code open_files(ledger *l, err *e) {
     rc = open_file(l, "ledger/keys", flags, &l->vault.f, e);
     if (rc == ERR_NOT_FOUND)
         rc = err_set(e, ERR_CORRUPT, "%s/ledger/keys: missing; the keys of all contents are in it", l->dir);
-    if (rc == ERR_OK) rc = vault_check_header(l->fs, l->vault.f, l->log_id, e);
+    if (rc == ERR_OK)
+        rc = vault_check_header(l->fs, l->vault.f, l->log_id, l->vault.have_master ? l->vault.master : NULL, e);
     if (rc != ERR_OK) return rc;
     int64_t len = l->fs->size(l->fs, l->vault.f);
     if (len < 0) return fs_error((int)len, e, "%s/ledger/keys", l->dir);
@@ -318,6 +325,7 @@ void ledger_get_stats(ledger *l, ledger_stats *out) {
                           .queued = l->queued,
                           .groups = l->groups,
                           .failed_appends = l->failed_appends,
+                          .refusing = l->refused_ns && time_mono_ns() - l->refused_ns < REFUSING_NS,
                           .segment_bytes = l->segment_bytes,
                           .last_commit_ms = l->last_commit_ms,
                           .commit_ms_sum = l->commit_ms_sum,

@@ -57,8 +57,9 @@
  *      2  count, then for each content: 1 length of the name, the name, 32 salt, 4 length, the bytes
  * The commitment in the entry is HMAC-SHA256(salt, bytes).
  *
- * Content keys: a header of one sector (0: "PLDRKEYS", 8: log id, 40: zeros, 480: SHA-256 of the 480 bytes before),
- * then six slots of 80 bytes and 32 zero bytes a sector: no slot crosses a sector. A slot that was never used is zero.
+ * Content keys: a header of one sector (0: "PLDRKEYS", 8: log id, 40: HMAC-SHA256(master key, "polder vault key
+ * check"), 72: zeros, 480: SHA-256 of the 480 bytes before), then six slots of 80 bytes and 32 zero bytes a sector: no
+ * slot crosses a sector. A slot that was never used is zero.
  *
  *   slot
  *      0    1  1: a content key; 2: erased (what is sealed is 32 zero bytes; the key that stood here is gone)

@@ -248,7 +248,7 @@ static err_code open_sealed(ledger *l, const seg_index *s, uint64_t seq, const h
     rc = load_sealed(l, s, seq, sealed, &n, e);
     if (rc == ERR_OK) rc = vault_open(l->log_id, leaf, key, *sealed, n, plain, plain_len, e);
     mem_wipe(key, sizeof key);
-    if (rc == ERR_CORRUPT) err_prefix(e, "%s: record %llu: ", l->dir, (unsigned long long)seq);
+    if (rc == ERR_CORRUPT) err_prefix(e, "%s: record %llu", l->dir, (unsigned long long)seq);
     return rc;
 }
 

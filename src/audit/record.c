@@ -102,6 +102,6 @@ err_code record_bytes(const record *r, buf *out, err *e) {
     /* Read back what was written: a repeated key, nesting past the limit or broken UTF-8 must not enter a log that can
      * never be mended. */
     if (rc == ERR_OK) rc = entry_check(out->ptr, out->len, e);
-    if (rc != ERR_OK) return err_prefix(e, "record: "), rc;
+    if (rc != ERR_OK) return err_prefix(e, "record"), rc;
     return ERR_OK;
 }

@@ -239,7 +239,7 @@ static err_code load_checkpoint(ledger *l, const char *name, checkpoint *c, err 
     buf b = {.max = NOTE_OWN_MAX};
     err_code rc = fs_read_file(l->fs, l->dir, name, &b, e);
     if (rc == ERR_OK && checkpoint_open_own(c, b.ptr, b.len, &l->key, true, e) != ERR_OK) {
-        err_prefix(e, "%s/%s: ", l->dir, name);
+        err_prefix(e, "%s/%s", l->dir, name);
         rc = ERR_CORRUPT;
     } else if (rc == ERR_TOO_LARGE) {
         rc = err_set(e, ERR_CORRUPT, "%s/%s: not a checkpoint", l->dir, name);

@@ -92,7 +92,7 @@ err_code seg_header_open(seg_header *out, vfs *fs, vfile *f, const char *name, c
         rc = checkpoint_open_own(&c, out->note, out->note_len, k, true, e);
         if (rc != ERR_OK && e) e->code = rc = ERR_CORRUPT;
     }
-    if (rc != ERR_OK) return err_prefix(e, "%s: ", name), ERR_CORRUPT;
+    if (rc != ERR_OK) return err_prefix(e, "%s", name), ERR_CORRUPT;
     hash32 root;
     frontier_root(&out->edge, &root);
     if (c.size != out->edge.size || !hash_equal(&c.root, &root))

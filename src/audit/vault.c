@@ -146,20 +146,32 @@ bool vault_next(const uint8_t *plain, size_t n, size_t *at, unsigned *left, cont
 
 /* ---- content keys ---------------------------------------------------------------------------------------- */
 
-void vault_header(uint8_t out[SECTOR], const uint8_t log_id[32]) {
+void vault_key_check(uint8_t out[32], const uint8_t master[32]) {
+    static const char label[] = "polder vault key check";
+    hmac_sha256(out, master, 32, label, sizeof label - 1);
+}
+
+void vault_header(uint8_t out[SECTOR], const uint8_t log_id[32], const uint8_t check[32]) {
     memset(out, 0, SECTOR);
     memcpy(out, KEYS_MAGIC, 8);
     memcpy(out + 8, log_id, 32);
+    memcpy(out + 40, check, 32);
     sha256_of(out + SECTOR - 32, out, SECTOR - 32);
 }
 
-err_code vault_check_header(vfs *fs, vfile *f, const uint8_t log_id[32], err *e) {
-    uint8_t have[SECTOR], want[SECTOR];
+err_code vault_check_header(vfs *fs, vfile *f, const uint8_t log_id[32], const uint8_t *master, err *e) {
+    uint8_t have[SECTOR], want[SECTOR], check[32];
     int64_t got = fs->pread(fs, f, have, sizeof have, 0);
     if (got < 0) return fs_error((int)got, e, "ledger/keys: cannot be read");
-    vault_header(want, log_id);
+    vault_header(want, log_id, have + 40);
     if ((size_t)got != sizeof have || memcmp(have, want, sizeof want) != 0)
         return err_set(e, ERR_CORRUPT, "ledger/keys: the header is not that of this log");
+    if (master) {
+        vault_key_check(check, master);
+        if (memcmp(check, have + 40, sizeof check) != 0)
+            return err_set(e, ERR_CORRUPT,
+                           "keys/vault.key: is not the key of this island's vault; put the right one back");
+    }
     return ERR_OK;
 }
 

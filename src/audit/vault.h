@@ -61,8 +61,12 @@ typedef struct vault {
 typedef enum slot_state { SLOT_EMPTY, SLOT_KEY, SLOT_ERASED, SLOT_BAD } slot_state;
 
 /* The bytes of a new key file. */
-void vault_header(uint8_t out[SECTOR], const uint8_t log_id[32]);
-err_code vault_check_header(vfs *fs, vfile *f, const uint8_t log_id[32], err *e);
+/* What the header of ledger/keys holds of the master key, so that a foreign one is noticed before anything is sealed.
+ */
+void vault_key_check(uint8_t out[32], const uint8_t master[32]);
+void vault_header(uint8_t out[SECTOR], const uint8_t log_id[32], const uint8_t check[32]);
+/* master NULL: its check is left out (readers that open no contents). */
+err_code vault_check_header(vfs *fs, vfile *f, const uint8_t log_id[32], const uint8_t *master, err *e);
 uint64_t slot_offset(uint64_t seq);
 void slot_seal(const vault *v, uint8_t out[KEY_SLOT_LEN], uint64_t seq, slot_state kind,
                const uint8_t key[CONTENT_KEY_LEN]);

@@ -522,7 +522,9 @@ static err_code check_all(checker *c, const char *vkey, err *e) {
     if (rc == ERR_OK) rc = open_part(c, "ledger/keys", &c->vault.f, e);
     if (rc != ERR_OK) return rc;
     if (!c->vault.f) c->contents = false;
-    if (c->vault.f && vault_check_header(c->fs, c->vault.f, c->log_id, &why) != ERR_OK) problem(c->r, "%s", why.msg);
+    if (c->vault.f &&
+        vault_check_header(c->fs, c->vault.f, c->log_id, c->vault.have_master ? c->vault.master : NULL, &why) != ERR_OK)
+        problem(c->r, "%s", why.msg);
     c->fs->list(c->fs, path, check_name, c);
     rc = check_log(c, e);
     if (rc == ERR_OK && c->vault.f) rc = check_gaps(c, e);

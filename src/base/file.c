@@ -147,8 +147,13 @@ vfs vfs_posix = {
 };
 
 err_code file_read(buf *out, const char *path, err *e) {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* a pipe without a writer would hold us for ever */
     if (fd < 0) return err_errno(e, "%s: cannot be opened", path);
+    struct stat st;
+    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
+        close(fd);
+        return err_set(e, ERR_INVALID, "%s: not a regular file", path);
+    }
     err_code rc = ERR_OK;
     for (;;) {
         /* one byte past the limit tells a file that fits from one that does not */

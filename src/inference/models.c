@@ -42,11 +42,15 @@ static err_code check_name(const char *name, err *e) {
         char c = name[i];
         bool alnum = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
         ok = alnum || (i && strchr("._:/-", c));
+        /* clients put names into URLs: no segment that would be folded away */
+        if (ok && c == '/') ok = name[i + 1] && name[i + 1] != '/' && name[i + 1] != '.';
     }
     if (ok) return ERR_OK;
-    return err_set(e, ERR_INVALID,
-                   "model name '%.80s': 1 to %d letters, digits and . _ : / - are allowed, the first a letter or digit",
-                   name ? name : "", MODEL_NAME_MAX);
+    return err_set(
+        e, ERR_INVALID,
+        "model name '%.80s': 1 to %d letters, digits and . _ : / - are allowed, the first a letter or digit, and none "
+        "of its parts may be empty or begin with a dot",
+        name ? name : "", MODEL_NAME_MAX);
 }
 
 static void digest_text(char out[8 + SHA256_HEX_LEN], const uint8_t digest[SHA256_LEN]) {

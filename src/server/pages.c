@@ -38,14 +38,16 @@ void serve_health(exchange *x) {
 void serve_ready(exchange *x) {
     ledger_stats st;
     ledger_get_stats(island_ledger(x->s->isl), &st);
-    bool draining = atomic_load(&x->s->draining), ready = !draining && !st.failed;
+    bool draining = atomic_load(&x->s->draining), ready = !draining && !st.failed && !st.refusing;
     buf b;
     buf_init(&b, 256);
     buf_printf(&b, "{\"status\":\"%s\",\"ledger\":\"%s\"}\n",
                draining ? "stopping"
                : ready  ? "ready"
                         : "not ready",
-               st.failed ? "failed: restart after mending the disk" : "writable");
+               st.failed     ? "failed: restart after mending the disk"
+               : st.refusing ? "refusing: is the disk full?"
+                             : "writable");
     reply_json(x, ready ? 200 : 503, &b);
 }
 
@@ -54,7 +56,7 @@ static void set_ledger_metrics(server *s) {
     ledger_stats st;
     ledger_get_stats(island_ledger(s->isl), &st);
     metric_set(metric_get(METRIC_GAUGE, "polder_ledger_up", NULL, "1 while the ledger takes records"),
-               st.failed ? 0 : 1);
+               st.failed || st.refusing ? 0 : 1);
     metric_set(metric_get(METRIC_GAUGE, "polder_ledger_bytes", NULL, "Bytes of the ledger's segments"),
                (double)st.segment_bytes);
 }

@@ -322,11 +322,13 @@ TEST(a_full_disk_fails_the_group_and_is_tried_again) {
         if (failed != 2) FAIL("row %zu: %d appends failed, not 2", k, failed);
         ledger_stats st;
         ledger_get_stats(l, &st);
-        CHECK(!st.failed);
+        CHECK(!st.failed && !st.refusing);
         CHECK_INT(st.failed_appends, 2);
         /* the last one before the stop is refused too, and leaves half a frame */
         sim_fail(d, SIM_WRITE, 0, 1, ENOSPC, "ledger/seg");
         CHECK_INT(put_record(l, n, 3000, &seq, &e), ERR_UNAVAILABLE);
+        ledger_get_stats(l, &st);
+        CHECK(!st.failed && st.refusing); /* what /readyz reads */
         /* stopped hard: what failed groups left behind is not taken for records */
         simdisk *crashed = sim_after_crash(d, 1);
         ledger *ro = NULL;
