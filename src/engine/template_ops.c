@@ -213,7 +213,7 @@ static bool slice_range(rt *r, const tv b[3], int64_t n, int64_t *start, int64_t
 }
 
 static bool slice_string(rt *r, tv *out, tv s, const tv bounds[3]) {
-    int64_t start, step, count;
+    int64_t start = 0, step = 0, count = 0;
     size_t chars = tpl_count_chars(s.u.s, s.len);
     if (!tpl_charge(r, s.len / 32) || !slice_range(r, bounds, (int64_t)chars, &start, &step, &count)) return false;
     if (!count) {
@@ -236,7 +236,7 @@ static bool slice_string(rt *r, tv *out, tv s, const tv bounds[3]) {
 }
 
 bool tpl_slice(rt *r, tv *out, tv obj, const tv bounds[3]) {
-    int64_t start, step, count;
+    int64_t start = 0, step = 0, count = 0;
     if (obj.type == TV_UNDEFINED) return tpl_fail_undefined(r, obj);
     if (obj.type == TV_STRING) return slice_string(r, out, obj, bounds);
     if (!tv_is_list(obj)) return tpl_fail(r, ERR_INVALID, "a value of type %s cannot be sliced", tv_type_name(obj));

@@ -1,5 +1,5 @@
-/* Cases for test_template.c. What the expressions and templates give was computed by Jinja 2 (3.1.6, set up as transformers
- * sets it up); where Jinja 2 refuses, the sentence is polder's own, from "line" on. */
+/* Cases for test_template.c. What the expressions and templates give was computed by Jinja 2 (3.1.6, set up as
+ * transformers sets it up); where Jinja 2 refuses, the sentence is polder's own, from "line" on. */
 #ifndef POLDER_TESTS_TEMPLATE_CASES_H
 #define POLDER_TESTS_TEMPLATE_CASES_H
 
