@@ -350,8 +350,8 @@ TEST(threads_share_a_template) {
 
 static void *deepest(void *arg) {
     static const char *const sources[] = {
-        "{% macro f(a, b=1) %}{% for x in [1] %}{% if x %}{{ [f(a, b=[x])]|map('upper')|list }}{% endif %}{% endfor "
-        "%}{% endmacro %}{{ f(1) }}",
+        ("{% macro f(a, b=1) %}{% for x in [1] %}{% if x %}{{ [f(a, b=[x])]|map('upper')|list }}{% endif %}{% endfor "
+         "%}{% endmacro %}{{ f(1) }}"),
         "{% macro f() %}{{ caller }}{% call f() %}x{% endcall %}{% endmacro %}{{ f() }}",
         "{% for i in [[]] recursive %}{{ loop([[]]) }}{% endfor %}"};
     for (int i = 0; i < 3; i++) {
