@@ -326,7 +326,7 @@ static bool float_binary(rt *r, tpl_op op, tv *out, double a, double b) {
     case OP_SUB: v = a - b; break;
     case OP_MUL: v = a * b; break;
     case OP_POW: {
-        if (b != (double)(int)b || b > 1024 || b < -1024)
+        if (!(b >= -1024 && b <= 1024) || b != (double)(int)b) /* the range first: the cast is undefined outside it */
             return tpl_fail(r, ERR_UNSUPPORTED, "** of floats is supported for whole exponents up to 1024");
         v = 1;
         for (int i = 0; i < (b < 0 ? -b : b); i++) v *= a;
