@@ -132,6 +132,62 @@ typedef struct chunk {
  * pages, ERR_NOMEM, ERR_INVALID a token outside the vocabulary) no sequence has changed. */
 err_code session_step(session *s, chunk *chunks, size_t n_chunks, err *e);
 
+/* ---- constrained output ----------------------------------------------------------------------------------- */
+
+/* A grammar says which texts an answer may be; a constraint walks along one answer and says which tokens may come next.
+ *
+ * A grammar is compiled once for one model (which must outlive it), is immutable, and may be used by any thread. What
+ * cannot be compiled exactly is ERR_UNSUPPORTED, what is malformed or matches no text at all is ERR_INVALID, what
+ * passes a limit is ERR_TOO_LARGE; each sentence names the place (JSON pointer, line, or byte). Nothing is ever
+ * approximated in the direction of "too much": every text that comes out is in the language that was asked for.
+ *
+ * Tokens count as the bytes that they show. Control tokens are never part of a text; they appear only where a grammar
+ * names one. End tokens are allowed exactly where the text may end. */
+typedef struct grammar grammar;
+
+typedef struct schema_options {
+    bool open_objects; /* absent additionalProperties beside properties: true lets undeclared properties in, as the
+                          specification reads; false (what servers want) leaves them out */
+    bool compact;      /* no white space between tokens of JSON; false: a space, or a line break with indentation */
+} schema_options;
+
+/* JSON that is valid under a schema (draft 2020-12; schema.h says which keywords and in which form values are
+ * written). NULL options: all false. {"type":"object"} is any JSON object, true or {} any JSON value. */
+err_code grammar_new_json_schema(grammar **out, const model *m, const cJSON *schema, const schema_options *o, err *e);
+/* Texts that a regular expression matches from beginning to end (regex.h: what may be written). */
+err_code grammar_new_regex(grammar **out, const model *m, const char *pattern, size_t len, err *e);
+/* One of n texts. */
+err_code grammar_new_choices(grammar **out, const model *m, const char *const *choices, size_t n, err *e);
+/* GBNF, rule `root`:  name ::= "text" [a-z] [^x] . ( … | … ) name * + ? {m} {m,} {m,n}  # comment
+ * Beyond characters there are, wherever a terminal may stand,
+ *   <|name|>       the token of the vocabulary that is written so, brackets included (special or not), as one token
+ *   <[1234]>       the token with this id
+ *   !<|name|>      any one token of text, except this one; !(<a> | <b>) except these
+ *   %json{ … }     JSON under this schema; %json{} any value
+ *   %regex"…"      what this regular expression matches; \" and \\ as in a literal */
+err_code grammar_new_text(grammar **out, const model *m, const char *text, size_t len, err *e);
+void grammar_free(grammar *g); /* NULL is fine; constraints hold a reference of their own */
+
+/* The state of one sequence. One thread at a time; clones share memory and belong to the same thread. */
+typedef struct constraint constraint;
+err_code constraint_new(constraint **out, grammar *g, err *e);
+err_code constraint_clone(constraint **out, constraint *c, err *e);
+void constraint_free(constraint *c);
+/* Bits of the tokens that may come next (n_vocab bits, token t is bit t % 64 of word t / 64), valid until the next call
+ * with this constraint or a clone. ERR_UNSUPPORTED where the vocabulary has no token that fits, ERR_TOO_LARGE where the
+ * grammar is so ambiguous that following it passes a limit. */
+err_code constraint_mask(constraint *c, const uint64_t **mask, err *e);
+/* Take a token. ERR_INVALID, and nothing has changed, where it may not come next. */
+err_code constraint_accept(constraint *c, int32_t token, err *e);
+/* Take bytes of text as they are, whatever tokens they would be. As constraint_accept. */
+err_code constraint_accept_bytes(constraint *c, const char *p, size_t n, err *e);
+bool constraint_can_end(const constraint *c);     /* the text so far is in the language */
+bool constraint_is_finished(const constraint *c); /* an end token was taken */
+/* The only token that may come next, -1 where there are several (or none). */
+int32_t constraint_forced(constraint *c);
+/* Forget the last n of what was taken (tokens, or calls of constraint_accept_bytes). ERR_INVALID past the beginning. */
+err_code constraint_rollback(constraint *c, uint32_t n, err *e);
+
 /* ---- sampling -------------------------------------------------------------------------------------------- */
 
 #define SAMPLER_TOP_MAX  20
@@ -142,7 +198,8 @@ typedef struct logit_bias {
     float bias; /* -100 to 100; -100 bans */
 } logit_bias;
 
-/* Order: bias, penalties, (greedy where temperature is 0), top-k, temperature, softmax, top-p, min-p, draw. */
+/* Order: constraint, bias, penalties, (greedy where temperature is 0), top-k, temperature, softmax, top-p, min-p, draw.
+ */
 typedef struct sampler_params {
     float temperature;       /* 0 to 2; 0: the highest logit, lowest id on a tie */
     int32_t top_k;           /* 0: all */
@@ -174,6 +231,13 @@ typedef struct sampled {
 typedef struct sampler sampler;
 err_code sampler_new(sampler **out, const model *m, const sampler_params *p, err *e);
 void sampler_free(sampler *s);
+/* Every token that is drawn must follow the constraint, which the sampler takes over: tokens that may not come next
+ * have probability 0 before all else, and what is drawn is accepted. The draw depends on logits and mask only; the
+ * reported log-probabilities stay those of the model's own distribution. Biases cannot lift the constraint: where all
+ * allowed tokens are banned, the likeliest of them is taken. */
+void sampler_constrain(sampler *s, constraint *c);
+/* Why the last draw gave token -1: no token follows the constraint, or following it passed a limit. */
+const err *sampler_error(const sampler *s);
 void sampler_prompt(sampler *s, const int32_t *tokens, size_t n); /* context for the repetition penalty */
 /* Draw the token at absolute position `position` of its sequence from `logits` (n_vocab floats, not changed). The
  * random number is Philox4x32-10 keyed by (seed, position). n_top (0 to 20) asks for log-probabilities; with
