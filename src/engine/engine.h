@@ -89,6 +89,8 @@ void chat_template_free(chat_template *t);
  * raise_exception("…") in the template is ERR_INVALID with that message. Limits: output bytes (out->max) and steps.
  * now_unix_ms feeds strftime_now. */
 err_code chat_template_render(const chat_template *t, const cJSON *vars, int64_t now_unix_ms, buf *out, err *e);
+/* Whether the source names the variable, like "enable_thinking": setting it can then change the text. */
+bool chat_template_uses(const chat_template *t, const char *variable);
 /* The model's own (NULL where the file has none); compiled at model_open. A template that does not compile does
  * not stop the model from opening: model_template_error then says why (NULL otherwise). */
 const chat_template *model_template(const model *m);

@@ -29,6 +29,10 @@ void chat_template_free(chat_template *t) {
     mem_free(t);
 }
 
+bool chat_template_uses(const chat_template *t, const char *variable) {
+    return tpl_atom_find(t, variable, strlen(variable)) != UINT32_MAX;
+}
+
 /* The variables that the template names, as values; the others are not looked at. */
 static bool take_vars(rt *r, const cJSON *vars) {
     r->root = tpl_alloc(r, ((size_t)r->t->n_atoms + 1) * sizeof *r->root);

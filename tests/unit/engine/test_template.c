@@ -159,6 +159,20 @@ TEST(dicts_of_many_keys_keep_order_and_find_all) {
     CHECK(ok);
 }
 
+/* Broken by: looking at text, strings, attributes or keyword names instead of variables; losing an atom. */
+TEST(variables_that_a_template_names_are_known) {
+    static const char src[] = "thinking {# tools #}{{ 'mode' }}{% if not enable_thinking %}{{ m.effort }}{% endif %}"
+                              "{{ f(budget=1) }}{% for m in messages %}{{ m['role'] | default(who) }}{% endfor %}";
+    chat_template *t = NULL;
+    err e = {0};
+    CHECK_EQ(chat_template_compile(&t, src, strlen(src), &e), ERR_OK);
+    CHECK(chat_template_uses(t, "enable_thinking") && chat_template_uses(t, "messages") && chat_template_uses(t, "f"));
+    CHECK(chat_template_uses(t, "who"));
+    static const char *const not_named[] = {"thinking", "tools", "mode", "effort", "budget", "role", "enable", ""};
+    for (size_t i = 0; i < sizeof not_named / sizeof *not_named; i++) CHECK(!chat_template_uses(t, not_named[i]));
+    chat_template_free(t);
+}
+
 TEST(dates_are_utc_and_of_the_time_given) {
     chat_template *t = NULL;
     err e;
@@ -410,6 +424,7 @@ int main(int argc, char **argv) {
     RUN(numbers_of_json_are_integers_where_whole);
     RUN(text_is_appended_and_taken_back_on_failure);
     RUN(variables_that_are_no_object_are_none);
+    RUN(variables_that_a_template_names_are_known);
     RUN(broken_utf8_passes_through);
     RUN(dicts_of_many_keys_keep_order_and_find_all);
     RUN(dates_are_utc_and_of_the_time_given);
