@@ -91,6 +91,8 @@ void chat_template_free(chat_template *t);
 err_code chat_template_render(const chat_template *t, const cJSON *vars, int64_t now_unix_ms, buf *out, err *e);
 /* Whether the source names the variable, like "enable_thinking": setting it can then change the text. */
 bool chat_template_uses(const chat_template *t, const char *variable);
+/* The source it was compiled from; *len may be NULL. It tells a family's call format by its markers. */
+const char *chat_template_source(const chat_template *t, size_t *len);
 /* The model's own (NULL where the file has none); compiled at model_open. A template that does not compile does
  * not stop the model from opening: model_template_error then says why (NULL otherwise). */
 const chat_template *model_template(const model *m);

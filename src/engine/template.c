@@ -12,7 +12,9 @@ err_code chat_template_compile(chat_template **out, const char *src, size_t len,
     size_t n = 0;
     err_code code;
     t->mem = arena_new(TPL_AST_BYTES_MAX);
-    code = t->mem ? tpl_lex(&tokens, &n, t->mem, src, len, e) : err_nomem(e, "a chat template");
+    t->source = t->mem ? arena_strndup(t->mem, src, len) : NULL;
+    t->source_len = len;
+    code = t->source ? tpl_lex(&tokens, &n, t->mem, src, len, e) : err_nomem(e, "a chat template");
     if (code == ERR_OK) code = tpl_parse(t, tokens, e);
     mem_free(tokens);
     if (code != ERR_OK) {
@@ -31,6 +33,11 @@ void chat_template_free(chat_template *t) {
 
 bool chat_template_uses(const chat_template *t, const char *variable) {
     return tpl_atom_find(t, variable, strlen(variable)) != UINT32_MAX;
+}
+
+const char *chat_template_source(const chat_template *t, size_t *len) {
+    if (len) *len = t->source_len;
+    return t->source;
 }
 
 /* The variables that the template names, as values; the others are not looked at. */

@@ -238,6 +238,8 @@ typedef struct tpl_atom {
 
 struct chat_template {
     arena *mem;
+    const char *source;
+    size_t source_len;
     node *root;
     tpl_atom *atoms; /* every variable name in the source */
     uint32_t n_atoms;
