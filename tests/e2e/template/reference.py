@@ -28,8 +28,12 @@ def tojson(x, ensure_ascii=False, indent=None, separators=None, sort_keys=False)
     return json.dumps(x, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
+class Raised(TemplateError):
+    """What raise_exception raises."""
+
+
 def raise_exception(message):
-    raise TemplateError(message)
+    raise Raised(message)
 
 
 def environment(now_ms):
@@ -50,4 +54,6 @@ for line in sys.stdin:
         answer = {"ok": True, "text": compiled[source].render(**request["vars"])}
     except Exception as e:  # whatever it is, the other side must refuse as well
         answer = {"ok": False, "error": f"{type(e).__name__}: {e}"}
+        if isinstance(e, Raised):
+            answer["raised"] = str(e)
     print(json.dumps(answer), flush=True)
