@@ -165,7 +165,7 @@ TEST(variables_that_a_template_names_are_known) {
                               "{{ f(budget=1) }}{% for m in messages %}{{ m['role'] | default(who) }}{% endfor %}";
     chat_template *t = NULL;
     err e = {0};
-    CHECK_EQ(chat_template_compile(&t, src, strlen(src), &e), ERR_OK);
+    CHECK_OK(chat_template_compile(&t, src, strlen(src), &e), e);
     CHECK(chat_template_uses(t, "enable_thinking") && chat_template_uses(t, "messages") && chat_template_uses(t, "f"));
     CHECK(chat_template_uses(t, "who"));
     static const char *const not_named[] = {"thinking", "tools", "mode", "effort", "budget", "role", "enable", ""};
