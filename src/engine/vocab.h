@@ -1,4 +1,4 @@
-/* Internal to engine: tokenizers. A vocab is read from a gguf and immutable afterwards; any thread uses it.
+/* Internal to engine: tokenizers. A vocab is made once and immutable afterwards; any thread uses it.
  * model_tokenize, model_token_bytes and detok_* (engine.h) are thin over these. */
 #ifndef POLDER_ENGINE_VOCAB_H
 #define POLDER_ENGINE_VOCAB_H
@@ -9,9 +9,13 @@
 typedef struct vocab vocab;
 /* ERR_UNSUPPORTED names an unknown tokenizer.ggml.model or .pre and those known. Copies what it needs. */
 err_code vocab_new(vocab **out, const gguf *g, err *e);
+/* From the neutral description (vocab_spec.h), which stays the caller's; `name` is for errors. vocab_new is
+ * vocab_spec_from_gguf and this. */
+typedef struct vocab_spec vocab_spec;
+err_code vocab_build(vocab **out, const vocab_spec *s, const char *name, err *e);
 void vocab_free(vocab *v);
 uint32_t vocab_size(const vocab *v);
-const char *vocab_kind(const vocab *v); /* "spm", "bpe/llama-bpe" */
+const char *vocab_kind(const vocab *v); /* "spm", "bpe/llama-bpe", "unigram", "wordpiece" */
 err_code vocab_encode(const vocab *v, const char *text, size_t len, int flags /* TOK_* of engine.h */,
                       size_t max_tokens, int32_t **out, size_t *n, err *e);
 void vocab_token_bytes(const vocab *v, int32_t id, bool show_special, buf *out);

@@ -54,63 +54,58 @@ static uint32_t pair_slot(const vocab *v, int32_t left, int32_t right) {
     return (uint32_t)(h >> 32) & v->pairs_mask;
 }
 
-static err_code add_pair(vocab *v, const gguf *g, int32_t left, int32_t right, int32_t merged, uint32_t rank, err *e) {
-    uint32_t i = pair_slot(v, left, right), probes = 0;
+/* Whether these bytes are a special token's, which no merge makes. */
+static bool special_text(const vocab *v, const char *p, size_t n) {
+    size_t len;
+    return special_match(v, &v->raw, p, n, true, &len) >= 0 && len == n;
+}
+
+static err_code add_pair(vocab *v, merge_pair p, err *e) {
+    uint32_t i = pair_slot(v, p.left, p.right), probes = 0;
     for (; v->pairs[i].left >= 0; i = (i + 1) & v->pairs_mask) {
-        if (v->pairs[i].left == left && v->pairs[i].right == right) return ERR_OK; /* twice: the first rank counts */
+        if (v->pairs[i].left == p.left && v->pairs[i].right == p.right)
+            return ERR_OK; /* twice: the first rank counts */
         if (++probes > VOCAB_PROBES_MAX)
-            return err_set(e, ERR_INVALID, "%s: tokenizer.ggml.merges: made to be slow", gguf_path(g));
+            return err_set(e, ERR_INVALID, "tokenizer: the merges were made to be slow: too many fall together");
     }
-    v->pairs[i] = (merge_pair){left, right, merged, rank};
+    v->pairs[i] = p;
     return ERR_OK;
 }
 
-/* "left right" as the file writes it: each side and both together must be tokens. */
-static err_code load_merge(vocab *v, const gguf *g, gguf_str s, uint32_t rank, err *e) {
+/* Both sides and both together must be tokens; a merge that would make a control token of text is left out. */
+static err_code add_merge(vocab *v, const spec_merge *m, uint32_t rank, err *e) {
     char bytes[2 * VOCAB_TOKEN_BYTES_MAX];
-    const char *space = s.len > 2 ? memchr(s.ptr + 1, ' ', s.len - 2) : NULL;
-    if (!space || s.len > VOCAB_TOKEN_BYTES_MAX)
-        return err_set(e, ERR_INVALID, "%s: tokenizer.ggml.merges: entry %u is not two parts with a space between",
-                       gguf_path(g), rank);
-    size_t n_left = (size_t)(space - s.ptr), n_right = s.len - n_left - 1;
-    size_t a = to_bytes(bytes, s.ptr, n_left);
-    size_t b = a == SIZE_MAX ? SIZE_MAX : to_bytes(bytes + a, space + 1, n_right);
-    int32_t left = -1, right = -1, merged = -1;
-    if (b != SIZE_MAX) {
-        left = vocab_lookup(v, bytes, a);
-        right = vocab_lookup(v, bytes + a, b);
-        merged = vocab_lookup(v, bytes, a + b);
-    }
-    if (left < 0 || right < 0 || merged < 0)
-        return err_set(e, ERR_INVALID, "%s: tokenizer.ggml.merges: entry %u, \"%.*s\", is not made of tokens",
-                       gguf_path(g), rank, s.len > 64 ? 64 : (int)s.len, s.ptr);
-    return add_pair(v, g, left, right, merged, rank, e);
+    if (m->left < 0 || m->right < 0 || (uint32_t)m->left >= v->n || (uint32_t)m->right >= v->n)
+        return err_set(e, ERR_INVALID, "tokenizer: merge %u is not made of tokens", rank);
+    const vocab_token *l = &v->tokens[m->left], *r = &v->tokens[m->right];
+    size_t n_left = v->model == SPEC_BPE ? l->piece_len : l->text_len;
+    size_t n_right = v->model == SPEC_BPE ? r->piece_len : r->text_len;
+    memcpy(bytes, v->bytes + (v->model == SPEC_BPE ? l->piece : l->text), n_left);
+    memcpy(bytes + n_left, v->bytes + (v->model == SPEC_BPE ? r->piece : r->text), n_right);
+    int32_t left = vocab_lookup(v, bytes, n_left), right = vocab_lookup(v, bytes + n_left, n_right);
+    int32_t merged = vocab_lookup(v, bytes, n_left + n_right);
+    if (left >= 0 && right >= 0 && merged >= 0) return add_pair(v, (merge_pair){left, right, merged, rank}, e);
+    if (special_text(v, bytes, n_left) || special_text(v, bytes + n_left, n_right) ||
+        special_text(v, bytes, n_left + n_right))
+        return ERR_OK;
+    return err_set(e, ERR_INVALID, "tokenizer: merge %u, \"%.*s %.*s\", is not made of tokens", rank,
+                   n_left > 64 ? 64 : (int)n_left, bytes, n_right > 64 ? 64 : (int)n_right, bytes + n_left);
 }
 
-static err_code load_merges(vocab *v, const gguf *g, err *e) {
-    const char *key = "tokenizer.ggml.merges";
-    size_t n = 0;
-    err_code rc = gguf_arr(g, key, GGUF_STR, &n, e);
-    if (rc != ERR_OK) return rc;
-    if (!gguf_has(g, key))
-        return err_set(e, ERR_INVALID, "%s: %s is missing; without merges there is no BPE", gguf_path(g), key);
-    if (n > VOCAB_MERGES_MAX)
-        return err_set(e, ERR_INVALID, "%s: %s has %zu entries, at most %u are read", gguf_path(g), key, n,
-                       VOCAB_MERGES_MAX);
+err_code pairs_load(vocab *v, const vocab_spec *s, err *e) {
+    if (s->n_merges > VOCAB_MERGES_MAX)
+        return err_set(e, ERR_INVALID, "tokenizer: %zu merges; at most %u are read", s->n_merges, VOCAB_MERGES_MAX);
     size_t slots = 16;
-    while (slots < n * 3 / 2) slots *= 2;
-    gguf_str *strs = mem_array(n ? n : 1, sizeof *strs);
-    v->pairs = mem_alloc(slots * sizeof *v->pairs);
+    while (slots < s->n_merges * 3 / 2) slots *= 2;
+    if (!(v->pairs = mem_alloc(slots * sizeof *v->pairs))) return err_nomem(e, "the tokenizer's merges");
     v->pairs_mask = (uint32_t)slots - 1;
-    if (!strs || !v->pairs) rc = err_nomem(e, "the tokenizer's merges");
-    for (size_t i = 0; rc == ERR_OK && i < slots; i++) v->pairs[i].left = -1;
-    if (rc == ERR_OK) rc = gguf_arr_strs(g, key, strs, n, e);
-    for (size_t i = 0; rc == ERR_OK && i < n; i++) rc = load_merge(v, g, strs[i], (uint32_t)i, e);
-    mem_free(strs);
+    for (size_t i = 0; i < slots; i++) v->pairs[i].left = -1;
+    err_code rc = ERR_OK;
+    for (size_t i = 0; rc == ERR_OK && i < s->n_merges; i++) rc = add_merge(v, &s->merges[i], (uint32_t)i, e);
     return rc;
 }
 
-err_code bpe_load(vocab *v, const gguf *g, err *e) {
+err_code bpe_load(vocab *v, const vocab_spec *s, err *e) {
     load_pieces(v);
     err_code rc = vocab_make_table(v, e);
     if (rc != ERR_OK) return rc;
@@ -118,7 +113,7 @@ err_code bpe_load(vocab *v, const gguf *g, err *e) {
         char c = (char)b;
         v->byte_ids[b] = vocab_lookup(v, &c, 1);
     }
-    return load_merges(v, g, e);
+    return pairs_load(v, s, e);
 }
 
 /* ---- encoding --------------------------------------------------------------------------------------------- */
@@ -150,7 +145,7 @@ static err_code encode_word(void *ctx, const char *p, size_t n) {
     job *j = ctx;
     const vocab *v = j->v;
     if (n == 1) return add_symbol(v, v->byte_ids[(uint8_t)*p], j->out);
-    if (n <= v->longest && pretok_ignores_merges(v->pre)) {
+    if (n <= v->longest && v->ignore_merges) {
         int32_t id = vocab_lookup(v, p, n);
         if (id >= 0) return id_list_add(j->out, id);
     }

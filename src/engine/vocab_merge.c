@@ -9,10 +9,10 @@
  *
  * A queue holds (rank, left symbol) of pairs that existed when they were put in. What comes out counts if its left
  * symbol lives and its pair still has that rank; otherwise it is stale and dropped. The queue has three parts, and the
- * lowest of their fronts is next: first  the pairs of the untouched word, sorted once (radix sort: linear) run    later
- * pairs that came in increasing order, which is how uniform text makes them: constant time heap   the others A merge
- * puts at most two pairs in and there are fewer merges than symbols, so `run`, which grows from the front of one array,
- * and `heap`, which grows from its end, never meet: no allocation while merging.
+ * lowest of their fronts is next: `first`, the pairs of the untouched word, sorted once (radix sort: linear); `run`,
+ * later pairs that came in increasing order, which is how uniform text makes them: constant time; and `heap`, the
+ * others. A merge puts at most two pairs in and there are fewer merges than symbols, so `run`, which grows from the
+ * front of one array, and `heap`, which grows from its end, never meet: no allocation while merging.
  */
 
 #define NONE       UINT32_MAX
@@ -129,7 +129,7 @@ static void find_rank(const merger *m, uint32_t i) {
     s->rank = VOCAB_NO_RANK;
     if (s->next == NONE) return;
     const symbol *r = &m->symbols[s->next];
-    s->rank = m->v->family == FAMILY_BPE ? bpe_pair(m, s, r, &s->merged) : spm_pair(m, s, r, &s->merged);
+    s->rank = m->v->model == SPEC_SPM ? spm_pair(m, s, r, &s->merged) : bpe_pair(m, s, r, &s->merged);
 }
 
 /* Symbol i takes its right neighbour in; ranks of the two pairs it is in are found anew. */

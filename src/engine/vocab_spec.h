@@ -45,10 +45,9 @@ enum { TYPE_UNDEFINED, TYPE_NORMAL, TYPE_UNKNOWN, TYPE_CONTROL, TYPE_USER, TYPE_
 
 /* Flags of tokens that are searched in text before the model sees it (types control, unknown, user). */
 enum {
-    SPEC_LSTRIP = 1,      /* takes the white space before it */
-    SPEC_RSTRIP = 2,      /* takes the white space after it */
-    SPEC_NORMALIZED = 4,  /* is searched after the normal form, otherwise before it */
-    SPEC_SINGLE_WORD = 8, /* only where no letter, digit or underscore touches it */
+    SPEC_LSTRIP = 1,     /* takes the white space before it */
+    SPEC_RSTRIP = 2,     /* takes the white space after it */
+    SPEC_NORMALIZED = 4, /* is searched after the normal form, otherwise before it */
 };
 
 typedef struct spec_token {
@@ -63,19 +62,25 @@ typedef struct spec_merge {
     int32_t left, right; /* their texts in a row are the text of the token they make */
 } spec_merge;
 
-/* BertNormalizer. SPEC_BERT_GGUF: what llama.cpp computes for a GGUF file, the others are what tokenizer.json says. */
+/* How text is cut before the model where `pre` is not the name of it. */
+typedef enum spec_words {
+    SPEC_WORDS_ALL,   /* not at all */
+    SPEC_WORDS_MARKS, /* before every U+2581 (Metaspace with split) */
+    SPEC_WORDS_SPACE, /* at white space, which is dropped; each word takes the prefix (WhitespaceSplit, Metaspace) */
+} spec_words;
+
+/* What WordPiece does to text first (BertNormalizer). */
 enum {
-    SPEC_BERT_CLEAN = 1,
-    SPEC_BERT_CJK = 2,
-    SPEC_BERT_ACCENTS = 4, /* takes them off */
+    SPEC_BERT_CLEAN = 1,   /* control characters go, white space becomes a space */
+    SPEC_BERT_CJK = 2,     /* Chinese characters are words of their own */
+    SPEC_BERT_ACCENTS = 4, /* NFD without its nonspacing marks */
     SPEC_BERT_LOWER = 8,
-    SPEC_BERT_GGUF = 16,
 };
 
 #define SPEC_AROUND_MAX 8
 #define SPEC_ENDS_MAX   16
 
-typedef struct vocab_spec {
+struct vocab_spec {
     spec_model model;
     char pre[48]; /* pretok.h's name; BPE, and "gemma4" of BPE_CHARS (lines are words), otherwise empty */
 
@@ -88,14 +93,14 @@ typedef struct vocab_spec {
 
     spec_form form;
     spec_prefix prefix;
-    bool escape_spaces;  /* ' ' is U+2581 for the model: SPM, BPE_CHARS, unigram */
-    bool squeeze_spaces; /* unigram: runs of spaces become one, none at the ends */
-    bool ignore_merges;  /* a word that is a token is that token */
-    bool byte_fallback;  /* a character that is no token goes out as <0xNN> tokens */
-    bool fuse_unk;       /* neighbours that are unknown go out as one */
-    uint8_t bert;        /* SPEC_BERT_* */
-    uint32_t max_word;   /* WordPiece: characters of a word, more are unknown; 0: any number */
-    char *charsmap;      /* unigram: SentencePiece's precompiled map of characters, NULL where there is none */
+    bool escape_spaces; /* ' ' is U+2581 for the model: SPM, BPE_CHARS, unigram */
+    spec_words words;
+    bool ignore_merges; /* a word that is a token is that token */
+    bool byte_fallback; /* a character that is no token goes out as <0xNN> tokens */
+    bool fuse_unk;      /* neighbours that are unknown go out as one */
+    uint8_t bert;       /* SPEC_BERT_* */
+    uint32_t max_word;  /* WordPiece: characters of a word, more are unknown; 0: any number */
+    char *charsmap;     /* unigram: SentencePiece's precompiled map of characters, NULL where there is none */
     size_t n_charsmap;
 
     int32_t bos, eos, eot, eom, unk, pad, sep, cls, mask; /* -1: none */
@@ -105,7 +110,7 @@ typedef struct vocab_spec {
     /* More tokens that end an answer than eos, eot, eom and those known by their text. */
     int32_t ends[SPEC_ENDS_MAX];
     uint8_t n_ends;
-} vocab_spec;
+};
 
 void vocab_spec_free(vocab_spec *s);
 static inline const char *spec_text(const vocab_spec *s, uint32_t id) {
@@ -134,9 +139,8 @@ err_code vocab_spec_from_tiktoken(vocab_spec **out, const spec_sources *src, err
  * tiktoken form (its family known by its special tokens and size), else ERR_NOT_FOUND naming the three. */
 err_code vocab_spec_from_folder(vocab_spec **out, const char *folder, err *e);
 
-/* ---- out ---------------------------------------------------------------------------------------------------- */
-
-/* vocab.h: err_code vocab_build(vocab **out, const vocab_spec *s, const char *name, err *e); */
+/* ---- out (and vocab_build of vocab.h)
+ * ---------------------------------------------------------------------------------------------------- */
 
 /* Where vocab_spec_write puts the keys. Values are valid during the call only. */
 typedef struct spec_sink {

@@ -2,7 +2,6 @@
 
 #include "base/mem.h"
 
-#include <stdio.h>
 #include <string.h>
 
 /* Special tokens: which ids they have, which of them end an answer, and finding them in text. */
@@ -10,55 +9,85 @@
 /* ---- finding them: a trie of their texts ------------------------------------------------------------------ */
 
 /* The child of `at` for byte b, 0 where there is none. */
-static uint32_t trie_child(const vocab *v, uint32_t at, uint8_t b) {
-    uint32_t c = v->trie[at].child;
-    while (c && v->trie[c].byte != b) c = v->trie[c].next;
+static uint32_t trie_child(const special_trie *t, uint32_t at, uint8_t b) {
+    uint32_t c = t->nodes[at].child;
+    while (c && t->nodes[c].byte != b) c = t->nodes[c].next;
     return c;
 }
 
-static void trie_add(vocab *v, const char *p, size_t n, int32_t id) {
+static void trie_add(special_trie *t, const char *p, size_t n, int32_t id) {
     uint32_t at = 0;
     for (size_t i = 0; i < n; i++) {
-        uint32_t c = trie_child(v, at, (uint8_t)p[i]);
+        uint32_t c = trie_child(t, at, (uint8_t)p[i]);
         if (!c) {
-            c = v->n_trie++;
-            v->trie[c] = (trie_node){.next = v->trie[at].child, .token = -1, .byte = (uint8_t)p[i]};
-            v->trie[at].child = c;
+            c = t->n++;
+            t->nodes[c] = (trie_node){.next = t->nodes[at].child, .token = -1, .byte = (uint8_t)p[i]};
+            t->nodes[at].child = c;
         }
         at = c;
     }
-    if (v->trie[at].token < 0) v->trie[at].token = id; /* of two equal texts the first counts */
+    if (t->nodes[at].token < 0) t->nodes[at].token = id; /* of two equal texts the first counts */
+    if (n) t->first[(uint8_t)p[0]] = true;
 }
 
 static bool is_special_type(uint8_t type) {
     return type == TYPE_CONTROL || type == TYPE_UNKNOWN || type == TYPE_USER;
 }
 
-static err_code trie_make(vocab *v, err *e) {
-    size_t n = 1;
-    for (uint32_t i = 0; i < v->n; i++)
-        if (is_special_type(v->tokens[i].type)) n += v->tokens[i].text_len;
-    if (n >= UINT32_MAX) return err_set(e, ERR_INVALID, "tokenizer: the special tokens are too long");
-    if (!(v->trie = mem_array(n, sizeof *v->trie))) return err_nomem(e, "the special tokens");
-    v->trie[0].token = -1;
-    v->n_trie = 1;
-    for (uint32_t i = 0; i < v->n; i++) {
-        const vocab_token *t = &v->tokens[i];
-        if (!is_special_type(t->type) || !t->text_len) continue;
-        trie_add(v, vocab_text_ptr(v, (int32_t)i), t->text_len, (int32_t)i);
-        if (t->type == TYPE_USER) v->has_user_tokens = true;
-    }
-    return ERR_OK;
+static bool is_wanted(const vocab_token *t, bool normalized) {
+    return is_special_type(t->type) && t->text_len && ((t->flags & SPEC_NORMALIZED) != 0) == normalized;
 }
 
-int32_t special_match(const vocab *v, const char *s, size_t n, bool parse_special) {
+/* The text under which a token is searched: its normal form where it is searched in one. */
+static err_code searched_text(const vocab *v, uint32_t id, bool normalized, buf *out, err *e) {
+    const vocab_token *t = &v->tokens[id];
+    buf_reset(out);
+    if (normalized) return vocab_normalise(v, vocab_text_ptr(v, (int32_t)id), t->text_len, out, e);
+    buf_append(out, vocab_text_ptr(v, (int32_t)id), t->text_len);
+    return buf_check(out, "the special tokens", e);
+}
+
+static err_code trie_make(const vocab *v, special_trie *t, bool normalized, err *e) {
+    size_t n = 1;
+    buf text = {.max = 1u << 20};
+    err_code rc = ERR_OK;
+    for (uint32_t i = 0; i < v->n && rc == ERR_OK; i++) {
+        if (!is_wanted(&v->tokens[i], normalized)) continue;
+        rc = searched_text(v, i, normalized, &text, e);
+        n += text.len;
+    }
+    if (rc == ERR_OK && n >= UINT32_MAX) rc = err_set(e, ERR_INVALID, "tokenizer: the special tokens are too long");
+    if (rc == ERR_OK && n > 1) {
+        if (!(t->nodes = mem_array(n, sizeof *t->nodes))) rc = err_nomem(e, "the special tokens");
+        if (rc == ERR_OK) t->nodes[0].token = -1;
+        t->n = 1;
+    }
+    for (uint32_t i = 0; t->nodes && i < v->n && rc == ERR_OK; i++) {
+        if (!is_wanted(&v->tokens[i], normalized)) continue;
+        if ((rc = searched_text(v, i, normalized, &text, e)) != ERR_OK) break;
+        trie_add(t, buf_str(&text), text.len, (int32_t)i);
+        t->always = t->always || v->tokens[i].type == TYPE_USER;
+    }
+    buf_free(&text);
+    return rc;
+}
+
+void special_free(special_trie *t) {
+    mem_free(t->nodes);
+    t->nodes = NULL;
+}
+
+int32_t special_match(const vocab *v, const special_trie *t, const char *s, size_t n, bool parse_special, size_t *len) {
     int32_t found = -1;
     uint32_t at = 0;
+    if (!t->nodes) return -1;
     for (size_t i = 0; i < n; i++) {
-        at = trie_child(v, at, (uint8_t)s[i]);
+        at = trie_child(t, at, (uint8_t)s[i]);
         if (!at) break;
-        int32_t id = v->trie[at].token;
-        if (id >= 0 && (parse_special || v->tokens[id].type == TYPE_USER)) found = id;
+        int32_t id = t->nodes[at].token;
+        if (id < 0 || (!parse_special && v->tokens[id].type != TYPE_USER)) continue;
+        found = id;
+        *len = i + 1;
     }
     return found;
 }
@@ -103,72 +132,32 @@ static void find_ends(vocab *v) {
     }
     /* gpt-oss: <|end|> closes a message of several, <|return|> and <|call|> the answer */
     if (end >= 0 && harmony == 2) v->tokens[end].is_end = false;
-    const int32_t named[] = {v->eos, v->eot, v->eom};
+}
+
+/* An id of the spec, or -1 where it is none of this vocabulary. */
+static int32_t id_or_none(const vocab *v, int32_t id) {
+    return id >= 0 && (uint32_t)id < v->n ? id : -1;
+}
+
+static uint8_t copy_ids(const vocab *v, int32_t *out, const int32_t *ids, uint8_t n) {
+    uint8_t k = 0;
+    for (uint8_t i = 0; i < n && i < SPEC_AROUND_MAX; i++)
+        if (id_or_none(v, ids[i]) >= 0) out[k++] = ids[i];
+    return k;
+}
+
+err_code special_load(vocab *v, const vocab_spec *s, err *e) {
+    v->bos = id_or_none(v, s->bos);
+    v->eos = id_or_none(v, s->eos);
+    v->unk = id_or_none(v, s->unk);
+    v->n_before = copy_ids(v, v->before, s->before, s->n_before);
+    v->n_after = copy_ids(v, v->after, s->after, s->n_after);
+    find_ends(v);
+    const int32_t named[] = {v->eos, id_or_none(v, s->eot), id_or_none(v, s->eom)};
     for (int i = 0; i < 3; i++)
         if (named[i] >= 0) v->tokens[named[i]].is_end = true;
-}
-
-static err_code read_id(const vocab *v, const gguf *g, const char *key, int32_t *id, err *e) {
-    uint32_t x;
-    if (!gguf_has(g, key)) {
-        if (*id >= 0 && (uint32_t)*id >= v->n) *id = -1; /* a default that this vocabulary does not have */
-        return ERR_OK;
-    }
-    err_code rc = gguf_u32(g, key, 0, v->n - 1, &x, e);
-    if (rc == ERR_OK) *id = (int32_t)x;
-    return rc;
-}
-
-static err_code read_add(const gguf *g, const char *key, const char *what, int32_t id, bool *add, err *e) {
-    bool given = gguf_has(g, key);
-    err_code rc = gguf_bool_or(g, key, *add, add, e);
-    if (rc != ERR_OK || !*add || id >= 0) return rc;
-    if (given)
-        return err_set(e, ERR_INVALID, "%s: %s is true, but the file names no %s token", gguf_path(g), key, what);
-    *add = false;
-    return ERR_OK;
-}
-
-/* Phi-3 was trained with the white space after its special tokens removed; the file does not say so. */
-static err_code find_strips_right(vocab *v, const gguf *g, err *e) {
-    gguf_str name;
-    err_code rc = gguf_str_or(g, "general.name", &name, e);
-    if (rc != ERR_OK) return rc;
-    bool phi3 = false;
-    for (size_t i = 0; i + 4 <= name.len && !phi3; i++) {
-        char s[6] = {0};
-        for (size_t k = 0; k < 5 && i + k < name.len; k++) {
-            char c = name.ptr[i + k];
-            s[k] = c >= 'A' && c <= 'Z' ? (char)(c | 0x20) : c;
-        }
-        phi3 = strcmp(s, "phi-3") == 0 || strncmp(s, "phi3", 4) == 0;
-    }
-    for (uint32_t i = 0; phi3 && i < v->n; i++) {
-        if (!is_special_type(v->tokens[i].type)) continue;
-        v->tokens[i].strips_right = !text_is(v, i, "<unk>") && !text_is(v, i, "<s>") && !text_is(v, i, "<|endoftext|>");
-    }
-    return ERR_OK;
-}
-
-err_code special_load(vocab *v, const gguf *g, err *e) {
-    bool spm = v->family == FAMILY_SPM;
-    v->bos = spm ? 1 : -1;
-    v->eos = spm ? 2 : -1;
-    v->unk = spm ? 0 : -1;
-    v->eot = v->eom = -1;
-    err_code rc = read_id(v, g, "tokenizer.ggml.bos_token_id", &v->bos, e);
-    if (rc == ERR_OK) rc = read_id(v, g, "tokenizer.ggml.eos_token_id", &v->eos, e);
-    if (rc == ERR_OK) rc = read_id(v, g, "tokenizer.ggml.eot_token_id", &v->eot, e);
-    if (rc == ERR_OK) rc = read_id(v, g, "tokenizer.ggml.eom_token_id", &v->eom, e);
-    if (rc == ERR_OK) rc = read_id(v, g, "tokenizer.ggml.unknown_token_id", &v->unk, e);
-    v->add_bos = spm || pretok_adds_bos(v->pre);
-    v->add_eos = false;
-    v->add_space_prefix = spm;
-    if (rc == ERR_OK) rc = read_add(g, "tokenizer.ggml.add_bos_token", "BOS", v->bos, &v->add_bos, e);
-    if (rc == ERR_OK) rc = read_add(g, "tokenizer.ggml.add_eos_token", "EOS", v->eos, &v->add_eos, e);
-    if (rc == ERR_OK && spm) rc = gguf_bool_or(g, "tokenizer.ggml.add_space_prefix", true, &v->add_space_prefix, e);
-    if (rc != ERR_OK) return rc;
-    find_ends(v);
-    rc = find_strips_right(v, g, e);
-    return rc == ERR_OK ? trie_make(v, e) : rc;
+    for (uint8_t i = 0; i < s->n_ends && i < SPEC_ENDS_MAX; i++)
+        if (id_or_none(v, s->ends[i]) >= 0) v->tokens[s->ends[i]].is_end = true;
+    err_code rc = trie_make(v, &v->raw, false, e);
+    return rc == ERR_OK ? trie_make(v, &v->normalized, true, e) : rc;
 }

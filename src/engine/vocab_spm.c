@@ -7,11 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* SentencePiece as llama models use it: spaces become U+2581, characters are the first symbols, the pair of neighbours
- * whose union is the token of the highest score is merged first, and what is no token in the end goes out as byte
- * tokens. */
-
-#define MARK_OF_SPACE "\xe2\x96\x81"
+/* BPE over characters, as SentencePiece's models have it: spaces are U+2581 by now, characters are the first symbols,
+ * and what is no token in the end goes out as byte tokens. Which pair is merged first is a matter of scores (SPM: the
+ * neighbours whose union is the token of the highest score) or of the order of merges (BPE_CHARS). */
 
 /* ---- loading ---------------------------------------------------------------------------------------------- */
 
@@ -27,35 +25,22 @@ static int by_score(const void *a, const void *b) {
 }
 
 /* Scores become ranks: the highest score is rank 0, equal scores share one. */
-static err_code load_ranks(vocab *v, const gguf *g, err *e) {
-    const char *key = "tokenizer.ggml.scores";
-    size_t n = 0;
-    err_code rc = gguf_arr(g, key, GGUF_F32, &n, e);
-    if (rc != ERR_OK) return rc;
-    if (n != v->n)
-        return err_set(e, ERR_INVALID, "%s: %s has %zu entries, the vocabulary has %u tokens", gguf_path(g), key, n,
-                       v->n);
-    float *scores = mem_alloc(n * sizeof *scores);
-    scored *order = mem_alloc(n * sizeof *order);
-    v->ranks = mem_alloc(n * sizeof *v->ranks);
-    if (!scores || !order || !v->ranks) rc = err_nomem(e, "the tokenizer's scores");
-    if (rc == ERR_OK) rc = gguf_arr_f32(g, key, scores, n, e);
-    for (size_t i = 0; rc == ERR_OK && i < n; i++) {
-        if (!isfinite(scores[i]))
-            rc = err_set(e, ERR_INVALID, "%s: %s: entry %zu is not a number", gguf_path(g), key, i);
-        order[i] = (scored){scores[i], (uint32_t)i};
+static err_code load_ranks(vocab *v, const vocab_spec *s, err *e) {
+    scored *order = mem_array(v->n, sizeof *order);
+    v->ranks = mem_array(v->n, sizeof *v->ranks);
+    if (!order || !v->ranks) {
+        mem_free(order);
+        return err_nomem(e, "the tokenizer's scores");
     }
-    if (rc == ERR_OK) {
-        qsort(order, n, sizeof *order, by_score);
-        uint32_t rank = 0;
-        for (size_t i = 0; i < n; i++) {
-            if (i && order[i].score != order[i - 1].score) rank++;
-            v->ranks[order[i].id] = rank;
-        }
+    for (uint32_t i = 0; i < v->n; i++) order[i] = (scored){s->tokens[i].score, i};
+    qsort(order, v->n, sizeof *order, by_score);
+    uint32_t rank = 0;
+    for (size_t i = 0; i < v->n; i++) {
+        if (i && order[i].score != order[i - 1].score) rank++;
+        v->ranks[order[i].id] = rank;
     }
-    mem_free(scores);
     mem_free(order);
-    return rc;
+    return ERR_OK;
 }
 
 static int hex_digit(char c) {
@@ -73,8 +58,8 @@ static int byte_of(const char *p, size_t n) {
 }
 
 /* The piece of a token is its text with marks of space as spaces; it is never longer, so it is written in place behind
- * the text (vocab_new left room). */
-static err_code load_pieces(vocab *v, const gguf *g, err *e) {
+ * the text (vocab_build left room). */
+err_code vocab_make_pieces(vocab *v, err *e) {
     for (uint32_t i = 0; i < v->n; i++) {
         vocab_token *t = &v->tokens[i];
         const char *p = vocab_text_ptr(v, (int32_t)i);
@@ -83,15 +68,15 @@ static err_code load_pieces(vocab *v, const gguf *g, err *e) {
         if (t->type == TYPE_BYTE) {
             int b = byte_of(p, t->text_len);
             if (b < 0)
-                return err_set(e, ERR_INVALID, "%s: token %u has the type of a byte, but its text is not like <0x0A>",
-                               gguf_path(g), i);
+                return err_set(e, ERR_INVALID,
+                               "tokenizer: token %u has the type of a byte, but its text is not like <0x0A>", i);
             out[n++] = (char)b;
             if (v->byte_ids[b] < 0) v->byte_ids[b] = (int32_t)i;
         } else if (t->type == TYPE_CONTROL || t->type == TYPE_UNKNOWN) {
             memcpy(out, p, n = t->text_len);
         } else {
             for (size_t k = 0; k < t->text_len;) {
-                if (t->text_len - k >= 3 && memcmp(p + k, MARK_OF_SPACE, 3) == 0) {
+                if (is_mark(p + k, p + t->text_len)) {
                     out[n++] = ' ';
                     k += 3;
                 } else {
@@ -104,30 +89,47 @@ static err_code load_pieces(vocab *v, const gguf *g, err *e) {
     return ERR_OK;
 }
 
-/* Where no token holds a mark of space behind another character, no merge crosses such a place and text may be cut
- * there: the same result from short words instead of one long one. */
-static bool marks_begin_tokens(const vocab *v) {
-    for (uint32_t i = 0; i < v->n; i++) {
-        const vocab_token *t = &v->tokens[i];
-        const char *p = vocab_text_ptr(v, (int32_t)i);
-        if (t->type == TYPE_CONTROL || t->type == TYPE_UNKNOWN || t->type == TYPE_BYTE) continue;
-        bool other = false;
-        for (size_t k = 0; k < t->text_len;) {
-            bool mark = t->text_len - k >= 3 && memcmp(p + k, MARK_OF_SPACE, 3) == 0;
-            if (mark && other) return false;
-            other = other || !mark;
-            k += mark ? 3 : 1;
-        }
-    }
-    return true;
+/* ---- where text may be cut -------------------------------------------------------------------------------- */
+
+/* Where no token holds two characters as neighbours, no merge crosses the place between them: text may be cut there,
+ * and many short words are merged instead of a long one, to the same result. Pairs are bits of a table; two pairs that
+ * share a bit cost a cut, never a wrong one. */
+#define JOIN_BITS (1u << 22)
+
+static inline uint32_t join_of(uint32_t a, uint32_t b) {
+    uint64_t h = ((uint64_t)a << 32 | b) * 0x9e3779b97f4a7c15u;
+    return (uint32_t)(h >> 42);
 }
 
-err_code spm_load(vocab *v, const gguf *g, err *e) {
-    err_code rc = load_pieces(v, g, e);
-    if (rc == ERR_OK) rc = load_ranks(v, g, e);
+/* The character at s, or what stands for a byte that is none. */
+static inline uint32_t char_at(const char *s, size_t n, size_t *len) {
+    uint32_t cp;
+    int k = utf8_decode(&cp, s, n);
+    *len = k > 0 ? (size_t)k : 1;
+    return k > 0 ? cp : 0x110000u + (uint8_t)s[0];
+}
+
+static err_code load_joins(vocab *v, err *e) {
+    if (!(v->joins = mem_array(JOIN_BITS / 64, sizeof *v->joins))) return err_nomem(e, "the vocabulary");
+    for (uint32_t id = 0; id < v->n; id++) {
+        const vocab_token *t = &v->tokens[id];
+        if (!vocab_may_come_of_text(v, (int32_t)id)) continue;
+        const char *p = vocab_text_ptr(v, (int32_t)id);
+        uint32_t before = 0;
+        for (size_t i = 0, len; i < t->text_len; i += len) {
+            uint32_t c = char_at(p + i, t->text_len - i, &len), bit = join_of(before, c);
+            if (i) v->joins[bit / 64] |= (uint64_t)1 << bit % 64;
+            before = c;
+        }
+    }
+    return ERR_OK;
+}
+
+err_code chars_load(vocab *v, const vocab_spec *s, err *e) {
+    err_code rc = vocab_make_pieces(v, e);
     if (rc == ERR_OK) rc = vocab_make_table(v, e);
-    v->marks_begin = rc == ERR_OK && marks_begin_tokens(v);
-    return rc;
+    if (rc == ERR_OK) rc = v->model == SPEC_SPM ? load_ranks(v, s, e) : pairs_load(v, s, e);
+    return rc == ERR_OK ? load_joins(v, e) : rc;
 }
 
 /* ---- encoding --------------------------------------------------------------------------------------------- */
@@ -141,74 +143,56 @@ uint32_t spm_pair(const merger *m, const symbol *left, const symbol *right, int3
     return m->v->ranks[id];
 }
 
-/* A symbol that is no token: its bytes, or the unknown token where the vocabulary lacks one of them. */
-static err_code add_bytes(const vocab *v, const char *p, size_t n, id_list *out) {
+err_code add_unknown(const vocab *v, merger *m, const char *p, size_t n, id_list *out) {
+    bool all = v->byte_fallback;
+    for (size_t i = 0; i < n && all; i++) all = v->byte_ids[(uint8_t)p[i]] >= 0;
+    if (!all) {
+        bool fused = m->after_unk && v->fuse_unk;
+        m->after_unk = true;
+        return v->unk < 0 || fused ? ERR_OK : id_list_add(out, v->unk);
+    }
     err_code rc = ERR_OK;
-    bool all = true;
-    for (size_t i = 0; i < n; i++) all = all && v->byte_ids[(uint8_t)p[i]] >= 0;
-    if (!all) return v->unk >= 0 ? id_list_add(out, v->unk) : ERR_OK;
+    m->after_unk = false;
     for (size_t i = 0; i < n && rc == ERR_OK; i++) rc = id_list_add(out, v->byte_ids[(uint8_t)p[i]]);
     return rc;
 }
 
-static err_code encode_word(const vocab *v, merger *m, const char *s, size_t n, id_list *out) {
-    err_code rc = merger_reserve(m, n, out->e);
-    if (rc != ERR_OK) return rc;
-    m->text = s;
-    for (size_t i = 0; i < n;) {
-        uint32_t cp;
-        int k = utf8_decode(&cp, s + i, n - i);
-        size_t len = k > 0 ? (size_t)k : 1;
-        merger_add(m, (uint32_t)i, (uint32_t)len, len <= v->longest ? vocab_lookup(v, s + i, len) : -1);
-        i += len;
-    }
+static err_code add_symbol(const vocab *v, merger *m, const char *s, uint32_t len, int32_t id, id_list *out) {
+    if (id < 0) return add_unknown(v, m, s, len, out);
+    m->after_unk = false;
+    return id_list_add(out, id);
+}
+
+static err_code put_out(const vocab *v, merger *m, const char *s, id_list *out) {
+    err_code rc = ERR_OK;
+    if (m->n == 1) return add_symbol(v, m, s, m->symbols[0].len, m->symbols[0].id, out);
     merge_run(m);
     for (size_t i = 0; i < m->n && rc == ERR_OK; i++) {
         const symbol *y = &m->symbols[i];
-        if (!y->len) continue;
-        rc = y->id >= 0 ? id_list_add(out, y->id) : add_bytes(v, s + y->start, y->len, out);
+        if (y->len) rc = add_symbol(v, m, s + y->start, y->len, y->id, out);
     }
     return rc;
 }
 
-static bool is_mark(const char *p, const char *end) {
-    return end - p >= 3 && memcmp(p, MARK_OF_SPACE, 3) == 0;
-}
-
-/* The end of the word at p: before the next mark of space that follows another character. */
-static const char *word_end(const char *p, const char *end) {
-    while (is_mark(p, end)) p += 3;
-    while (p < end && !is_mark(p, end)) {
-        const char *q = memchr(p + 1, MARK_OF_SPACE[0], (size_t)(end - p) - 1);
-        p = q ? q : end;
-    }
-    return p;
-}
-
-err_code spm_encode(const vocab *v, merger *m, const char *s, size_t n, bool prefix, id_list *out) {
-    size_t spaces = prefix;
-    for (size_t i = 0; i < n; i++) spaces += s[i] == ' ';
-    char *text = mem_alloc(n + 3 * spaces);
-    if (!text) return err_nomem(out->e, "the text to tokenize");
-    char *q = text;
-    if (prefix) {
-        memcpy(q, MARK_OF_SPACE, 3);
-        q += 3;
-    }
-    for (size_t i = 0; i < n; i++) {
-        if (s[i] == ' ') {
-            memcpy(q, MARK_OF_SPACE, 3);
-            q += 3;
-        } else {
-            *q++ = s[i];
-        }
-    }
+/* Cuts where no merge can cross; reserves room for a stretch at a time, growing with what it meets. */
+err_code chars_encode(const vocab *v, merger *m, const char *s, size_t n, id_list *out) {
     err_code rc = ERR_OK;
-    for (const char *p = text; p < q && rc == ERR_OK;) {
-        const char *end = v->marks_begin ? word_end(p, q) : q;
-        rc = encode_word(v, m, p, (size_t)(end - p), out);
-        p = end;
+    m->after_unk = false;
+    for (size_t from = 0, end; from < n && rc == ERR_OK; from = end) {
+        size_t len, n_chars = 1;
+        uint32_t before = char_at(s + from, n - from, &len);
+        for (end = from + len; end < n; end += len, n_chars++) {
+            uint32_t c = char_at(s + end, n - end, &len), bit = join_of(before, c);
+            if (!(v->joins[bit / 64] >> bit % 64 & 1)) break;
+            before = c;
+        }
+        if ((rc = merger_reserve(m, n_chars, out->e)) != ERR_OK) return rc;
+        m->text = s + from;
+        for (size_t i = from; i < end; i += len) {
+            char_at(s + i, n - i, &len);
+            merger_add(m, (uint32_t)(i - from), (uint32_t)len, len <= v->longest ? vocab_lookup(v, s + i, len) : -1);
+        }
+        rc = put_out(v, m, s + from, out);
     }
-    mem_free(text);
     return rc;
 }

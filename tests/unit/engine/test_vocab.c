@@ -146,11 +146,11 @@ TEST(oracle_ids) {
         if (de->d_name[0] == '.' || access(path, R_OK) != 0) continue;
         int r = oracle_folder(shared, de->d_name, &cases);
         if (r == -2)
-            printf("   %s: a tokenizer of a later issue\n", de->d_name);
+            printf("   %s: a tokenizer that polder does not know\n", de->d_name);
         else
             folders++;
         bad += r == -1 ? 1 : r > 0 ? r : 0;
-        if (r == -2 && strcmp(de->d_name, "bert") != 0 && strcmp(de->d_name, "gemma4") != 0) bad++;
+        if (r == -2) bad++;
     }
     closedir(d);
     printf("   %d cases of %d tokenizers\n", cases, folders);
@@ -714,7 +714,7 @@ TEST(files_that_make_no_sense_are_refused) {
     for (int i = 0; i < 7; i++) {
         made_bpe(&m, "gpt-2");
         spoil(&m, i);
-        expect_refusal(&m, "tokenizer.ggml.merges: entry");
+        expect_refusal(&m, "merge");
         if (test_bad) FAIL("merge %d", i);
     }
     made_bpe(&m, "gpt-2");
@@ -723,8 +723,8 @@ TEST(files_that_make_no_sense_are_refused) {
     made_bpe(&m, "no-such");
     expect_refusal(&m, "tokenizer.ggml.pre is \"no-such\"; known are default, gpt-2,");
     made_init(&m);
-    made_string(&m, "tokenizer.ggml.model", "bert");
-    expect_refusal(&m, "tokenizer.ggml.model is \"bert\"; polder reads llama");
+    made_string(&m, "tokenizer.ggml.model", "rwkv");
+    expect_refusal(&m, "tokenizer.ggml.model is \"rwkv\"; polder reads llama");
     made_init(&m);
     expect_refusal(&m, "tokenizer.ggml.model is \"\"");
     made_init(&m);
