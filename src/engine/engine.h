@@ -41,6 +41,9 @@ typedef struct model_facts {
     uint64_t n_params;
     uint64_t file_bytes;
     uint32_t n_vocab, n_layer, n_ctx_train, d_model, n_head, n_head_kv;
+    uint64_t kv_bytes;    /* KV memory of one position */
+    uint64_t state_bytes; /* memory of a sequence besides (recurrent layers); 0 for most */
+    bool encoder;         /* not causal: for embeddings and ranking only */
     bool has_template;
 } model_facts;
 
@@ -108,23 +111,27 @@ typedef struct session_options {
     uint32_t n_ctx;           /* positions a sequence may reach; 0: the model's own */
     uint32_t kv_positions;    /* KV memory, positions over all sequences; 0: n_seq_max * n_ctx. Taken page by page */
     uint32_t max_step_tokens; /* tokens that one step may carry; 0: 512 */
+    bool hidden; /* rows out are the last layer's, normed, (d_model), instead of logits; encoders: always */
 } session_options;
 
 err_code session_new(session **out, const model *m, const session_options *o, err *e);
 void session_free(session *s);
 uint64_t session_bytes(const session *s); /* memory held now */
 uint32_t session_n_ctx(const session *s);
+uint32_t session_width(const session *s); /* floats of a row that a step gives: n_vocab, or d_model (hidden) */
 
 /* A sequence: ERR_BUSY where n_seq_max are taken. */
 err_code session_seq_new(session *s, int *seq, err *e);
 void session_seq_free(session *s, int seq);
 uint32_t session_seq_len(const session *s, int seq);
-void session_seq_truncate(session *s, int seq, uint32_t len); /* forget positions from len on */
-uint32_t session_kv_free(const session *s);                   /* positions that fit without freeing a sequence */
+/* Forget positions from len on; returns the length that is left. A model with recurrent layers cannot go back a part of
+ * the way: there it is 0 (or the whole length, where len is not below it). */
+uint32_t session_seq_truncate(session *s, int seq, uint32_t len);
+uint32_t session_kv_free(const session *s); /* positions that fit without freeing a sequence */
 
 /* Part of one step: `n` tokens appended to `seq`; logits wanted for the last n_logits of them. After the step
- * `logits` points to (n_logits, n_vocab) floats in the session, valid until the next step. A sequence appears at
- * most once in a step. */
+ * `logits` points to (n_logits, session_width) floats in the session, valid until the next step. A sequence appears at
+ * most once in a step. An encoder takes a sequence whole, in one step. */
 typedef struct chunk {
     int seq;
     const int32_t *tokens;

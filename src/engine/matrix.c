@@ -103,7 +103,7 @@ void acts_free(acts *a) {
 
 void acts_set(acts *a, pool *p, const float *x, size_t ldx, uint32_t n, uint32_t cols) {
     assert(n <= a->max_rows && cols <= a->max_cols);
-    a->v = (acts_view){x, ldx, a->blocks, n, cols};
+    a->v = (acts_view){x, ldx, a->blocks, n, n, cols};
     a->quantised = false;
 }
 
@@ -134,14 +134,23 @@ typedef struct mul_job {
     const acts_view *a;
 } mul_job;
 
+static uint32_t op_rows(const matmul *op, const acts_view *a) {
+    return op->n ? op->n : a->n;
+}
+
 /* The tasks of all matrices stand one after another in [0, n). */
 static void mul_range(void *ctx, size_t begin, size_t end, unsigned thread) {
     const mul_job *j = ctx;
     size_t first = 0;
     for (size_t i = 0; i < j->n_ops && first < end; i++) {
-        const packed *w = &j->ops[i].m->p;
+        const matmul *op = &j->ops[i];
+        const packed *w = &op->m->p;
         size_t last = first + w->n_tasks, b = begin > first ? begin : first, e = end < last ? end : last;
-        if (b < e) kernels()->mul(w, (uint32_t)(b - first), (uint32_t)(e - first), j->a, j->ops[i].y, j->ops[i].ldy);
+        acts_view a = *j->a;
+        a.x += op->first * a.ldx;
+        a.blocks += op->first;
+        a.n = op_rows(op, j->a);
+        if (b < e) kernels()->mul(w, (uint32_t)(b - first), (uint32_t)(e - first), &a, op->y, op->ldy);
         first = last;
     }
 }
@@ -156,10 +165,10 @@ void matrix_mul(pool *p, const matmul *ops, size_t n_ops, acts *a) {
     bool quantised = false;
     for (size_t i = 0; i < n_ops; i++) {
         const packed *w = &ops[i].m->p;
-        assert(w->cols == a->v.cols);
+        assert(w->cols == a->v.cols && (uint64_t)ops[i].first + ops[i].n <= a->v.n);
         n_tasks += w->n_tasks;
         bytes += w->n_bytes;
-        muls += (uint64_t)w->rows * w->cols * a->v.n;
+        muls += (uint64_t)w->rows * w->cols * op_rows(&ops[i], &a->v);
         if (quant_shape_get(w->type)) quantised = true;
     }
     if (quantised) acts_quantise(a, p);

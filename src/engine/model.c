@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static const arch *const archs[] = {&arch_llama};
+#define MODEL_MEMORY_MAX (256u << 20) /* layers and lists, without weights */
 
 /* ---- opening ---------------------------------------------------------------------------------------------- */
 
@@ -31,9 +31,10 @@ static err_code find_arch(model *m, const gguf *g, err *e) {
         return err_set(e, ERR_INVALID, "%s: key general.architecture is missing: not a model file", gguf_path(g));
     if ((rc = copy_clean(m->facts.arch, sizeof m->facts.arch, s, e)) != ERR_OK) return rc;
     buf known = {.max = 4096};
-    for (size_t i = 0; i < sizeof archs / sizeof *archs; i++) {
-        if (s.len == strlen(archs[i]->name) && memcmp(s.ptr, archs[i]->name, s.len) == 0) m->arch = archs[i];
-        buf_printf(&known, "%s%s", i ? ", " : "", archs[i]->name);
+    for (size_t i = 0; arch_table[i]; i++) {
+        if (s.len == strlen(arch_table[i]->name) && memcmp(s.ptr, arch_table[i]->name, s.len) == 0)
+            m->arch = arch_table[i];
+        buf_printf(&known, "%s%s", i ? ", " : "", arch_table[i]->name);
     }
     if (!m->arch)
         rc = err_set(e, ERR_UNSUPPORTED, "%s: the architecture \"%s\" is not one that polder runs; it runs: %s",
@@ -71,6 +72,9 @@ static err_code read_facts(model *m, const gguf *g, err *e) {
     f->d_model = m->hp.d_model;
     f->n_head = m->hp.n_head;
     f->n_head_kv = m->hp.n_head_kv;
+    f->kv_bytes = m->need.page / VEC_TILE * sizeof(float);
+    f->state_bytes = m->need.state * sizeof(float);
+    f->encoder = m->hp.encoder;
     count_weights(f, g);
     return ERR_OK;
 }
@@ -93,7 +97,8 @@ static err_code read_template(model *m, const gguf *g, err *e) {
 static err_code open_from(model **out, const gguf *g, err *e) {
     model *m = mem_zalloc(sizeof *m);
     if (!m) return err_nomem(e, "a model");
-    err_code rc = find_arch(m, g, e);
+    m->memory = arena_new(MODEL_MEMORY_MAX);
+    err_code rc = m->memory ? find_arch(m, g, e) : err_nomem(e, "a model");
     if (rc == ERR_OK) rc = vocab_new(&m->vocab, g, e);
     if (rc == ERR_OK) {
         m->hp.n_vocab = vocab_size(m->vocab);
@@ -129,21 +134,22 @@ err_code model_open_memory(model **out, const void *p, size_t n, const char *nam
     return rc;
 }
 
-static void free_layer(layer_weights *l) {
-    matrix *const mats[] = {l->wq, l->wk, l->wv, l->wo, l->gate, l->up, l->down};
-    float *const vecs[] = {l->attn_norm, l->ffn_norm, l->bq, l->bk, l->bv, l->bo, l->bgate, l->bup, l->bdown};
-    for (size_t i = 0; i < sizeof mats / sizeof *mats; i++) matrix_free(mats[i]);
-    for (size_t i = 0; i < sizeof vecs / sizeof *vecs; i++) mem_free(vecs[i]);
+err_code model_take(model *m, void *out_pointer, size_t n, size_t size_bytes, err *e) {
+    size_t bytes;
+    void *p = NULL;
+    if (!__builtin_mul_overflow(n, size_bytes, &bytes)) p = arena_alloc(m->memory, bytes ? bytes : 1);
+    if (!p) return err_nomem(e, "a model");
+    memcpy(out_pointer, &p, sizeof p); /* any kind of pointer */
+    return ERR_OK;
 }
 
 void model_free(model *m) {
     if (!m) return;
-    for (uint32_t i = 0; m->layers && i < m->hp.n_layer; i++) free_layer(&m->layers[i]);
-    mem_free(m->layers);
-    if (m->output != m->embd) matrix_free(m->output);
-    matrix_free(m->embd);
-    mem_free(m->output_norm);
-    mem_free(m->rope_freq);
+    for (size_t i = 0; i < m->owned.n_matrices; i++) matrix_free(m->owned.matrices[i]);
+    for (size_t i = 0; i < m->owned.n_vectors; i++) mem_free_aligned(m->owned.vectors[i]);
+    mem_free(m->owned.matrices);
+    mem_free(m->owned.vectors);
+    arena_free(m->memory);
     vocab_free(m->vocab);
     chat_template_free(m->tmpl);
     mem_free(m->tmpl_error);

@@ -59,6 +59,24 @@ static inline float num_silu32(float x) {
     return x / (1.0f + num_exp32(-x));
 }
 
+/* 1 / (1 + e^-x) */
+static inline float num_sigmoid32(float x) {
+    return 1.0f / (1.0f + num_exp32(-x));
+}
+
+/* 1 - 2 / (1 + e^2x): within 1.2e-7 of tanh, absolute; for small |x| the relative error grows. */
+static inline float num_tanh32(float x) {
+    return 1.0f - 2.0f / (1.0f + num_exp32(2.0f * x));
+}
+
+/* GELU in its tanh form (arXiv 1606.08415): x/2 (1 + tanh u) = x / (1 + e^-2u), u = sqrt(2 / pi) (x + 0.044715 x^3). */
+#define NUM_GELU_A 0.044715f
+#define NUM_GELU_B (-1.5957691216f) /* -2 sqrt(2 / pi) */
+static inline float num_gelu32(float x) {
+    float u = fmaf(x * x, NUM_GELU_A * x, x);
+    return x / (1.0f + num_exp32(NUM_GELU_B * u));
+}
+
 double num_exp(double x);
 double num_log(double x);           /* x < 0 gives NaN, 0 gives -inf */
 double num_pow(double x, double y); /* x > 0 */

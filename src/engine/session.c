@@ -24,6 +24,7 @@ typedef struct seq {
     uint32_t len, n_pages;
     uint64_t step; /* the last step that it took part in: finds a sequence that a step names twice */
     float **pages; /* (pages of n_ctx), a slice of session.page_table */
+    float *state;  /* (need.state), made with the first sequence in this place; NULL where models have none */
 } seq;
 
 struct session {
@@ -31,6 +32,8 @@ struct session {
     pool *pool;
     acts *acts;
     uint32_t n_seq_max, n_ctx, max_rows;
+    uint32_t width; /* floats of a row that a step gives */
+    uint32_t n_states;
     seq *seqs;
     float **page_table;
     float **free_pages; /* allocated, in no sequence */
@@ -47,7 +50,7 @@ struct session {
 /* ---- life ------------------------------------------------------------------------------------------------- */
 
 static size_t page_bytes(const session *s) {
-    return kv_page_floats(&s->m->hp) * sizeof(float);
+    return (size_t)s->m->need.page * sizeof(float);
 }
 
 static err_code read_options(session *s, const session_options *o, unsigned *n_threads, err *e) {
@@ -76,38 +79,57 @@ static err_code read_options(session *s, const session_options *o, unsigned *n_t
 
 /* Cuts the scratch into the buffers of step; with base NULL only counts floats. */
 static uint64_t lay_out(session *s, float *base) {
-    const hparams *h = &s->m->hp;
-    const uint64_t rows = s->max_rows;
+    const model *m = s->m;
+    const needs *d = &m->need;
+    const uint64_t rows = s->max_rows, pairs = rows * d->n_used, width = m->hp.d_model;
     step *st = &s->st;
     struct {
-        float **to;
-        uint64_t cols;
+        void *to; /* of a pointer */
+        uint64_t rows, cols;
     } const parts[] = {
-        {&st->cc, h->n_rot},
-        {&st->ss, h->n_rot},
-        {&st->x, h->d_model},
-        {&st->xn, h->d_model},
-        {&st->q, (uint64_t)h->n_head * h->head_k},
-        {&st->k, (uint64_t)h->n_head_kv * h->head_k},
-        {&st->v, (uint64_t)h->n_head_kv * h->head_v},
-        {&st->att, (uint64_t)h->n_head * h->head_v},
-        {&st->gate, h->d_ff},
-        {&st->up, h->d_ff},
+        {&st->rope[0].cc, rows, m->rope[0].n_rot},
+        {&st->rope[0].ss, rows, m->rope[0].n_rot},
+        {&st->rope[1].cc, rows, m->rope[1].n_rot},
+        {&st->rope[1].ss, rows, m->rope[1].n_rot},
+        {&st->x, rows, width},
+        {&st->xn, rows, width},
+        {&st->q, rows, d->q},
+        {&st->k, rows, d->k},
+        {&st->v, rows, d->v},
+        {&st->att, rows, d->att},
+        {&st->gate, rows, d->ff},
+        {&st->up, rows, d->ff},
+        {&st->aux[0], rows, d->aux[0]},
+        {&st->aux[1], rows, d->aux[1]},
+        {&st->aux[2], rows, d->aux[2]},
+        {&st->aux[3], rows, d->aux[3]},
+        {&st->aux[4], rows, d->aux[4]},
+        {&st->aux[5], rows, d->aux[5]},
+        {&st->router, rows, d->n_expert},
+        {&st->picks, pairs, 1},
+        {&st->pick_weights, pairs, 1},
+        {&st->pairs, pairs, 1},
+        {&st->pair_x, pairs, width},
+        {&st->pair_gate, pairs, d->expert_width},
+        {&st->pair_up, pairs, d->expert_width},
+        {&st->pair_ops, 2ull * d->n_expert, sizeof(matmul) / sizeof(float)},
     };
+    _Static_assert(MODEL_AUX == 6 && MODEL_ROPES == 2, "the list above names each");
+    _Static_assert(sizeof(matmul) % sizeof(float) == 0, "a list of them is counted in floats");
     uint64_t at = 0;
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
-        if (base) *parts[i].to = base + at;
-        at += (rows * parts[i].cols + 15) / 16 * 16; /* each starts at a cache line */
+        float *p = base ? base + at : NULL;
+        if (base) memcpy(parts[i].to, &p, sizeof p);
+        at += (parts[i].rows * parts[i].cols + 15) / 16 * 16; /* each starts at a cache line */
     }
     return at;
 }
 
 static err_code take_memory(session *s, err *e) {
-    const hparams *h = &s->m->hp;
     size_t per_seq = ((size_t)s->n_ctx + VEC_TILE - 1) / VEC_TILE;
     uint64_t floats = lay_out(s, NULL);
     s->logits_cap = s->n_seq_max < s->max_rows ? s->n_seq_max : s->max_rows;
-    uint64_t logits = (uint64_t)s->logits_cap * h->n_vocab;
+    uint64_t logits = (uint64_t)s->logits_cap * s->width;
     if (floats > SIZE_MAX / 8 || logits > SIZE_MAX / 8) return err_nomem(e, "a session's scratch");
     s->seqs = mem_array(s->n_seq_max, sizeof *s->seqs);
     s->page_table = mem_array(per_seq * s->n_seq_max, sizeof(float *));
@@ -131,12 +153,11 @@ err_code session_new(session **out, const model *m, const session_options *o, er
     if (!s) return err_nomem(e, "a session");
     s->m = m;
     unsigned n_threads = 0;
-    const hparams *h = &m->hp;
-    uint32_t widest = h->d_model > h->d_ff ? h->d_model : h->d_ff;
-    if (h->n_head * h->head_v > widest) widest = h->n_head * h->head_v;
+    s->st.hidden = o->hidden || m->hp.encoder;
+    s->width = s->st.hidden ? m->hp.d_model : m->hp.n_vocab;
     err_code rc = read_options(s, o, &n_threads, e);
     if (rc == ERR_OK) rc = take_memory(s, e);
-    if (rc == ERR_OK) rc = acts_new(&s->acts, s->max_rows, widest, e);
+    if (rc == ERR_OK) rc = acts_new(&s->acts, s->max_rows * (m->need.n_used ? m->need.n_used : 1), m->need.acts, e);
     if (rc == ERR_OK) rc = pool_new(&s->pool, n_threads, e);
     if (rc != ERR_OK) {
         session_free(s);
@@ -157,6 +178,7 @@ void session_free(session *s) {
     acts_free(s->acts);
     for (uint32_t i = 0; s->seqs && i < s->n_seq_max; i++)
         for (uint32_t p = 0; p < s->seqs[i].n_pages; p++) mem_free_aligned(s->seqs[i].pages[p]);
+    for (uint32_t i = 0; s->seqs && i < s->n_seq_max; i++) mem_free_aligned(s->seqs[i].state);
     for (size_t i = 0; i < s->n_free; i++) mem_free_aligned(s->free_pages[i]);
     mem_free(s->seqs);
     mem_free(s->page_table);
@@ -169,11 +191,16 @@ void session_free(session *s) {
 }
 
 uint64_t session_bytes(const session *s) {
-    return s->fixed_bytes + s->n_made * page_bytes(s) + (uint64_t)s->logits_cap * s->m->hp.n_vocab * sizeof(float);
+    return s->fixed_bytes + s->n_made * page_bytes(s) + (uint64_t)s->logits_cap * s->width * sizeof(float) +
+           s->n_states * s->m->need.state * sizeof(float);
 }
 
 uint32_t session_n_ctx(const session *s) {
     return s->n_ctx;
+}
+
+uint32_t session_width(const session *s) {
+    return s->width;
 }
 
 /* ---- sequences -------------------------------------------------------------------------------------------- */
@@ -182,9 +209,23 @@ static seq *seq_get(const session *s, int i) {
     return i >= 0 && (uint32_t)i < s->n_seq_max && s->seqs[i].used ? &s->seqs[i] : NULL;
 }
 
+/* A state of zeros for a sequence that begins. */
+static err_code state_begin(session *s, seq *q, err *e) {
+    size_t bytes = (size_t)s->m->need.state * sizeof(float);
+    if (bytes && !q->state) {
+        q->state = mem_alloc_aligned(bytes);
+        if (!q->state) return err_nomem(e, "the state of a sequence");
+        s->n_states++;
+    }
+    if (bytes) memset(q->state, 0, bytes);
+    return ERR_OK;
+}
+
 err_code session_seq_new(session *s, int *seq_out, err *e) {
     for (uint32_t i = 0; i < s->n_seq_max; i++) {
         if (s->seqs[i].used) continue;
+        err_code rc = state_begin(s, &s->seqs[i], e);
+        if (rc != ERR_OK) return rc;
         s->seqs[i].used = true;
         s->seqs[i].len = 0;
         *seq_out = (int)i;
@@ -197,11 +238,17 @@ static uint32_t pages_for(uint64_t len) {
     return (uint32_t)((len + VEC_TILE - 1) / VEC_TILE);
 }
 
-void session_seq_truncate(session *s, int i, uint32_t len) {
+uint32_t session_seq_truncate(session *s, int i, uint32_t len) {
     seq *q = seq_get(s, i);
-    if (!q || len >= q->len) return;
+    if (!q) return 0;
+    if (len >= q->len) return q->len;
+    if (q->state) {
+        len = 0;
+        memset(q->state, 0, (size_t)s->m->need.state * sizeof(float));
+    }
     q->len = len;
     while (q->n_pages > pages_for(len)) s->free_pages[s->n_free++] = q->pages[--q->n_pages];
+    return len;
 }
 
 void session_seq_free(session *s, int i) {
@@ -241,6 +288,8 @@ static err_code check_chunk(session *s, const chunk *c, err *e) {
     if (q->step == s->n_steps) return err_set(e, ERR_INVALID, "step: sequence %d is named twice", c->seq);
     q->step = s->n_steps;
     if (c->n == 0) return err_set(e, ERR_INVALID, "step: sequence %d brings no tokens", c->seq);
+    if (s->m->hp.encoder && q->len)
+        return err_set(e, ERR_INVALID, "step: sequence %d: an encoder takes a sequence whole, in one step", c->seq);
     if (c->n_logits > c->n)
         return err_set(e, ERR_INVALID, "step: sequence %d wants %u rows of logits for %u tokens", c->seq, c->n_logits,
                        c->n);
@@ -252,7 +301,7 @@ static err_code check_chunk(session *s, const chunk *c, err *e) {
 
 static err_code grow_logits(session *s, uint32_t rows, err *e) {
     if (rows <= s->logits_cap) return ERR_OK;
-    uint64_t n = (uint64_t)rows * s->m->hp.n_vocab;
+    uint64_t n = (uint64_t)rows * s->width;
     float *p = n <= SIZE_MAX / 8 ? mem_alloc_aligned((size_t)n * sizeof *p) : NULL;
     if (!p) return err_nomem(e, "logits");
     mem_free_aligned(s->logits);
@@ -293,13 +342,13 @@ static void commit(session *s, const chunk *chunks, size_t n) {
     step *st = &s->st;
     st->n_rows = st->n_out = 0;
     st->n_spans = (uint32_t)n;
-    st->logits = s->logits;
+    st->out = s->logits;
     for (size_t i = 0; i < n; i++) {
         const chunk *c = &chunks[i];
         seq *q = &s->seqs[c->seq];
         while (q->n_pages < pages_for((uint64_t)q->len + c->n)) q->pages[q->n_pages++] = s->free_pages[--s->n_free];
         memcpy(s->tokens + st->n_rows, c->tokens, c->n * sizeof *c->tokens);
-        s->spans[i] = (span){st->n_rows, c->n, q->len, q->pages, c->n_logits};
+        s->spans[i] = (span){st->n_rows, c->n, q->len, q->pages, q->state, c->n_logits};
         q->len += c->n;
         st->n_rows += c->n;
         st->n_out += c->n_logits;
@@ -314,7 +363,7 @@ err_code session_step(session *s, chunk *chunks, size_t n_chunks, err *e) {
     const float *row = s->logits;
     for (size_t i = 0; i < n_chunks; i++) {
         chunks[i].logits = chunks[i].n_logits ? row : NULL;
-        row += (size_t)chunks[i].n_logits * s->m->hp.n_vocab;
+        row += (size_t)chunks[i].n_logits * s->width;
     }
     return ERR_OK;
 }

@@ -81,11 +81,14 @@ void acts_set(acts *a, pool *p, const float *x, size_t ldx, uint32_t n, uint32_t
  * Result contract: F32, F16, BF16: one chain of fused multiply-adds over k in increasing order, from +0.
  * Quantised types: over blocks of 32 in increasing order, acc = fma(scale, (float)idot, acc), then for types with a
  * minimum acc = fma(-min, asum, acc), as kernels/kernels.h defines it. Same bits for every n, thread count and
- * kernel set. Several matrices that read the same acts may be given at once (fewer barriers); all have acts' cols. */
+ * kernel set. Several matrices that read the same acts may be given at once (fewer barriers); all have acts' cols. A
+ * product may be for some of the rows only (experts): rows [first, first + n) of acts, y beginning with the first of
+ * them; n = 0 stands for all rows. */
 typedef struct matmul {
     const matrix *m;
     float *y;
     size_t ldy;
+    uint32_t first, n;
 } matmul;
 void matrix_mul(pool *p, const matmul *ops, size_t n_ops, acts *a);
 

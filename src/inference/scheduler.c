@@ -599,8 +599,9 @@ uint32_t scheduler_kv_positions(const scheduler *s) {
 static err_code size_up(scheduler *s, const scheduler_options *o, err *e) {
     const model_facts *f = model_get_facts(s->m);
     s->context = o->context && o->context < f->n_ctx_train ? o->context : f->n_ctx_train;
-    uint64_t per_position = 2ull * f->n_layer * f->n_head_kv * (f->d_model / f->n_head) * KV_ELEMENT_BYTES;
-    uint64_t total = o->kv_bytes / (per_position ? per_position : 1) / KV_PAGE * KV_PAGE;
+    uint64_t per_position = f->kv_bytes, states = f->state_bytes * o->max_sequences;
+    uint64_t left = o->kv_bytes > states ? o->kv_bytes - states : 0;
+    uint64_t total = left / (per_position ? per_position : 1) / KV_PAGE * KV_PAGE;
     uint64_t most = (uint64_t)o->max_sequences * kv_pages(s->context);
     if (total > most) total = most;
     if (!total)

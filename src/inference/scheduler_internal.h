@@ -99,7 +99,6 @@ struct scheduler {
 #define CREW_MAX         8u     /* threads that draw side by side */
 #define CREW_VALUES      65536u /* logits of one step below which waking them costs more than it saves */
 #define KV_PAGE          64u    /* a multiple of the session's own page */
-#define KV_ELEMENT_BYTES 4u     /* the session keeps keys and values as F32 */
 
 /* job.c: put text, tokens and (where reason is given) the end of a choice into the mailbox. false: out of memory. */
 bool job_post(job *j, uint32_t c, answer_text *a, const char *reason);

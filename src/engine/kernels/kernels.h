@@ -60,11 +60,12 @@ typedef struct act_block {
     int32_t nsum8; /* -8 (s0 + s1): takes the offset 8 off four-bit weights */
 } act_block;
 
-/* What products read: x (n, cols) rows ldx apart, and blocks (cols / 32, n). */
+/* What products read: x (n, cols) rows ldx apart, and blocks (cols / 32, n), rows of blocks ldb apart. */
 typedef struct acts_view {
     const float *x;
     size_t ldx;
     const act_block *blocks;
+    size_t ldb;
     uint32_t n, cols;
 } acts_view;
 

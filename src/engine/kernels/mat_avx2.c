@@ -73,7 +73,7 @@ static void quantise_block(act_block *b, const float *x) {
 static void quantise(act_block *blocks, const acts_view *a, uint32_t begin, uint32_t end) {
     for (uint32_t b = 0; b < a->cols / 32; b++)
         for (uint32_t t = begin; t < end; t++)
-            quantise_block(&blocks[(size_t)b * a->n + t], a->x + t * a->ldx + 32ull * b);
+            quantise_block(&blocks[(size_t)b * a->ldb + t], a->x + t * a->ldx + 32ull * b);
 }
 
 /* ---- 32 weights of 8 rows in registers ---------------------------------------------------------------------- */
@@ -361,7 +361,7 @@ INLINE void mul_one(tensor_type type, const packed *p, uint32_t group, const act
     for (uint32_t b = 0; b < p->cols / 32; b++) {
         weights w;
         load_block(type, &w, p, start, b);
-        step(type, &acc, &w, x + b, 1);
+        step(type, &acc, &w, x + b * a->ldb, 1);
     }
     store_rows(y + group * LANES, acc, p->rows - group * LANES);
 }
@@ -374,7 +374,7 @@ INLINE void mul_tile(tensor_type type, const packed *p, uint32_t group, const ac
     for (uint32_t b = 0; b < p->cols / 32; b++) {
         weights w;
         load_block(type, &w, p, start, b);
-        const act_block *x = a->blocks + (size_t)b * a->n + t0;
+        const act_block *x = a->blocks + (size_t)b * a->ldb + t0;
         uint32_t t = 0;
         for (; t + 4 <= n; t += 4) step(type, acc + t, &w, x + t, 4);
         for (; t < n; t++) step(type, acc + t, &w, x + t, 1);

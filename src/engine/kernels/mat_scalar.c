@@ -42,7 +42,7 @@ static void quantise_block(act_block *b, const float *x) {
 static void quantise(act_block *blocks, const acts_view *a, uint32_t begin, uint32_t end) {
     for (uint32_t b = 0; b < a->cols / 32; b++)
         for (uint32_t t = begin; t < end; t++)
-            quantise_block(&blocks[(size_t)b * a->n + t], a->x + t * a->ldx + 32ull * b);
+            quantise_block(&blocks[(size_t)b * a->ldb + t], a->x + t * a->ldx + 32ull * b);
 }
 
 /* ---- floats ------------------------------------------------------------------------------------------------ */
@@ -94,7 +94,7 @@ static void mul_group(const packed *w, uint32_t group, const acts_view *a, uint3
     for (uint32_t b = 0; b < w->cols / 32; b++) {
         block8 v;
         packed_block(w, group, b, &v);
-        const act_block *x = a->blocks + (size_t)b * a->n + t0;
+        const act_block *x = a->blocks + (size_t)b * a->ldb + t0;
         for (uint32_t t = 0; t < n; t++)
             for (int r = 0; r < LANES; r++) acc[t][r] = step(s, &v, r, &x[t], acc[t][r]);
     }

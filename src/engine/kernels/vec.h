@@ -10,20 +10,28 @@
 #define POLDER_ENGINE_KERNELS_VEC_H
 
 #include "engine/isa.h"
+#include "engine/num.h"
 
 #include <stddef.h>
 #include <stdint.h>
 
 #define VEC_TILE 64 /* positions in a page of KV memory, and in a tile of attention */
 
-/* One query head on its way over the tiles. Before the first tile: m = -inf, l = 0, acc all zero. After the last:
- * output = acc / l. */
+/* One query head on its way over the tiles. Before the first tile: m = -inf, l = 0, acc all zero; or, with an attention
+ * sink (a score without a value), m = the sink, l = 1. After the last: output = acc / l. */
 typedef struct attn_row {
     const float *q;   /* (dk) */
     float *acc;       /* (dv) */
     float m, l;       /* largest score so far; sum of e^(score - m) */
-    uint32_t n_valid; /* 1 to VEC_TILE: positions of this tile that the row sees, from the first */
+    uint32_t first;   /* the row sees positions [first, n_valid) of this tile: never none */
+    uint32_t n_valid; /* 1 to VEC_TILE */
 } attn_row;
+
+typedef struct attn_shape {
+    uint32_t dk, dv;
+    float scale; /* score = scale * q k, and then */
+    float cap;   /* where not 0: score = cap * tanh(score / cap) */
+} attn_shape;
 
 typedef struct vec_kernels {
     const char *name;
@@ -32,14 +40,24 @@ typedef struct vec_kernels {
     /* Rotate neighbouring pairs of x (n, even) by tables of n: cc = c0 c0 c1 c1 …, ss = -s0 s0 -s1 s1 …:
      * x[i] = fma(x[i], cc[i], x[i ^ 1] * ss[i]). */
     void (*rope_pairs)(float *x, const float *cc, const float *ss, uint32_t n);
+    /* The same for pairs (i, i + n / 2): cc = c0 c1 … c0 c1 …, ss = -s0 -s1 … s0 s1 … */
+    void (*rope_halves)(float *x, const float *cc, const float *ss, uint32_t n);
+    /* y = (x - mean) / sqrt(mean((x - mean)^2) + eps) * w + b. y may be x. */
+    void (*layer_norm)(float *y, const float *x, const float *w, const float *b, uint32_t n, float eps);
     /* One tile for rows that read the same K and V. tile: K (dk, VEC_TILE), then V (VEC_TILE, dv). Positions from
      * n_valid on may hold anything. next: the tile that will be asked for after this one, to fetch it meanwhile, or
      * NULL. */
-    void (*attn_tile)(attn_row *rows, uint32_t n_rows, const float *tile, const float *next, uint32_t dk, uint32_t dv,
-                      float scale);
+    void (*attn_tile)(attn_row *rows, uint32_t n_rows, const float *tile, const float *next, const attn_shape *s);
     void (*swiglu)(float *gate, const float *up, size_t n); /* gate = silu(gate) * up */
-    void (*add)(float *x, const float *y, size_t n);        /* x += y */
-    void (*scale)(float *x, float f, size_t n);             /* x *= f */
+    void (*geglu)(float *gate, const float *up, size_t n);  /* gate = gelu(gate) * up (tanh form) */
+    void (*gelu)(float *x, size_t n);
+    /* gate = g sigmoid(1.702 g) (u + 1), g = min(gate, 7), u = up held within -7 and 7 (gpt-oss) */
+    void (*swiglu_clamped)(float *gate, const float *up, size_t n);
+    void (*sigmoid_gate)(float *x, const float *gate, size_t n);  /* x *= sigmoid(gate) */
+    void (*soft_cap)(float *x, float cap, size_t n);              /* x = cap * tanh(x / cap) */
+    void (*add)(float *x, const float *y, size_t n);              /* x += y */
+    void (*scale)(float *x, float f, size_t n);                   /* x *= f */
+    void (*mul_add)(float *y, const float *x, float f, size_t n); /* y = fma(f, x, y) */
     /* w[i] = e^((x[i] - max) / div); returns the sum in double (eight lanes as above). */
     double (*exp_sum)(float *w, const float *x, float max, float div, size_t n);
 } vec_kernels;
@@ -48,6 +66,12 @@ extern const vec_kernels vec_scalar, vec_avx2;
 
 /* The table of a set; NULL where this build or this CPU lacks it. vec_get(isa_get()) is the one in use. */
 const vec_kernels *vec_get(isa i);
+
+static inline float vec_swiglu_clamped(float gate, float up) {
+    float g = gate < 7.0f ? gate : 7.0f, u = up < 7.0f ? up : 7.0f;
+    u = u > -7.0f ? u : -7.0f;
+    return g / (1.0f + num_exp32(-1.702f * g)) * (u + 1.0f);
+}
 
 static inline float vec_tree(const float s[8]) {
     return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));

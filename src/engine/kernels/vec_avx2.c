@@ -82,6 +82,54 @@ static void avx2_rope_pairs(float *x, const float *cc, const float *ss, uint32_t
     }
 }
 
+static void avx2_rope_halves(float *x, const float *cc, const float *ss, uint32_t n) {
+    uint32_t h = n / 2, i = 0;
+    for (; i + 8 <= h; i += 8) {
+        __m256 a = _mm256_loadu_ps(x + i), b = _mm256_loadu_ps(x + h + i);
+        __m256 ta = _mm256_mul_ps(b, _mm256_loadu_ps(ss + i)), tb = _mm256_mul_ps(a, _mm256_loadu_ps(ss + h + i));
+        _mm256_storeu_ps(x + i, _mm256_fmadd_ps(a, _mm256_loadu_ps(cc + i), ta));
+        _mm256_storeu_ps(x + h + i, _mm256_fmadd_ps(b, _mm256_loadu_ps(cc + h + i), tb));
+    }
+    for (; i < h; i++) {
+        float a = x[i], b = x[i + h];
+        x[i] = fmaf(a, cc[i], b * ss[i]);
+        x[i + h] = fmaf(b, cc[i + h], a * ss[i + h]);
+    }
+}
+
+/* A tail's missing lanes add 0 to sums that start at +0: no change, for +0 + -0 is +0. */
+static void avx2_layer_norm(float *y, const float *x, const float *w, const float *b, uint32_t n, float eps) {
+    __m256 s = _mm256_setzero_ps(), q = s;
+    uint32_t full = n / 8 * 8;
+    __m256i tail = lanes_below((int)(n - full));
+    for (uint32_t i = 0; i < full; i += 8) s = _mm256_add_ps(s, _mm256_loadu_ps(x + i));
+    if (full < n) s = _mm256_add_ps(s, _mm256_maskload_ps(x + full, tail));
+    float mean = tree_ps(s) / (float)n;
+    __m256 vm = _mm256_set1_ps(mean);
+    for (uint32_t i = 0; i < full; i += 8) {
+        __m256 d = _mm256_sub_ps(_mm256_loadu_ps(x + i), vm);
+        q = _mm256_fmadd_ps(d, d, q);
+    }
+    if (full < n) {
+        __m256 d = _mm256_sub_ps(_mm256_maskload_ps(x + full, tail), vm);
+        d = _mm256_and_ps(d, _mm256_castsi256_ps(tail));
+        q = _mm256_fmadd_ps(d, d, q);
+    }
+    float f = 1.0f / sqrtf(tree_ps(q) / (float)n + eps);
+    __m256 vf = _mm256_set1_ps(f);
+    for (uint32_t i = 0; i < full; i += 8) {
+        __m256 d = _mm256_mul_ps(_mm256_sub_ps(_mm256_loadu_ps(x + i), vm), vf);
+        _mm256_storeu_ps(y + i, _mm256_fmadd_ps(d, _mm256_loadu_ps(w + i), _mm256_loadu_ps(b + i)));
+    }
+    for (uint32_t i = full; i < n; i++) y[i] = fmaf((x[i] - mean) * f, w[i], b[i]);
+}
+
+/* num_tanh32 */
+INLINE __m256 tanh_ps(__m256 x) {
+    const __m256 one = _mm256_set1_ps(1.0f), two = _mm256_set1_ps(2.0f);
+    return _mm256_sub_ps(one, _mm256_div_ps(two, _mm256_add_ps(one, exp_ps(_mm256_mul_ps(two, x)))));
+}
+
 /* Scores of R rows for NV * 8 positions from p0: R * NV = 8 chains in registers. */
 INLINE void scores_block(const attn_row *rows, float (*s)[VEC_TILE], const float *k, uint32_t dk, uint32_t p0,
                          float scale, const int R, const int NV) {
@@ -120,14 +168,23 @@ INLINE void scores(const attn_row *rows, uint32_t n_rows, float (*s)[VEC_TILE], 
     if (n_rows & 1) scores_block(rows + n_rows - 1, s + n_rows - 1, k, dk, 0, scale, 1, 8);
 }
 
+/* All ones in the lanes of [p, p + 8) that lie in [first, n). */
+INLINE __m256 lanes_seen(int p, int first, int n) {
+    return _mm256_castsi256_ps(_mm256_andnot_si256(lanes_below(first - p), lanes_below(n - p)));
+}
+
 /* Scores to weights; returns the factor for what was summed before. */
-INLINE float weigh(attn_row *r, float *s) {
-    const __m256 low = _mm256_set1_ps(-INFINITY);
-    int n = (int)r->n_valid;
+INLINE float weigh(attn_row *r, float *s, float cap) {
+    const __m256 low = _mm256_set1_ps(-INFINITY), vc = _mm256_set1_ps(cap);
+    int n = (int)r->n_valid, first = (int)r->first;
     __m256 vm = _mm256_set1_ps(r->m);
-    for (int p = 0; p < n; p += 8) {
-        __m256 v = _mm256_blendv_ps(low, _mm256_loadu_ps(s + p), _mm256_castsi256_ps(lanes_below(n - p)));
-        vm = _mm256_max_ps(v, vm);
+    for (int p = first & ~7; p < n; p += 8) {
+        __m256 v = _mm256_loadu_ps(s + p);
+        if (cap != 0) {
+            v = _mm256_mul_ps(vc, tanh_ps(_mm256_div_ps(v, vc)));
+            _mm256_storeu_ps(s + p, v);
+        }
+        vm = _mm256_max_ps(_mm256_blendv_ps(low, v, lanes_seen(p, first, n)), vm);
     }
     __m128 h = _mm_max_ps(_mm256_castps256_ps128(vm), _mm256_extractf128_ps(vm, 1));
     h = _mm_max_ps(h, _mm_movehl_ps(h, h));
@@ -135,9 +192,9 @@ INLINE float weigh(attn_row *r, float *s) {
     float m = _mm_cvtss_f32(h);
     vm = _mm256_set1_ps(m);
     __m256 sum = _mm256_setzero_ps();
-    for (int p = 0; p < n; p += 8) {
+    for (int p = first & ~7; p < n; p += 8) {
         __m256 e = exp_ps(_mm256_sub_ps(_mm256_loadu_ps(s + p), vm));
-        e = _mm256_and_ps(e, _mm256_castsi256_ps(lanes_below(n - p))); /* adding 0 changes no sum of weights */
+        e = _mm256_and_ps(e, lanes_seen(p, first, n)); /* adding 0 changes no sum of weights */
         _mm256_storeu_ps(s + p, e);
         sum = _mm256_add_ps(sum, e);
     }
@@ -192,17 +249,28 @@ static void values_1(attn_row *rows, const float (*s)[VEC_TILE], const float *v,
     values_rows(rows, s, v, dv, p0, p1, 1);
 }
 
-/* Positions that all rows see together, then each row's rest alone: a weight of 0 times garbage must not happen. */
+/* Positions that all rows see together, before them and after them each row's rest alone: a weight of 0 times garbage
+ * must not happen, and each row adds in increasing order. */
 INLINE void values(attn_row *rows, uint32_t n_rows, const float (*s)[VEC_TILE], const float *v, uint32_t dv) {
-    uint32_t common = VEC_TILE;
-    for (uint32_t r = 0; r < n_rows; r++) common = rows[r].n_valid < common ? rows[r].n_valid : common;
-    if (n_rows == 4)
-        values_rows(rows, s, v, dv, 0, common, 4);
-    else if (n_rows >= 2)
-        values_rows(rows, s, v, dv, 0, common, 2);
-    if (n_rows & 1) values_1(rows + n_rows - 1, s + n_rows - 1, v, dv, 0, common);
+    uint32_t from = 0, to = VEC_TILE;
+    for (uint32_t r = 0; r < n_rows; r++) {
+        to = rows[r].n_valid < to ? rows[r].n_valid : to;
+        from = rows[r].first > from ? rows[r].first : from;
+    }
+    if (from > to) from = to;
     for (uint32_t r = 0; r < n_rows; r++)
-        if (rows[r].n_valid > common) values_1(rows + r, s + r, v, dv, common, rows[r].n_valid);
+        if (rows[r].first < from) values_1(rows + r, s + r, v, dv, rows[r].first, from);
+    if (from < to) {
+        if (n_rows == 4)
+            values_rows(rows, s, v, dv, from, to, 4);
+        else if (n_rows >= 2)
+            values_rows(rows, s, v, dv, from, to, 2);
+        if (n_rows & 1) values_1(rows + n_rows - 1, s + n_rows - 1, v, dv, from, to);
+    }
+    for (uint32_t r = 0; r < n_rows; r++) {
+        uint32_t at = rows[r].first > to ? rows[r].first : to;
+        if (rows[r].n_valid > at) values_1(rows + r, s + r, v, dv, at, rows[r].n_valid);
+    }
 }
 
 static void avx2_scale(float *x, float f, size_t n) {
@@ -218,16 +286,16 @@ INLINE void fetch_part(const float *tile, size_t floats, uint32_t i, uint32_t n)
         _mm_prefetch((const char *)(tile + at), _MM_HINT_T1);
 }
 
-static void avx2_attn_tile(attn_row *rows, uint32_t n_rows, const float *tile, const float *next, uint32_t dk,
-                           uint32_t dv, float scale) {
+static void avx2_attn_tile(attn_row *rows, uint32_t n_rows, const float *tile, const float *next, const attn_shape *a) {
     float s[ROWS_MAX][VEC_TILE];
+    uint32_t dk = a->dk, dv = a->dv;
     const float *v = tile + (size_t)VEC_TILE * dk;
     uint32_t n_groups = (n_rows + ROWS_MAX - 1) / ROWS_MAX;
     for (uint32_t g = 0; g < n_groups; g++) {
         uint32_t n = n_rows < ROWS_MAX ? n_rows : ROWS_MAX;
         if (next) fetch_part(next, (size_t)VEC_TILE * (dk + dv), g, n_groups);
-        scores(rows, n, s, tile, dk, scale);
-        for (uint32_t r = 0; r < n; r++) avx2_scale(rows[r].acc, weigh(&rows[r], s[r]), dv);
+        scores(rows, n, s, tile, dk, a->scale);
+        for (uint32_t r = 0; r < n; r++) avx2_scale(rows[r].acc, weigh(&rows[r], s[r], a->cap), dv);
         values(rows, n, (const float(*)[VEC_TILE])s, v, dv);
         rows += n;
         n_rows -= n;
@@ -243,6 +311,65 @@ static void avx2_swiglu(float *gate, const float *up, size_t n) {
         _mm256_storeu_ps(gate + i, _mm256_mul_ps(_mm256_div_ps(g, d), _mm256_loadu_ps(up + i)));
     }
     for (; i < n; i++) gate[i] = num_silu32(gate[i]) * up[i];
+}
+
+/* num_gelu32 */
+INLINE __m256 gelu_ps(__m256 x) {
+    __m256 u = _mm256_fmadd_ps(_mm256_mul_ps(x, x), _mm256_mul_ps(_mm256_set1_ps(NUM_GELU_A), x), x);
+    __m256 d = _mm256_add_ps(_mm256_set1_ps(1.0f), exp_ps(_mm256_mul_ps(_mm256_set1_ps(NUM_GELU_B), u)));
+    return _mm256_div_ps(x, d);
+}
+
+static void avx2_geglu(float *gate, const float *up, size_t n) {
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        _mm256_storeu_ps(gate + i, _mm256_mul_ps(gelu_ps(_mm256_loadu_ps(gate + i)), _mm256_loadu_ps(up + i)));
+    for (; i < n; i++) gate[i] = num_gelu32(gate[i]) * up[i];
+}
+
+static void avx2_gelu(float *x, size_t n) {
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8) _mm256_storeu_ps(x + i, gelu_ps(_mm256_loadu_ps(x + i)));
+    for (; i < n; i++) x[i] = num_gelu32(x[i]);
+}
+
+/* Where a comparison of vec_swiglu_clamped fails (a NaN), it takes the bound; so do minps and maxps. */
+static void avx2_swiglu_clamped(float *gate, const float *up, size_t n) {
+    const __m256 one = _mm256_set1_ps(1.0f), hi = _mm256_set1_ps(7.0f), lo = _mm256_set1_ps(-7.0f);
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        __m256 g = _mm256_min_ps(_mm256_loadu_ps(gate + i), hi);
+        __m256 u = _mm256_max_ps(_mm256_min_ps(_mm256_loadu_ps(up + i), hi), lo);
+        __m256 d = _mm256_add_ps(one, exp_ps(_mm256_mul_ps(_mm256_set1_ps(-1.702f), g)));
+        _mm256_storeu_ps(gate + i, _mm256_mul_ps(_mm256_div_ps(g, d), _mm256_add_ps(u, one)));
+    }
+    for (; i < n; i++) gate[i] = vec_swiglu_clamped(gate[i], up[i]);
+}
+
+static void avx2_sigmoid_gate(float *x, const float *gate, size_t n) {
+    const __m256 one = _mm256_set1_ps(1.0f), sign = _mm256_set1_ps(-0.0f);
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        __m256 d = _mm256_add_ps(one, exp_ps(_mm256_xor_ps(_mm256_loadu_ps(gate + i), sign)));
+        _mm256_storeu_ps(x + i, _mm256_mul_ps(_mm256_loadu_ps(x + i), _mm256_div_ps(one, d)));
+    }
+    for (; i < n; i++) x[i] *= num_sigmoid32(gate[i]);
+}
+
+static void avx2_soft_cap(float *x, float cap, size_t n) {
+    const __m256 vc = _mm256_set1_ps(cap);
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        _mm256_storeu_ps(x + i, _mm256_mul_ps(vc, tanh_ps(_mm256_div_ps(_mm256_loadu_ps(x + i), vc))));
+    for (; i < n; i++) x[i] = cap * num_tanh32(x[i] / cap);
+}
+
+static void avx2_mul_add(float *y, const float *x, float f, size_t n) {
+    const __m256 vf = _mm256_set1_ps(f);
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        _mm256_storeu_ps(y + i, _mm256_fmadd_ps(vf, _mm256_loadu_ps(x + i), _mm256_loadu_ps(y + i)));
+    for (; i < n; i++) y[i] = fmaf(f, x[i], y[i]);
 }
 
 static void avx2_add(float *x, const float *y, size_t n) {
@@ -271,5 +398,21 @@ static double avx2_exp_sum(float *w, const float *x, float max, float div, size_
     return vec_tree64(s);
 }
 
-const vec_kernels vec_avx2 = {"avx2",      avx2_rms_norm, avx2_rope_pairs, avx2_attn_tile,
-                              avx2_swiglu, avx2_add,      avx2_scale,      avx2_exp_sum};
+const vec_kernels vec_avx2 = {
+    .name = "avx2",
+    .rms_norm = avx2_rms_norm,
+    .rope_pairs = avx2_rope_pairs,
+    .rope_halves = avx2_rope_halves,
+    .layer_norm = avx2_layer_norm,
+    .attn_tile = avx2_attn_tile,
+    .swiglu = avx2_swiglu,
+    .geglu = avx2_geglu,
+    .gelu = avx2_gelu,
+    .swiglu_clamped = avx2_swiglu_clamped,
+    .sigmoid_gate = avx2_sigmoid_gate,
+    .soft_cap = avx2_soft_cap,
+    .add = avx2_add,
+    .scale = avx2_scale,
+    .mul_add = avx2_mul_add,
+    .exp_sum = avx2_exp_sum,
+};

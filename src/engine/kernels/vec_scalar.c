@@ -26,36 +26,75 @@ static void scalar_rope_pairs(float *x, const float *cc, const float *ss, uint32
     }
 }
 
-static void scalar_attn_row(attn_row *r, const float *k, const float *v, uint32_t dk, uint32_t dv, float scale) {
+static void scalar_rope_halves(float *x, const float *cc, const float *ss, uint32_t n) {
+    for (uint32_t i = 0; i < n / 2; i++) {
+        float a = x[i], b = x[i + n / 2];
+        x[i] = fmaf(a, cc[i], b * ss[i]);
+        x[i + n / 2] = fmaf(b, cc[i + n / 2], a * ss[i + n / 2]);
+    }
+}
+
+static void scalar_layer_norm(float *y, const float *x, const float *w, const float *b, uint32_t n, float eps) {
+    float s[8] = {0}, v[8] = {0};
+    for (uint32_t i = 0; i < n; i++) s[i % 8] += x[i];
+    float mean = vec_tree(s) / (float)n;
+    for (uint32_t i = 0; i < n; i++) v[i % 8] = fmaf(x[i] - mean, x[i] - mean, v[i % 8]);
+    float f = 1.0f / sqrtf(vec_tree(v) / (float)n + eps);
+    for (uint32_t i = 0; i < n; i++) y[i] = fmaf((x[i] - mean) * f, w[i], b[i]);
+}
+
+static void scalar_attn_row(attn_row *r, const float *k, const float *v, const attn_shape *a) {
     float s[VEC_TILE], m = r->m;
-    for (uint32_t p = 0; p < r->n_valid; p++) {
+    uint32_t dk = a->dk, dv = a->dv;
+    for (uint32_t p = r->first; p < r->n_valid; p++) {
         float dot = 0;
         for (uint32_t d = 0; d < dk; d++) dot = fmaf(r->q[d], k[(size_t)d * VEC_TILE + p], dot);
-        s[p] = dot * scale;
+        s[p] = dot * a->scale;
+        if (a->cap != 0) s[p] = a->cap * num_tanh32(s[p] / a->cap);
         if (s[p] > m) m = s[p];
     }
     float corr = num_exp32(r->m - m), sum[8] = {0};
-    for (uint32_t p = 0; p < r->n_valid; p++) {
+    for (uint32_t p = r->first; p < r->n_valid; p++) {
         s[p] = num_exp32(s[p] - m);
         sum[p % 8] += s[p];
     }
     r->m = m;
     r->l = fmaf(r->l, corr, vec_tree(sum));
     for (uint32_t d = 0; d < dv; d++) {
-        float a = r->acc[d] * corr;
-        for (uint32_t p = 0; p < r->n_valid; p++) a = fmaf(s[p], v[(size_t)p * dv + d], a);
-        r->acc[d] = a;
+        float x = r->acc[d] * corr;
+        for (uint32_t p = r->first; p < r->n_valid; p++) x = fmaf(s[p], v[(size_t)p * dv + d], x);
+        r->acc[d] = x;
     }
 }
 
-static void scalar_attn_tile(attn_row *rows, uint32_t n_rows, const float *tile, const float *next, uint32_t dk,
-                             uint32_t dv, float scale) {
+static void scalar_attn_tile(attn_row *rows, uint32_t n_rows, const float *tile, const float *next,
+                             const attn_shape *s) {
     (void)next;
-    for (uint32_t i = 0; i < n_rows; i++) scalar_attn_row(&rows[i], tile, tile + (size_t)VEC_TILE * dk, dk, dv, scale);
+    for (uint32_t i = 0; i < n_rows; i++) scalar_attn_row(&rows[i], tile, tile + (size_t)VEC_TILE * s->dk, s);
 }
 
 static void scalar_swiglu(float *gate, const float *up, size_t n) {
     for (size_t i = 0; i < n; i++) gate[i] = num_silu32(gate[i]) * up[i];
+}
+
+static void scalar_geglu(float *gate, const float *up, size_t n) {
+    for (size_t i = 0; i < n; i++) gate[i] = num_gelu32(gate[i]) * up[i];
+}
+
+static void scalar_gelu(float *x, size_t n) {
+    for (size_t i = 0; i < n; i++) x[i] = num_gelu32(x[i]);
+}
+
+static void scalar_swiglu_clamped(float *gate, const float *up, size_t n) {
+    for (size_t i = 0; i < n; i++) gate[i] = vec_swiglu_clamped(gate[i], up[i]);
+}
+
+static void scalar_sigmoid_gate(float *x, const float *gate, size_t n) {
+    for (size_t i = 0; i < n; i++) x[i] *= num_sigmoid32(gate[i]);
+}
+
+static void scalar_soft_cap(float *x, float cap, size_t n) {
+    for (size_t i = 0; i < n; i++) x[i] = cap * num_tanh32(x[i] / cap);
 }
 
 static void scalar_add(float *x, const float *y, size_t n) {
@@ -64,6 +103,10 @@ static void scalar_add(float *x, const float *y, size_t n) {
 
 static void scalar_scale(float *x, float f, size_t n) {
     for (size_t i = 0; i < n; i++) x[i] *= f;
+}
+
+static void scalar_mul_add(float *y, const float *x, float f, size_t n) {
+    for (size_t i = 0; i < n; i++) y[i] = fmaf(f, x[i], y[i]);
 }
 
 static double scalar_exp_sum(float *w, const float *x, float max, float div, size_t n) {
@@ -75,5 +118,21 @@ static double scalar_exp_sum(float *w, const float *x, float max, float div, siz
     return vec_tree64(s);
 }
 
-const vec_kernels vec_scalar = {"scalar",      scalar_rms_norm, scalar_rope_pairs, scalar_attn_tile,
-                                scalar_swiglu, scalar_add,      scalar_scale,      scalar_exp_sum};
+const vec_kernels vec_scalar = {
+    .name = "scalar",
+    .rms_norm = scalar_rms_norm,
+    .rope_pairs = scalar_rope_pairs,
+    .rope_halves = scalar_rope_halves,
+    .layer_norm = scalar_layer_norm,
+    .attn_tile = scalar_attn_tile,
+    .swiglu = scalar_swiglu,
+    .geglu = scalar_geglu,
+    .gelu = scalar_gelu,
+    .swiglu_clamped = scalar_swiglu_clamped,
+    .sigmoid_gate = scalar_sigmoid_gate,
+    .soft_cap = scalar_soft_cap,
+    .add = scalar_add,
+    .scale = scalar_scale,
+    .mul_add = scalar_mul_add,
+    .exp_sum = scalar_exp_sum,
+};

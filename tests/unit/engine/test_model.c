@@ -144,7 +144,7 @@ static bool refused_with(const buf *more, err_code code, const char *says) {
 TEST(what_is_not_supported_is_named) {
     buf more = {.max = 4096};
     edit_put_u32(&more, "llama.expert_count", 8);
-    CHECK(refused_with(&more, ERR_UNSUPPORTED, "8 experts"));
+    CHECK(refused_with(&more, ERR_INVALID, "expert_used_count"));
     buf_reset(&more);
     edit_put_string(&more, "llama.rope.scaling.type", "longrope");
     CHECK(refused_with(&more, ERR_UNSUPPORTED, "\"longrope\""));

@@ -53,6 +53,30 @@ TEST(elementwise_kernels_are_bit_identical) {
         vec_scalar.swiglu(x[3], x[2], n);
         v->swiglu(y[3], y[2], n);
         CHECK(same(x[3], y[3], n));
+        vec_scalar.rope_halves(x[1], x[2], x[3], n & ~1u);
+        v->rope_halves(y[1], y[2], y[3], n & ~1u);
+        CHECK(same(x[1], y[1], n));
+        vec_scalar.layer_norm(x[0], x[1], x[2], x[3], n, 1e-5f);
+        v->layer_norm(y[0], y[1], y[2], y[3], n, 1e-5f);
+        CHECK(same(x[0], y[0], n));
+        vec_scalar.geglu(x[0], x[2], n);
+        v->geglu(y[0], y[2], n);
+        CHECK(same(x[0], y[0], n));
+        vec_scalar.gelu(x[0], n);
+        v->gelu(y[0], n);
+        CHECK(same(x[0], y[0], n));
+        vec_scalar.sigmoid_gate(x[0], x[3], n);
+        v->sigmoid_gate(y[0], y[3], n);
+        CHECK(same(x[0], y[0], n));
+        vec_scalar.mul_add(x[0], x[2], 1.7f, n);
+        v->mul_add(y[0], y[2], 1.7f, n);
+        CHECK(same(x[0], y[0], n));
+        vec_scalar.soft_cap(x[0], 2.5f, n);
+        v->soft_cap(y[0], 2.5f, n);
+        CHECK(same(x[0], y[0], n));
+        vec_scalar.swiglu_clamped(x[3], x[2], n);
+        v->swiglu_clamped(y[3], y[2], n);
+        CHECK(same(x[3], y[3], n));
         vec_scalar.add(x[0], x[2], n);
         v->add(y[0], y[2], n);
         vec_scalar.scale(x[0], 0.3f, n);
@@ -82,6 +106,8 @@ typedef struct att {
     float tile[3][2 * DIM_MAX * VEC_TILE]; /* K, then V */
     attn_row rows[ROWS_MAX];
     uint32_t dk, dv, n_rows, pos[ROWS_MAX]; /* row i sees positions up to pos[i] */
+    uint32_t from[ROWS_MAX];                /* and from this one on */
+    float sink, cap;                        /* -inf: no sink; 0: no cap */
 } att;
 
 static float *k_at(att *t, uint32_t p, uint32_t d) {
@@ -99,7 +125,10 @@ static void att_random(att *t) {
     for (uint32_t i = 0; i < ROWS_MAX; i++) {
         fill(t->q[i], DIM_MAX, 2);
         t->pos[i] = rng() % (3 * VEC_TILE);
+        t->from[i] = rng() % 2 ? 0 : rng() % (t->pos[i] + 1);
     }
+    t->sink = rng() % 2 ? -INFINITY : (float)(rng() % 7) - 3;
+    t->cap = rng() % 2 ? 0 : (float)(rng() % 20 + 1);
     for (int i = 0; i < 3; i++) {
         fill(t->tile[i], (size_t)2 * DIM_MAX * VEC_TILE, 2);
     }
@@ -109,21 +138,23 @@ static void att_random(att *t) {
 static void att_run(att *t, const vec_kernels *v, uint32_t groups) {
     for (uint32_t i = 0; i < t->n_rows; i++) {
         memset(t->acc[i], 0, sizeof t->acc[i]);
-        t->rows[i] = (attn_row){t->q[i], t->acc[i], -INFINITY, 0, 0};
+        t->rows[i] = (attn_row){t->q[i], t->acc[i], t->sink, isinf(t->sink) ? 0 : 1, 0, 0};
     }
     for (uint32_t tile = 0; tile < 3; tile++) {
         attn_row live[ROWS_MAX];
         uint32_t which[ROWS_MAX], n = 0;
         for (uint32_t i = 0; i < t->n_rows; i++) {
-            if (t->pos[i] < tile * VEC_TILE) continue;
+            if (t->pos[i] < tile * VEC_TILE || t->from[i] >= (tile + 1) * VEC_TILE) continue;
             uint32_t in = t->pos[i] - tile * VEC_TILE + 1;
             live[n] = t->rows[i];
             live[n].n_valid = in < VEC_TILE ? in : VEC_TILE;
+            live[n].first = t->from[i] > tile * VEC_TILE ? t->from[i] - tile * VEC_TILE : 0;
             which[n++] = i;
         }
         for (uint32_t i = 0; i < n;) {
             uint32_t g = groups && groups < n - i ? groups : n - i;
-            v->attn_tile(live + i, g, t->tile[tile], tile < 2 ? t->tile[tile + 1] : NULL, t->dk, t->dv, 0.17f);
+            v->attn_tile(live + i, g, t->tile[tile], tile < 2 ? t->tile[tile + 1] : NULL,
+                         &(attn_shape){t->dk, t->dv, 0.17f, t->cap});
             i += g;
         }
         for (uint32_t i = 0; i < n; i++) t->rows[which[i]] = live[i];
@@ -137,15 +168,17 @@ TEST(attention_matches_double_arithmetic) {
         att_random(&t);
         att_run(&t, &vec_scalar, 0);
         for (uint32_t r = 0; r < t.n_rows; r++) {
-            double s[3 * VEC_TILE], sum = 0;
-            for (uint32_t p = 0; p <= t.pos[r]; p++) {
+            double s[3 * VEC_TILE], sum = isinf(t.sink) ? 0 : exp((double)t.sink);
+            for (uint32_t p = t.from[r]; p <= t.pos[r]; p++) {
                 double dot = 0;
                 for (uint32_t d = 0; d < t.dk; d++) dot += (double)t.q[r][d] * (double)*k_at(&t, p, d);
-                sum += s[p] = exp(dot * (double)0.17f);
+                dot *= (double)0.17f;
+                if (t.cap != 0) dot = (double)t.cap * tanh(dot / (double)t.cap);
+                sum += s[p] = exp(dot);
             }
             for (uint32_t d = 0; d < t.dv; d++) {
                 double want = 0;
-                for (uint32_t p = 0; p <= t.pos[r]; p++) want += s[p] * (double)*v_at(&t, p, d);
+                for (uint32_t p = t.from[r]; p <= t.pos[r]; p++) want += s[p] * (double)*v_at(&t, p, d);
                 worst = fmax(worst, fabs(want / sum - (double)(t.acc[r][d] / t.rows[r].l)));
             }
         }
@@ -172,15 +205,18 @@ TEST(attention_is_bit_identical_however_rows_are_grouped) {
     }
 }
 
-/* What a page holds past a row's last position, NaN and infinities too, must not show. */
-TEST(garbage_past_the_last_position_has_no_influence) {
+/* What a page holds where no row looks, NaN and infinities too, must not show. */
+TEST(garbage_outside_what_rows_see_has_no_influence) {
     static att t, u;
     for (int round = 0; round < 200; round++) {
         att_random(&t);
         uint32_t end = 0;
         for (uint32_t i = 0; i < t.n_rows; i++) end = t.pos[i] > end ? t.pos[i] : end;
         u = t;
-        for (uint32_t p = end + 1; p < 3 * VEC_TILE; p++) {
+        uint32_t begin = 3 * VEC_TILE;
+        for (uint32_t i = 0; i < t.n_rows; i++) begin = t.from[i] < begin ? t.from[i] : begin;
+        for (uint32_t p = 0; p < 3 * VEC_TILE; p++) {
+            if (p >= begin && p <= end) continue;
             const float bad[] = {NAN, INFINITY, -INFINITY, 3e38f};
             for (uint32_t d = 0; d < t.dk; d++) *k_at(&u, p, d) = bad[rng() % 4];
             for (uint32_t d = 0; d < t.dv; d++) *v_at(&u, p, d) = bad[rng() % 4];
@@ -207,15 +243,50 @@ TEST(norm_and_rope_follow_their_definitions) {
     float p[2] = {3, 5}, cc[2] = {0, 0}, sn[2] = {-1, 1};
     vec_scalar.rope_pairs(p, cc, sn, 2);
     CHECK(p[0] == -5 && p[1] == 3);
+    float h[4] = {3, 7, 5, 11}, hc[4] = {0, 1, 0, 1}, hs[4] = {-1, 0, 1, 0}; /* the first pair is (3, 5) */
+    vec_scalar.rope_halves(h, hc, hs, 4);
+    CHECK(h[0] == -5 && h[2] == 3 && h[1] == 7 && h[3] == 11);
+}
+
+/* Against double arithmetic: layer norm, GELU in its tanh form, soft cap, the clamped SwiGLU. */
+TEST(the_other_kernels_follow_their_definitions) {
+    float x[DIM_MAX], w[DIM_MAX], b[DIM_MAX], y[DIM_MAX];
+    for (int round = 0; round < 50; round++) {
+        fill(x, DIM_MAX, 9);
+        fill(w, DIM_MAX, 9);
+        fill(b, DIM_MAX, 1);
+        double mean = 0, var = 0;
+        for (int i = 0; i < DIM_MAX; i++) mean += (double)x[i] / DIM_MAX;
+        for (int i = 0; i < DIM_MAX; i++) var += ((double)x[i] - mean) * ((double)x[i] - mean) / DIM_MAX;
+        vec_scalar.layer_norm(y, x, w, b, DIM_MAX, 1e-5f);
+        for (int i = 0; i < DIM_MAX; i++)
+            CHECK(fabs((double)y[i] - (((double)x[i] - mean) / sqrt(var + 1e-5) * (double)w[i] + (double)b[i])) < 3e-5);
+        memcpy(y, x, sizeof y);
+        vec_scalar.gelu(y, DIM_MAX);
+        for (int i = 0; i < DIM_MAX; i++) {
+            double v = (double)x[i], u = sqrt(2 / acos(-1.0)) * (v + 0.044715 * v * v * v);
+            CHECK(fabs((double)y[i] - v / 2 * (1 + tanh(u))) < 3e-6);
+        }
+        memcpy(y, x, sizeof y);
+        vec_scalar.soft_cap(y, 4, DIM_MAX);
+        for (int i = 0; i < DIM_MAX; i++) CHECK(fabs((double)y[i] - 4 * tanh((double)x[i] / 4)) < 2e-6);
+        memcpy(y, x, sizeof y);
+        vec_scalar.swiglu_clamped(y, w, DIM_MAX);
+        for (int i = 0; i < DIM_MAX; i++) {
+            double g = fmin((double)x[i], 7), u = fmax(fmin((double)w[i], 7), -7);
+            CHECK(fabs((double)y[i] - g / (1 + exp(-(double)1.702f * g)) * (u + 1)) < 3e-5);
+        }
+    }
 }
 
 int main(int argc, char **argv) {
     test_begin(argc, argv);
     RUN(norm_and_rope_follow_their_definitions);
+    RUN(the_other_kernels_follow_their_definitions);
     RUN(elementwise_kernels_are_bit_identical);
     RUN(exp_is_bit_identical_over_its_range);
     RUN(attention_matches_double_arithmetic);
     RUN(attention_is_bit_identical_however_rows_are_grouped);
-    RUN(garbage_past_the_last_position_has_no_influence);
+    RUN(garbage_outside_what_rows_see_has_no_influence);
     return test_end();
 }

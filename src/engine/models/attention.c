@@ -1,0 +1,221 @@
+/* Attention over paged keys and values. Work is split over (sequence, key/value head, block of query rows); a row's own
+ * sums run over positions in order, tile by tile, whatever the split. */
+#include "engine/models/models.h"
+
+#include "engine/num.h"
+
+#include <string.h>
+
+#define ATT_ROWS     32   /* query heads that read a tile while it is in the nearest cache */
+#define ALONE_FLOATS 8192 /* fewer elements than this: waking threads costs more than the work */
+
+static size_t head_floats(const attn *a) {
+    return (size_t)VEC_TILE * (a->head_k + a->head_v);
+}
+
+void attn_reserve(model *m, attn *a) {
+    a->kv_at = (uint32_t)m->need.page;
+    m->need.page += head_floats(a) * a->n_head_kv;
+}
+
+/* ---- projection ------------------------------------------------------------------------------------------- */
+
+typedef struct head_job {
+    const step *st;
+    float *x;
+    const float *w;
+    uint32_t n_head, head;
+    float eps;
+} head_job;
+
+static void norm_heads(void *ctx, size_t begin, size_t end, unsigned thread) {
+    (void)thread;
+    const head_job *j = ctx;
+    for (size_t i = begin * j->n_head; i < end * j->n_head; i++) {
+        float *x = j->x + i * j->head;
+        j->st->vec->rms_norm(x, x, j->w, j->head, j->eps);
+    }
+}
+
+static void norm_each(const step *st, float *x, const float *w, uint32_t n_head, uint32_t head, float eps) {
+    if (!w) return;
+    head_job j = {st, x, w, n_head, head, eps};
+    block_rows(st, st->n_rows, n_head * head, norm_heads, &j);
+}
+
+void attn_project(const model *m, step *st, const attn *a) {
+    uint32_t d = m->hp.d_model, nq = a->n_head * a->head_k, nk = a->n_head_kv * a->head_k,
+             nv = a->n_head_kv * a->head_v;
+    acts_set(st->acts, st->pool, st->xn, d, st->n_rows, d);
+    const matmul ops[3] = {
+        {.m = a->wq, .y = st->q, .ldy = nq}, {.m = a->wk, .y = st->k, .ldy = nk}, {.m = a->wv, .y = st->v, .ldy = nv}};
+    matrix_mul(st->pool, ops, a->reads_only ? 1 : 3, st->acts);
+    block_bias(st, st->q, a->bq, st->n_rows, nq);
+    if (!a->norm_after_rope) norm_each(st, st->q, a->q_norm, a->n_head, a->head_k, a->qk_eps);
+    if (a->reads_only) return;
+    block_bias(st, st->k, a->bk, st->n_rows, nk);
+    block_bias(st, st->v, a->bv, st->n_rows, nv);
+    if (!a->norm_after_rope) norm_each(st, st->k, a->k_norm, a->n_head_kv, a->head_k, a->qk_eps);
+}
+
+/* ---- rotation and storing --------------------------------------------------------------------------------- */
+
+typedef struct att_job {
+    const model *m;
+    const step *st;
+    const attn *a;
+    bool last;
+} att_job;
+
+static float *tile_of(const attn *a, float *page, uint32_t head_kv) {
+    return page + a->kv_at + head_kv * head_floats(a);
+}
+
+static float temperature(const attn *a, uint32_t pos) {
+    uint32_t steps = (pos + a->temp_offset) / a->temp_every;
+    return (float)(1 + (double)a->temp * num_log(1 + (double)steps));
+}
+
+static void turn_head(const att_job *j, float *x, const float *norm, size_t row) {
+    const attn *a = j->a;
+    if (a->rope >= 0) rope_head(j->m, j->st, a->rope, row, x);
+    if (a->norm_after_rope && norm) j->st->vec->rms_norm(x, x, norm, a->head_k, a->qk_eps);
+}
+
+/* One item is one (span, key/value head): its query heads and its own are rotated, then k and v go to the pages. */
+static void store_items(void *ctx, size_t begin, size_t end, unsigned thread) {
+    (void)thread;
+    const att_job *j = ctx;
+    const step *st = j->st;
+    const attn *a = j->a;
+    uint32_t group = a->n_head / a->n_head_kv;
+    for (size_t item = begin; item < end; item++) {
+        const span *sp = &st->spans[item / a->n_head_kv];
+        uint32_t hk = (uint32_t)(item % a->n_head_kv);
+        for (uint32_t i = 0; i < sp->n; i++) {
+            size_t row = sp->row + i;
+            uint32_t pos = sp->pos + i, at = pos % VEC_TILE;
+            float *q = st->q + (row * a->n_head + (size_t)hk * group) * a->head_k;
+            for (uint32_t g = 0; g < group; g++) turn_head(j, q + (size_t)g * a->head_k, a->q_norm, row);
+            if (a->temp != 0) st->vec->scale(q, temperature(a, pos), (size_t)group * a->head_k);
+            if (a->reads_only) continue;
+            float *k = st->k + (row * a->n_head_kv + hk) * a->head_k;
+            const float *v = st->v + (row * a->n_head_kv + hk) * a->head_v;
+            turn_head(j, k, a->k_norm, row);
+            float *kt = tile_of(a, sp->pages[pos / VEC_TILE], hk), *vt = kt + (size_t)VEC_TILE * a->head_k;
+            for (uint32_t d = 0; d < a->head_k; d++) kt[(size_t)d * VEC_TILE + at] = k[d];
+            memcpy(vt + (size_t)at * a->head_v, v, a->head_v * sizeof *v);
+        }
+    }
+}
+
+void attn_store(const model *m, const step *st, const attn *a) {
+    att_job j = {m, st, a, false};
+    size_t n = (size_t)st->n_spans * a->n_head_kv;
+    if ((uint64_t)st->n_rows * a->n_head * a->head_k < ALONE_FLOATS)
+        store_items(&j, 0, n, 0);
+    else
+        pool_run(st->pool, n, 1, store_items, &j);
+}
+
+/* ---- attention -------------------------------------------------------------------------------------------- */
+
+/* Positions [first, last] that a position sees. Neither falls as positions grow. */
+typedef struct sight {
+    uint32_t first, last;
+} sight;
+
+static sight sees(const att_job *j, const span *sp, uint32_t pos) {
+    const attn *a = j->a;
+    if (j->m->hp.encoder) return (sight){0, sp->pos + sp->n - 1};
+    uint32_t first = 0;
+    if (a->window && pos >= a->window) first = pos - a->window + 1;
+    if (a->chunk) first = pos / a->chunk * a->chunk;
+    return (sight){first, pos};
+}
+
+/* Rows of one span and key/value head, numbered token by token and head by head: what they see never falls, so the
+ * rows that see a tile lie together. */
+static void attend_rows(const att_job *j, const span *sp, uint32_t hk, uint32_t first, uint32_t n) {
+    if (n == 0) return;
+    const step *st = j->st;
+    const attn *a = j->a;
+    const attn_shape shape = {a->head_k, a->head_v, a->scale, a->cap};
+    uint32_t group = a->n_head / a->n_head_kv;
+    sight see[ATT_ROWS];
+    attn_row rows[ATT_ROWS];
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t token = (first + i) / group, head = hk * group + (first + i) % group;
+        size_t row = sp->row + token;
+        see[i] = sees(j, sp, sp->pos + token);
+        rows[i] = (attn_row){.q = st->q + (row * a->n_head + head) * a->head_k,
+                             .acc = st->att + (row * a->n_head + head) * a->head_v,
+                             .m = a->sinks ? a->sinks[head] : -INFINITY,
+                             .l = a->sinks ? 1 : 0};
+        memset(rows[i].acc, 0, a->head_v * sizeof(float));
+    }
+    uint32_t last = see[n - 1].last;
+    for (uint32_t base = see[0].first / VEC_TILE * VEC_TILE, from = 0, to = 0; base <= last; base += VEC_TILE) {
+        while (see[from].last < base) from++;
+        while (to < n && see[to].first < base + VEC_TILE) to++;
+        for (uint32_t i = from; i < to; i++) {
+            rows[i].first = see[i].first > base ? see[i].first - base : 0;
+            rows[i].n_valid = see[i].last - base < VEC_TILE ? see[i].last - base + 1 : VEC_TILE;
+        }
+        uint32_t page = base / VEC_TILE;
+        const float *next = base + VEC_TILE <= last ? tile_of(a, sp->pages[page + 1], hk) : NULL;
+        if (from < to) st->vec->attn_tile(rows + from, to - from, tile_of(a, sp->pages[page], hk), next, &shape);
+    }
+    for (uint32_t i = 0; i < n; i++) st->vec->scale(rows[i].acc, 1.0f / rows[i].l, a->head_v);
+}
+
+/* Items of a span: key/value heads times blocks of rows. */
+static uint32_t span_rows(const att_job *j, const span *sp) {
+    return (j->last ? sp->n_out : sp->n) * (j->a->n_head / j->a->n_head_kv);
+}
+
+static size_t span_items(const att_job *j, const span *sp) {
+    return (size_t)j->a->n_head_kv * ((span_rows(j, sp) + ATT_ROWS - 1) / ATT_ROWS);
+}
+
+static void attend_items(void *ctx, size_t begin, size_t end, unsigned thread) {
+    (void)thread;
+    const att_job *j = ctx;
+    const attn *a = j->a;
+    size_t base = 0;
+    for (uint32_t s = 0; s < j->st->n_spans && base < end; s++) {
+        const span *sp = &j->st->spans[s];
+        size_t items = span_items(j, sp);
+        uint32_t group = a->n_head / a->n_head_kv, total = sp->n * group, skip = total - span_rows(j, sp);
+        for (size_t i = begin > base ? begin - base : 0; i < items && base + i < end; i++) {
+            /* the longest blocks first: threads then finish together */
+            size_t block = items / a->n_head_kv - 1 - i / a->n_head_kv;
+            uint32_t first = skip + (uint32_t)block * ATT_ROWS;
+            attend_rows(j, sp, (uint32_t)(i % a->n_head_kv), first,
+                        total - first < ATT_ROWS ? total - first : ATT_ROWS);
+        }
+        base += items;
+    }
+}
+
+void attn_run(const model *m, const step *st, const attn *a, bool last) {
+    att_job j = {m, st, a, last};
+    size_t n = 0;
+    uint64_t work = 0;
+    for (uint32_t s = 0; s < st->n_spans; s++) {
+        const span *sp = &st->spans[s];
+        n += span_items(&j, sp);
+        work += (uint64_t)span_rows(&j, sp) * (sp->pos + sp->n);
+    }
+    if (work * (a->head_k + a->head_v) * a->n_head_kv < 16 * ALONE_FLOATS)
+        attend_items(&j, 0, n, 0);
+    else
+        pool_run(st->pool, n, 1, attend_items, &j);
+}
+
+void attn_mix(const model *m, step *st, uint32_t layer, bool last) {
+    const attn *a = &m->layers[layer].a;
+    attn_project(m, st, a);
+    attn_store(m, st, a);
+    if (!last || st->n_out) attn_run(m, st, a, last);
+}

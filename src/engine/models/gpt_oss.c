@@ -1,0 +1,26 @@
+/* gpt-oss: experts with biases and a clamped SwiGLU, chosen by the router's outputs and weighted by their softmax; a
+ * learned sink in every attention head's softmax; a sliding window on every other layer; YaRN. */
+#include "engine/models/models.h"
+
+static err_code gpt_oss_load(model *m, const gguf *g, err *e) {
+    const decoder_parts p = {
+        .qkv_bias = HAS, .out_bias = HAS, .sinks = HAS, .ffn_norm = "post_attention_norm", .output = HAS_MAYBE};
+    moe o = {.act = ACT_SWIGLU_CLAMPED, .gate = GATING_SOFTMAX_CHOSEN};
+    uint32_t window = 0;
+    err_code rc;
+    if ((rc = params_common(m, g, e)) != ERR_OK || (rc = params_moe(m, g, &o, e)) != ERR_OK ||
+        (rc = params_u32(m, g, "attention.sliding_window", 1, MODEL_CTX_MAX, &window, e)) != ERR_OK)
+        return rc;
+    for (uint32_t i = 0; i < m->hp.n_layer; i++) {
+        model_layer *l = &m->layers[i];
+        l->a.window = i % 2 == 0 ? window : 0;
+        l->f.width = 0;
+        if ((rc = model_take(m, &l->moe, 1, sizeof o, e)) != ERR_OK) return rc;
+        *l->moe = o;
+    }
+    const rope_wish r = {m->hp.n_rot, true, true, "freq_base", 150000, false};
+    if ((rc = rope_load(m, g, 0, &r, e)) != ERR_OK) return rc;
+    return decoder_load(m, g, &p, e);
+}
+
+const arch arch_gpt_oss = {"gpt-oss", gpt_oss_load, decoder_run};

@@ -1,0 +1,20 @@
+/* The architectures that polder runs: adding one is a line here and a file beside this one. */
+#include "engine/models/models.h"
+
+#define ARCHS(X) \
+    X(llama)     \
+    X(mistral3)  \
+    X(qwen2)     \
+    X(qwen2moe)  \
+    X(qwen3)     \
+    X(qwen3moe)  \
+    X(phi3)      \
+    X(gemma2)    \
+    X(gemma3)    \
+    X(gpt_oss)
+
+#define DECLARE(name) extern const arch arch_##name;
+ARCHS(DECLARE)
+
+#define POINT(name) &arch_##name,
+const arch *const arch_table[] = {ARCHS(POINT) NULL};
