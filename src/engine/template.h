@@ -14,7 +14,8 @@
  * 2. Everything a render makes lives in its own arena (`rt.mem`), freed at its end; strings of `vars` are shared.
  *    Only growing buffers (buf) are from the heap; each has one owner that frees it on every path.
  * 3. Lists, tuples and strings never change after they are made (so slices share memory). Dicts change only while they
- *    are being built; namespaces are the one mutable thing. So no value contains itself.
+ *    are being built; namespaces, and how far a generator was gone through, are the mutable things. So no value
+ * contains itself.
  * 4. Every function that can fail returns false after tpl_fail, which keeps the first error and the node it was at.
  * 5. Time is bounded by steps: one for each node evaluated, more for work that grows with its operands (tpl_charge).
  *
@@ -63,6 +64,7 @@ typedef enum tv_type {
     TV_METHOD,
     TV_JOINER,
     TV_CYCLER,
+    TV_GENERATOR, /* what map, select, reverse, ... give: gone through once, always true, without a length */
 } tv_type;
 
 typedef struct tv_list tv_list;
@@ -71,6 +73,7 @@ typedef struct tv_loop tv_loop;
 typedef struct tv_macro tv_macro;
 typedef struct tv_bound tv_bound;
 typedef struct tv_cycler tv_cycler;
+typedef struct tv_generator tv_generator;
 
 typedef struct tstr {
     const char *p;
@@ -93,12 +96,19 @@ typedef struct tv {
         tv_macro *macro;
         tv_bound *bound;
         tv_cycler *cycler; /* TV_CYCLER, TV_JOINER */
+        tv_generator *gen;
     } u;
 } tv;
 
 struct tv_list {
     tv *items;
     uint32_t n;
+};
+
+/* Made whole at once; only what is left of it is seen. */
+struct tv_generator {
+    const tv_list *list;
+    uint32_t at; /* items taken */
 };
 
 typedef struct tv_entry {
@@ -442,7 +452,8 @@ bool tv_dict_new(rt *r, tv *out);
 bool tv_dict_set(rt *r, tv_dict *d, tv key, tv val);
 bool tv_dict_get(rt *r, const tv_dict *d, tv key, tv *out); /* TV_ABSENT where missing; false: not a key, or steps */
 bool tv_dict_get_str(rt *r, const tv_dict *d, tstr key, tv *out);
-bool tv_to_list(rt *r, tv v, tv *out); /* what a for loop goes over, as a list */
+bool tv_to_list(rt *r, tv v, tv *out);   /* what a for loop goes over, as a list; empties a generator */
+bool tv_make_generator(rt *r, tv *list); /* of a list */
 bool tv_from_json(rt *r, tv *out, const cJSON *j, int depth);
 bool tv_string_copy(rt *r, tv *out, const char *s, size_t n);
 bool tv_take_buf(rt *r, tv *out, buf *b);  /* the bytes as a string; frees b also on failure */

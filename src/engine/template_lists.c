@@ -1,7 +1,6 @@
 /* template_lists: filters that go over the items of a list, a dict's keys or a string's characters.
  *
- * Where Jinja gives a generator (map, select, ...) these give a list: it can be gone through the same way, and its
- * length is known besides. */
+ * Where Jinja gives a generator (map, select, ...) so do these, but with all items made at once. */
 #include "engine/template.h"
 
 /* ---- items and attributes -------------------------------------------------------------------------------- */
@@ -104,7 +103,8 @@ static bool f_reverse(rt *r, tv *out, tv in, const targs *a, const tv *p) {
     static const tv backwards[3] = {{0}, {0}, {.type = TV_INT, .u.i = -1}};
     if (in.type == TV_STRING) return tpl_slice(r, out, in, backwards);
     tv list;
-    return tv_to_list(r, in, &list) && tpl_slice(r, out, list, backwards);
+    bool lazy = in.type != TV_GENERATOR; /* Python has an iterator for what it can go through backwards */
+    return tv_to_list(r, in, &list) && tpl_slice(r, out, list, backwards) && (!lazy || tv_make_generator(r, out));
 }
 
 static bool f_unique(rt *r, tv *out, tv in, const targs *a, const tv *p) {
@@ -119,7 +119,7 @@ static bool f_unique(rt *r, tv *out, tv in, const targs *a, const tv *p) {
         out->u.list->items[n++] = list.u.list->items[i];
     }
     out->u.list->n = n;
-    return true;
+    return tv_make_generator(r, out);
 }
 
 static bool extreme(rt *r, tv *out, tv in, const tv *p, int want) {
@@ -152,9 +152,13 @@ static bool end_item(rt *r, tv *out, tv in, bool last) {
     return true;
 }
 static bool f_first(rt *r, tv *out, tv in, const targs *a, const tv *p) {
-    return end_item(r, out, in, false);
+    if (in.type != TV_GENERATOR || in.u.gen->at >= in.u.gen->list->n) return end_item(r, out, in, false);
+    *out = in.u.gen->list->items[in.u.gen->at++];
+    return true;
 }
 static bool f_last(rt *r, tv *out, tv in, const targs *a, const tv *p) {
+    if (in.type == TV_GENERATOR)
+        return tpl_fail(r, ERR_INVALID, "last needs a list, not generator: put |list before it");
     return end_item(r, out, in, true);
 }
 static bool f_list(rt *r, tv *out, tv in, const targs *a, const tv *p) {
@@ -162,9 +166,9 @@ static bool f_list(rt *r, tv *out, tv in, const targs *a, const tv *p) {
 }
 
 static bool f_items(rt *r, tv *out, tv in, const targs *a, const tv *p) {
-    if (in.type == TV_UNDEFINED) return tv_list_new(r, out, TV_LIST, 0);
+    if (in.type == TV_UNDEFINED) return tv_list_new(r, out, TV_LIST, 0) && tv_make_generator(r, out);
     if (in.type != TV_DICT) return tpl_fail(r, ERR_INVALID, "items needs a dict, not %s", tv_type_name(in));
-    return pairs_of(r, in, out);
+    return pairs_of(r, in, out) && tv_make_generator(r, out);
 }
 
 static bool sub_list(rt *r, tv *out, const tv_list *l, uint32_t from, uint32_t n, uint32_t padded, tv fill) {
@@ -186,7 +190,7 @@ static bool f_batch(rt *r, tv *out, tv in, const targs *a, const tv *p) {
         uint32_t have = n - i * by < by ? n - i * by : by;
         if (!sub_list(r, &out->u.list->items[i], list.u.list, i * by, have, fill ? by : have, p[1])) return false;
     }
-    return true;
+    return tv_make_generator(r, out);
 }
 
 static bool f_slice(rt *r, tv *out, tv in, const targs *a, const tv *p) {
@@ -203,7 +207,7 @@ static bool f_slice(rt *r, tv *out, tv in, const targs *a, const tv *p) {
         if (!sub_list(r, &out->u.list->items[i], list.u.list, from, n, n + (fill && i >= longer), p[1])) return false;
         from += n;
     }
-    return true;
+    return tv_make_generator(r, out);
 }
 
 static bool f_groupby(rt *r, tv *out, tv in, const targs *a, const tv *p) {
@@ -293,13 +297,13 @@ static bool map_attribute(rt *r, tv *out, const tv_list *l, const targs *a) {
     if (!tv_list_new(r, out, TV_LIST, l->n)) return false;
     for (uint32_t i = 0; i < l->n; i++)
         if (!tpl_charge(r, 1) || !attr_path(r, &out->u.list->items[i], l->items[i], path, instead)) return false;
-    return true;
+    return tv_make_generator(r, out);
 }
 
 static bool f_map(rt *r, tv *out, tv in, const targs *a, const tv *p) {
     tv list;
     tstr name;
-    if (!tv_truthy(in)) return tv_list_new(r, out, TV_LIST, 0); /* none too, as in Jinja */
+    if (!tv_truthy(in)) return tv_list_new(r, out, TV_LIST, 0) && tv_make_generator(r, out); /* none too, as in Jinja */
     if (!tv_to_list(r, in, &list)) return false;
     if (!a->n_pos) return map_attribute(r, out, list.u.list, a);
     if (!need_name(r, "map", a, &name)) return false;
@@ -316,7 +320,7 @@ static bool f_map(rt *r, tv *out, tv in, const targs *a, const tv *p) {
         r->depth--;
         if (!ok) return false;
     }
-    return true;
+    return tv_make_generator(r, out);
 }
 
 /* select, reject (the item) and selectattr, rejectattr (an attribute of it): kept where the test says `keep`. */
@@ -324,7 +328,7 @@ static bool choose(rt *r, tv *out, tv in, const targs *a, bool by_attr, bool kee
     tv list, path = tv_of(TV_ABSENT);
     targs rest = *a;
     const ttest *t = NULL;
-    if (!tv_truthy(in)) return tv_list_new(r, out, TV_LIST, 0);
+    if (!tv_truthy(in)) return tv_list_new(r, out, TV_LIST, 0) && tv_make_generator(r, out);
     if (!tv_to_list(r, in, &list)) return false;
     if (by_attr) {
         if (!rest.n_pos) return tpl_fail(r, ERR_INVALID, "selectattr and rejectattr need the name of an attribute");
@@ -350,7 +354,7 @@ static bool choose(rt *r, tv *out, tv in, const targs *a, bool by_attr, bool kee
         if (yes == keep) out->u.list->items[n++] = item;
     }
     out->u.list->n = n;
-    return true;
+    return tv_make_generator(r, out);
 }
 static bool f_select(rt *r, tv *out, tv in, const targs *a, const tv *p) {
     return choose(r, out, in, a, false, true);

@@ -35,9 +35,12 @@ static bool t_mapping(rt *r, bool *out, tv in, const tv *p) {
     return (*out = in.type == TV_DICT), true;
 }
 
-static bool t_iterable(rt *r, bool *out, tv in, const tv *p) {
+static bool t_sequence(rt *r, bool *out, tv in, const tv *p) {
     *out = in.type == TV_STRING || in.type == TV_DICT || in.type == TV_UNDEFINED || tv_is_list(in);
     return true;
+}
+static bool t_iterable(rt *r, bool *out, tv in, const tv *p) {
+    return t_sequence(r, out, in, p) && ((*out |= in.type == TV_GENERATOR), true);
 }
 static bool t_callable(rt *r, bool *out, tv in, const tv *p) {
     *out = in.type == TV_MACRO || in.type == TV_GLOBAL || in.type == TV_METHOD || in.type == TV_JOINER ||
@@ -125,7 +128,7 @@ static const ttest table[] = {
     {"string", t_string, ""},
     {"mapping", t_mapping, ""},
     {"iterable", t_iterable, ""},
-    {"sequence", t_iterable, ""}, /* whatever has a length and items: the same types */
+    {"sequence", t_sequence, ""}, /* whatever has a length and items */
     {"true", t_true, ""},
     {"false", t_false, ""},
     {"boolean", t_boolean, ""},

@@ -17,7 +17,7 @@ tv tv_undefined(tv_type owner, const char *name, size_t n) {
 const char *tv_type_name(tv v) {
     static const char *const names[] = {"nothing", "undefined", "none",   "boolean", "integer",   "float",
                                         "string",  "list",      "tuple",  "dict",    "namespace", "loop",
-                                        "macro",   "function",  "method", "joiner",  "cycler"};
+                                        "macro",   "function",  "method", "joiner",  "cycler",    "generator"};
     return names[v.type];
 }
 
@@ -215,6 +215,10 @@ bool tv_contains(rt *r, tv needle, tv hay, bool *out) {
         for (uint32_t i = 0; i < hay.u.list->n && !*out; i++)
             if (!tv_equal(r, needle, hay.u.list->items[i], out)) return false;
         return true;
+    case TV_GENERATOR:
+        while (hay.u.gen->at < hay.u.gen->list->n && !*out)
+            if (!tv_equal(r, needle, hay.u.gen->list->items[hay.u.gen->at++], out)) return false;
+        return true;
     case TV_DICT: {
         tv v;
         if (!tv_dict_get(r, hay.u.dict, needle, &v)) return false;
@@ -258,12 +262,25 @@ bool tv_to_list(rt *r, tv v, tv *out) {
         return true;
     case TV_UNDEFINED: return tv_list_new(r, out, TV_LIST, 0);
     case TV_STRING: return chars_to_list(r, v, out);
+    case TV_GENERATOR:
+        if (!tv_list_new(r, out, TV_LIST, 0)) return false;
+        *out->u.list = (tv_list){v.u.gen->list->items + v.u.gen->at, v.u.gen->list->n - v.u.gen->at};
+        v.u.gen->at = v.u.gen->list->n;
+        return true;
     case TV_DICT:
         if (!tv_list_new(r, out, TV_LIST, v.u.dict->n)) return false;
         for (uint32_t i = 0; i < v.u.dict->n; i++) out->u.list->items[i] = v.u.dict->e[i].key;
         return true;
     default: return tpl_fail(r, ERR_INVALID, "a value of type %s cannot be gone through", tv_type_name(v));
     }
+}
+
+bool tv_make_generator(rt *r, tv *list) {
+    tv_generator *g = tpl_alloc(r, sizeof *g);
+    if (!g) return false;
+    *g = (tv_generator){.list = list->u.list};
+    *list = (tv){.type = TV_GENERATOR, .u.gen = g};
+    return true;
 }
 
 bool tv_length(rt *r, tv v, int64_t *out) {
