@@ -40,7 +40,7 @@ bool pack_plan(packed *p, tensor_type type, uint32_t rows, uint32_t cols) {
         p->task_rows = LANES * PANEL_GROUPS;
     } else {
         part_layout l = layout_of(type);
-        p->head_bytes = s->min == MIN_NONE ? 16 : 32;
+        p->head_bytes = type == TT_MXFP4 ? 8 : s->min == MIN_NONE ? 16 : 32;
         p->part_bytes = l.sc + l.m + l.bit1 + l.bit2 + l.low;
         p->unit_bytes = p->head_bytes + (uint32_t)s->block / 32 * p->part_bytes;
         group_bytes = (uint64_t)(cols / (uint32_t)s->block) * p->unit_bytes;
@@ -135,7 +135,10 @@ static void put_scales(uint8_t *part, const quant_shape *s, const part_layout *l
 static void put_unit(const packed *p, const quant_shape *s, const part_layout *l, uint8_t *unit,
                      const quant_parts *rows) {
     for (uint32_t r = 0; r < LANES; r++) {
-        put_u16(unit + 2 * r, rows[r].d);
+        if (p->type == TT_MXFP4)
+            unit[r] = (uint8_t)rows[r].d;
+        else
+            put_u16(unit + 2 * r, rows[r].d);
         if (s->min != MIN_NONE) put_u16(unit + 16 + 2 * r, rows[r].dmin);
     }
     for (uint32_t b = 0; b < (uint32_t)s->block / 32; b++) {
@@ -200,8 +203,8 @@ void packed_block(const packed *p, uint32_t group, uint32_t block, block8 *out) 
     const uint8_t *unit = p->data + group * p->task_bytes + (size_t)(block / per_unit) * p->unit_bytes;
     const uint8_t *part = unit + p->head_bytes + block % per_unit * p->part_bytes;
     for (uint32_t r = 0; r < LANES; r++) {
-        out->d[r] = f16_to_f32(get_u16(unit + 2 * r));
-        out->dmin[r] = s->min == MIN_NONE ? 0 : f16_to_f32(get_u16(unit + 16 + 2 * r));
+        out->d[r] = quant_scale(p->type, p->type == TT_MXFP4 ? unit[r] : get_u16(unit + 2 * r));
+        out->dmin[r] = s->min == MIN_NONE ? 0 : quant_scale(p->type, get_u16(unit + 16 + 2 * r));
         get_scales(part, &l, s, r, out);
         for (uint32_t k = 0; k < 32; k++) out->w[r][k] = (int8_t)quant_weight(s, p->type, get_weight(part, &l, r, k));
     }

@@ -7,6 +7,7 @@
  *   Q5_0   d f16, 5th bits u32, q 4 bit[32]                         w = d (q - 16)
  *   Q5_1   d f16, m f16, 5th bits u32, q 4 bit[32]                  w = d q + m
  *   IQ4_NL d f16, q 4 bit[32]                                       w = d table[q]
+ *   MXFP4  e u8, q 4 bit[32]                                        w = 2^(e - 128) table[q]
  *   and 256 weights a block:
  *   Q2_K   sc 4 bit + m 4 bit [16], q 2 bit, d f16, dmin f16        w = d sc q - dmin m        (each 16)
  *   Q3_K   3rd bits [32], q 2 bit, sc 6 bit[16], d f16              w = d (sc - 32) (q - 4)    (each 16)
@@ -23,12 +24,16 @@
 
 const int8_t iq4_table[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
 
+/* e2m1 floats, doubled: the factor 2 is taken off in the exponent */
+const int8_t mxfp4_table[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+
 static const tensor_type_facts types[] = {
     {TT_F32, "F32", 1, 4},       {TT_F16, "F16", 1, 2},         {TT_BF16, "BF16", 1, 2},
     {TT_Q8_0, "Q8_0", 32, 34},   {TT_Q4_0, "Q4_0", 32, 18},     {TT_Q4_1, "Q4_1", 32, 20},
     {TT_Q5_0, "Q5_0", 32, 22},   {TT_Q5_1, "Q5_1", 32, 24},     {TT_Q2_K, "Q2_K", 256, 84},
     {TT_Q3_K, "Q3_K", 256, 110}, {TT_Q4_K, "Q4_K", 256, 144},   {TT_Q5_K, "Q5_K", 256, 176},
     {TT_Q6_K, "Q6_K", 256, 210}, {TT_IQ4_NL, "IQ4_NL", 32, 18}, {TT_IQ4_XS, "IQ4_XS", 256, 136},
+    {TT_MXFP4, "MXFP4", 32, 17},
 };
 
 const tensor_type_facts *tensor_type_get(uint32_t type) {
@@ -61,6 +66,14 @@ static uint16_t u16_at(const uint8_t *p) {
 }
 static float f16_at(const uint8_t *p) {
     return f16_to_f32(u16_at(p));
+}
+
+float quant_scale(tensor_type type, uint16_t bits) {
+    if (type != TT_MXFP4) return f16_to_f32(bits);
+    uint32_t u = bits < 2 ? 0x200000u << bits : (bits - 1u) << 23; /* 2^(e - 128), subnormal below e = 2 */
+    float f;
+    memcpy(&f, &u, sizeof f);
+    return f;
 }
 
 /* q of 32 four-bit weights in 16 bytes. */
@@ -170,6 +183,11 @@ static void parts_iq4_xs(const uint8_t *p, quant_parts *o) {
     }
 }
 
+static void parts_mxfp4(const uint8_t *p, quant_parts *o) {
+    o->d = *p;
+    nibbles(p + 1, o->q);
+}
+
 void quant_split(tensor_type type, const uint8_t *block, quant_parts *out) {
     out->dmin = 0;
     switch (type) {
@@ -179,6 +197,7 @@ void quant_split(tensor_type type, const uint8_t *block, quant_parts *out) {
     case TT_Q5_K: parts_q4_k(block, out, true); break;
     case TT_Q6_K: parts_q6_k(block, out); break;
     case TT_IQ4_XS: parts_iq4_xs(block, out); break;
+    case TT_MXFP4: parts_mxfp4(block, out); break;
     default: parts_32(type, block, out);
     }
 }
@@ -188,12 +207,13 @@ void quant_split(tensor_type type, const uint8_t *block, quant_parts *out) {
 const quant_shape *quant_shape_get(tensor_type type) {
     /* block, run, offset, table, scaled, min */
     static const quant_shape shapes[] = {
-        [TT_Q8_0] = {32, 32, 0, false, false, MIN_NONE},   [TT_Q4_0] = {32, 32, 8, false, false, MIN_NONE},
-        [TT_Q4_1] = {32, 32, 0, false, false, MIN_ADDED},  [TT_Q5_0] = {32, 32, 16, false, false, MIN_NONE},
-        [TT_Q5_1] = {32, 32, 0, false, false, MIN_ADDED},  [TT_IQ4_NL] = {32, 32, 0, true, false, MIN_NONE},
-        [TT_Q2_K] = {256, 16, 0, false, true, MIN_SCALED}, [TT_Q3_K] = {256, 16, 4, false, true, MIN_NONE},
-        [TT_Q4_K] = {256, 32, 0, false, true, MIN_SCALED}, [TT_Q5_K] = {256, 32, 0, false, true, MIN_SCALED},
-        [TT_Q6_K] = {256, 16, 32, false, true, MIN_NONE},  [TT_IQ4_XS] = {256, 32, 0, true, true, MIN_NONE},
+        [TT_Q8_0] = {32, 32, 0, NULL, false, MIN_NONE},         [TT_Q4_0] = {32, 32, 8, NULL, false, MIN_NONE},
+        [TT_Q4_1] = {32, 32, 0, NULL, false, MIN_ADDED},        [TT_Q5_0] = {32, 32, 16, NULL, false, MIN_NONE},
+        [TT_Q5_1] = {32, 32, 0, NULL, false, MIN_ADDED},        [TT_IQ4_NL] = {32, 32, 0, iq4_table, false, MIN_NONE},
+        [TT_Q2_K] = {256, 16, 0, NULL, true, MIN_SCALED},       [TT_Q3_K] = {256, 16, 4, NULL, true, MIN_NONE},
+        [TT_Q4_K] = {256, 32, 0, NULL, true, MIN_SCALED},       [TT_Q5_K] = {256, 32, 0, NULL, true, MIN_SCALED},
+        [TT_Q6_K] = {256, 16, 32, NULL, true, MIN_NONE},        [TT_IQ4_XS] = {256, 32, 0, iq4_table, true, MIN_NONE},
+        [TT_MXFP4] = {32, 32, 0, mxfp4_table, false, MIN_NONE},
     };
     if ((size_t)type >= sizeof shapes / sizeof *shapes || shapes[type].block == 0) return NULL;
     return &shapes[type];
@@ -201,13 +221,13 @@ const quant_shape *quant_shape_get(tensor_type type) {
 
 int quant_weight(const quant_shape *s, tensor_type type, uint8_t q) {
     if (type == TT_Q8_0) return (int8_t)q;
-    return s->table ? iq4_table[q] : (int)q - s->offset;
+    return s->table ? s->table[q] : (int)q - s->offset;
 }
 
 static void expand_block(tensor_type type, const quant_shape *s, const uint8_t *block, float *dst) {
     quant_parts o;
     quant_split(type, block, &o);
-    float d = f16_to_f32(o.d), dmin = f16_to_f32(o.dmin);
+    float d = quant_scale(type, o.d), dmin = quant_scale(type, o.dmin);
     for (int i = 0; i < s->block; i++) {
         int run = i / s->run;
         float w = (s->scaled ? d * (float)o.sc[run] : d) * (float)quant_weight(s, type, o.q[i]);

@@ -41,6 +41,7 @@ typedef enum tensor_type {
     TT_IQ4_NL = 20,
     TT_IQ4_XS = 23,
     TT_BF16 = 30,
+    TT_MXFP4 = 39,
 } tensor_type;
 /* NULL where the number is not a type that polder reads. */
 typedef struct tensor_type_facts {

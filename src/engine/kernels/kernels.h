@@ -17,7 +17,7 @@
  *     s0, s1 = int sum of q over the first and the last 16;   asum = d * (float)(s0 + s1)
  * and for the blocks in increasing order, from acc = +0, with the weights' parts as quant.c names them (w = q - offset
  * or table[q]; sc is 1 where a type has none):
- *     scales per 32 (Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 IQ4_NL Q4_K Q5_K IQ4_XS):
+ *     scales per 32 (Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 IQ4_NL MXFP4 Q4_K Q5_K IQ4_XS):
  *         idot = int sum w a;                 acc = fma((d * (float)sc) * d_a, (float)idot, acc)
  *         then, added minimum (Q4_1 Q5_1):    acc = fma(m, asum, acc)
  *         or, scaled minimum (Q4_K Q5_K):     acc = fma(-(dmin * (float)m), asum, acc)
@@ -31,7 +31,7 @@
  * Rows come in groups of 8, one row a lane; the last group is filled up with zero rows.
  * Floats: panels of 4 groups (the last one may have fewer): panel, k, group in the panel, lane.
  * Others: group, then a unit for each of the type's blocks (32 or 256 weights of 8 rows). A unit is
- *     d f16[8], where the type has minima dmin f16[8], then for each 32 weights:
+ *     d f16[8] (MXFP4: e u8[8]), where the type has minima dmin f16[8], then for each 32 weights:
  *     scaled types: sc i8[8] (two of them where scales are per 16); Q4_K, Q5_K: m u8[8]
  *                   Q2_K: (sc | m << 4) u8[2][8]
  *     fifth or third bits (Q5_0 Q5_1 Q5_K Q3_K): 32 bytes; high two bits (Q6_K): 64 bytes

@@ -104,6 +104,7 @@ INLINE dot_kind kind_of(tensor_type t) {
     case TT_IQ4_XS: return DOT_8;
     case TT_Q5_0:
     case TT_Q5_1:
+    case TT_MXFP4:
     case TT_Q5_K: return DOT_5;
     case TT_Q2_K:
     case TT_Q3_K: return DOT_16_FEW;
@@ -132,6 +133,17 @@ INLINE __m256i load(const uint8_t *p) {
 }
 INLINE __m256 load_f16(const uint8_t *p) {
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
+}
+INLINE __m256 load_bf16(const uint8_t *p) {
+    __m256i v = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(v, 16));
+}
+/* 2^(e - 128); below e = 2 it is subnormal */
+INLINE __m256 load_e8m0(const uint8_t *p) {
+    __m256i e = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p)), one = _mm256_set1_epi32(1);
+    __m256i small = _mm256_sllv_epi32(_mm256_set1_epi32(0x200000), e);
+    __m256i usual = _mm256_slli_epi32(_mm256_sub_epi32(e, one), 23);
+    return _mm256_castsi256_ps(_mm256_blendv_epi8(small, usual, _mm256_cmpgt_epi32(e, one)));
 }
 INLINE __m256i load_i8(const uint8_t *p) {
     return _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p));
@@ -202,12 +214,21 @@ INLINE void load_table(weights *w, const uint8_t *p) {
     }
 }
 
+/* Four-bit indices to table[i] + 12: 0 to 24. */
+INLINE void load_mxfp4(weights *w, const uint8_t *p) {
+    __m128i t = _mm_add_epi8(_mm_loadu_si128((const __m128i *)(const void *)mxfp4_table), _mm_set1_epi8(12));
+    const __m256i table = _mm256_broadcastsi128_si256(t);
+    load_4bit(w, p);
+    UNROLL for (int j = 0; j < 8; j++) w->q[j] = _mm256_shuffle_epi8(table, w->q[j]);
+}
+
 INLINE void load_integers(tensor_type t, weights *w, const uint8_t *part) {
     const uint8_t *bits = part + (is_per_16(t) ? 16 : has_scaled_min(t) ? 16 : t == TT_IQ4_XS ? 8 : 0);
     switch (t) {
     case TT_Q8_0: load_8bit(w, bits); break;
     case TT_IQ4_NL:
     case TT_IQ4_XS: load_table(w, bits); break;
+    case TT_MXFP4: load_mxfp4(w, bits); break;
     case TT_Q5_0:
     case TT_Q5_1:
     case TT_Q5_K:
@@ -228,7 +249,7 @@ INLINE void load_integers(tensor_type t, weights *w, const uint8_t *part) {
 }
 
 INLINE void load_scales(tensor_type t, weights *w, const uint8_t *unit, const uint8_t *part) {
-    __m256 d = load_f16(unit), dmin = _mm256_setzero_ps();
+    __m256 d = t == TT_MXFP4 ? load_e8m0(unit) : load_f16(unit), dmin = _mm256_setzero_ps();
     if (has_head_min(t)) dmin = load_f16(unit + 16);
     w->scale = d;
     w->min = dmin;
@@ -292,6 +313,10 @@ INLINE void dot_one_scale(tensor_type type, __m256i *dot, const weights *w, cons
             dot[t] = _mm256_add_epi32(dot[t], _mm256_slli_epi32(hi, 4));
         }
         if (type == TT_Q4_0) dot[t] = _mm256_add_epi32(dot[t], bcast(&x[t].nsum8));
+        if (type == TT_MXFP4) { /* 12 is 8 and half of it */
+            __m256i off = bcast(&x[t].nsum8);
+            dot[t] = _mm256_add_epi32(dot[t], _mm256_add_epi32(off, _mm256_srai_epi32(off, 1)));
+        }
         if (type == TT_Q5_0) dot[t] = _mm256_add_epi32(dot[t], _mm256_slli_epi32(bcast(&x[t].nsum8), 1));
     }
 }
@@ -349,7 +374,11 @@ INLINE void store_rows(float *y, __m256 v, uint32_t n) {
 /* Block b of a group: the scales and the 32 weights. */
 INLINE void load_block(tensor_type type, weights *w, const packed *p, const uint8_t *group, uint32_t b) {
     const uint8_t *unit = group + (size_t)(is_256(type) ? b / 8 : b) * p->unit_bytes;
-    const uint8_t *part = unit + (has_head_min(type) ? 32 : 16) + (is_256(type) ? b % 8 * p->part_bytes : 0);
+    const uint8_t *part = unit +
+                          (type == TT_MXFP4     ? 8
+                           : has_head_min(type) ? 32
+                                                : 16) +
+                          (is_256(type) ? b % 8 * p->part_bytes : 0);
     load_scales(type, w, unit, part);
     load_integers(type, w, part);
 }
@@ -410,6 +439,7 @@ MUL_OF(mul_q5_k, TT_Q5_K)
 MUL_OF(mul_q6_k, TT_Q6_K)
 MUL_OF(mul_iq4_nl, TT_IQ4_NL)
 MUL_OF(mul_iq4_xs, TT_IQ4_XS)
+MUL_OF(mul_mxfp4, TT_MXFP4)
 
 /* ---- floats ---------------------------------------------------------------------------------------------------- */
 
@@ -418,9 +448,7 @@ MUL_OF(mul_iq4_xs, TT_IQ4_XS)
 
 INLINE __m256 load_weights(tensor_type type, const uint8_t *p) {
     if (type == TT_F32) return _mm256_loadu_ps((const float *)(const void *)p);
-    if (type == TT_F16) return load_f16(p);
-    __m256i v = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
-    return _mm256_castsi256_ps(_mm256_slli_epi32(v, 16));
+    return type == TT_F16 ? load_f16(p) : load_bf16(p);
 }
 
 INLINE void float_step(tensor_type type, int n_groups, int nt, const uint8_t *w, uint32_t n_k, const float *x,
@@ -506,7 +534,7 @@ static void mul(const packed *p, uint32_t begin, uint32_t end, const acts_view *
         [TT_F32] = mul_f32,   [TT_F16] = mul_f16,       [TT_BF16] = mul_bf16,     [TT_Q8_0] = mul_q8_0,
         [TT_Q4_0] = mul_q4_0, [TT_Q4_1] = mul_q4_1,     [TT_Q5_0] = mul_q5_0,     [TT_Q5_1] = mul_q5_1,
         [TT_Q2_K] = mul_q2_k, [TT_Q3_K] = mul_q3_k,     [TT_Q4_K] = mul_q4_k,     [TT_Q5_K] = mul_q5_k,
-        [TT_Q6_K] = mul_q6_k, [TT_IQ4_NL] = mul_iq4_nl, [TT_IQ4_XS] = mul_iq4_xs,
+        [TT_Q6_K] = mul_q6_k, [TT_IQ4_NL] = mul_iq4_nl, [TT_IQ4_XS] = mul_iq4_xs, [TT_MXFP4] = mul_mxfp4,
     };
     by_type[p->type](p, begin, end, a, y, ldy);
 }

@@ -47,7 +47,7 @@ static float ref_block(tensor_type t, const uint8_t *row, uint32_t b, const floa
     ref_quantise(&a, x + 32 * b);
     int dot[2] = {0, 0};
     for (uint32_t i = 0; i < 32; i++) dot[i / 16] += quant_weight(s, t, o.q[at + i]) * a.q[i];
-    float d = f16_to_f32(o.d), dmin = f16_to_f32(o.dmin);
+    float d = quant_scale(t, o.d), dmin = quant_scale(t, o.dmin);
     if (s->run == 16) {
         uint32_t h = at / 16;
         acc = fmaf(d * a.d, (float)(o.sc[h] * dot[0] + o.sc[h + 1] * dot[1]), acc);

@@ -64,6 +64,18 @@ TEST(blocks_of_32_by_hand) {
     uint8_t nl[18] = {0x00, 0x40, 0xf0, 0x87}; /* 2 table[q] */
     tensor_expand(TT_IQ4_NL, nl, w, 32);
     CHECK(w[0] == -254 && w[16] == 226 && w[1] == -20 && w[17] == 2);
+    uint8_t mx[17] = {128, 0xf7, 0x91}; /* 2^0 times the doubled e2m1: 6.0, -6.0; 0.5, -0.5, here twice that */
+    tensor_expand(TT_MXFP4, mx, w, 32);
+    CHECK(w[0] == 12 && w[16] == -12 && w[1] == 1 && w[17] == -1 && w[2] == 0);
+    const struct {
+        uint8_t e;
+        float one; /* weight 1, whose e2m1 is 0.5 */
+    } scales[] = {{0, 0x1p-128f}, {1, 0x1p-127f}, {2, 0x1p-126f}, {127, 0.5f}, {254, 0x1p126f}, {255, 0x1p127f}};
+    for (size_t i = 0; i < sizeof scales / sizeof *scales; i++) {
+        mx[0] = scales[i].e;
+        tensor_expand(TT_MXFP4, mx, w, 32);
+        CHECK(w[1] == scales[i].one && w[17] == -scales[i].one);
+    }
 }
 
 TEST(blocks_of_256_by_hand) {

@@ -9,7 +9,7 @@
 #include <string.h>
 
 static const tensor_type all_types[] = {TT_F32,  TT_F16,  TT_BF16, TT_Q8_0, TT_Q4_0, TT_Q4_1,   TT_Q5_0,  TT_Q5_1,
-                                        TT_Q2_K, TT_Q3_K, TT_Q4_K, TT_Q5_K, TT_Q6_K, TT_IQ4_NL, TT_IQ4_XS};
+                                        TT_Q2_K, TT_Q3_K, TT_Q4_K, TT_Q5_K, TT_Q6_K, TT_IQ4_NL, TT_IQ4_XS, TT_MXFP4};
 #define N_TYPES (sizeof all_types / sizeof *all_types)
 
 static uint64_t rng_state = 1;
@@ -67,6 +67,8 @@ static inline uint8_t *random_weights(tensor_type t, size_t n, int fill) {
         }
     } else if (t == TT_F16) {
         for (size_t i = 0; i < n; i++) put_f16(p + 2 * i);
+    } else if (t == TT_MXFP4) {
+        for (size_t b = 0; b < len; b += f->block_bytes) p[b] = (uint8_t)(118 + rng() % 12); /* 2^-10 to 2 */
     } else {
         int at[2];
         scale_places(t, at);
