@@ -567,6 +567,7 @@ err_code gguf_str_or(const gguf *g, const char *key, gguf_str *out, err *e) {
 /* ---- arrays ----------------------------------------------------------------------------------------------- */
 
 static bool elem_matches(gguf_type have, gguf_type want) {
+    if (have == GGUF_BOOL && type_is_int(want)) return true; /* flags of layers: 0 and 1 */
     return have == want || (type_is_int(have) && type_is_int(want)) || (type_is_float(have) && type_is_float(want));
 }
 

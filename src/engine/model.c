@@ -143,6 +143,12 @@ err_code model_take(model *m, void *out_pointer, size_t n, size_t size_bytes, er
     return ERR_OK;
 }
 
+err_code model_take_ones(model *m, float **out, uint32_t n, err *e) {
+    err_code rc = model_take(m, out, n, sizeof **out, e);
+    for (uint32_t i = 0; rc == ERR_OK && i < n; i++) (*out)[i] = 1;
+    return rc;
+}
+
 void model_free(model *m) {
     if (!m) return;
     for (size_t i = 0; i < m->owned.n_matrices; i++) matrix_free(m->owned.matrices[i]);

@@ -49,12 +49,14 @@ void attn_project(const model *m, step *st, const attn *a) {
     acts_set(st->acts, st->pool, st->xn, d, st->n_rows, d);
     const matmul ops[3] = {
         {.m = a->wq, .y = st->q, .ldy = nq}, {.m = a->wk, .y = st->k, .ldy = nk}, {.m = a->wv, .y = st->v, .ldy = nv}};
-    matrix_mul(st->pool, ops, a->reads_only ? 1 : 3, st->acts);
+    matrix_mul(st->pool, ops, a->reads_only ? 1 : a->wv ? 3 : 2, st->acts);
     block_bias(st, st->q, a->bq, st->n_rows, nq);
     if (!a->norm_after_rope) norm_each(st, st->q, a->q_norm, a->n_head, a->head_k, a->qk_eps);
     if (a->reads_only) return;
     block_bias(st, st->k, a->bk, st->n_rows, nk);
+    if (!a->wv) memcpy(st->v, st->k, (size_t)st->n_rows * nk * sizeof(float));
     block_bias(st, st->v, a->bv, st->n_rows, nv);
+    norm_each(st, st->v, a->v_norm, a->n_head_kv, a->head_v, a->qk_eps);
     if (!a->norm_after_rope) norm_each(st, st->k, a->k_norm, a->n_head_kv, a->head_k, a->qk_eps);
 }
 

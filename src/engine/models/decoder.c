@@ -25,7 +25,7 @@ static err_code take_qkv(weights *w, const decoder_parts *p, attn *a, uint32_t d
         (rc = vector_if(w, &a->bq, p->qkv_bias, rows[0], e, i, "attn_q.bias")) != ERR_OK || a->reads_only)
         return rc;
     if ((rc = weights_matrix(w, &a->wk, false, rows[1], d, e, "blk.%u.attn_k.weight", i)) != ERR_OK ||
-        (rc = weights_matrix(w, &a->wv, false, rows[2], d, e, "blk.%u.attn_v.weight", i)) != ERR_OK ||
+        (rc = weights_matrix(w, &a->wv, p->v_is_k, rows[2], d, e, "blk.%u.attn_v.weight", i)) != ERR_OK ||
         (rc = vector_if(w, &a->bk, p->qkv_bias, rows[1], e, i, "attn_k.bias")) != ERR_OK)
         return rc;
     return vector_if(w, &a->bv, p->qkv_bias, rows[2], e, i, "attn_v.bias");
@@ -116,10 +116,15 @@ err_code decoder_take(model *m, weights *w, const decoder_parts *p, err *e) {
 }
 
 err_code decoder_load(model *m, const gguf *g, const decoder_parts *p, err *e) {
+    return decoder_load_with(m, g, p, NULL, e);
+}
+
+err_code decoder_load_with(model *m, const gguf *g, const decoder_parts *p, decoder_more *more, err *e) {
     weights w = {0};
     float *factors = NULL;
     err_code rc = weights_new(&w, m, g, e);
     if (rc == ERR_OK) rc = decoder_take(m, &w, p, e);
+    if (rc == ERR_OK && more) rc = more(m, &w, e);
     if (rc == ERR_OK) rc = weights_vector(&w, &factors, true, m->rope[0].n_rot / 2, e, "rope_freqs.weight");
     if (rc == ERR_OK) rc = weights_load(&w, e);
     if (rc == ERR_OK && !m->output) m->output = m->embd;
@@ -141,11 +146,15 @@ static void run_mix_out(const model *m, step *st, const model_layer *l, uint32_t
 
 static void run_ffn(const model *m, step *st, const model_layer *l, uint32_t n) {
     const hparams *h = &m->hp;
-    block_norm(st, st->xn, st->x, l->ffn_norm, n, h->d_model, h->rms_eps);
-    if (l->moe)
-        moe_run(m, st, l, n);
-    else
-        block_ffn(m, st, &l->f, st->xn, st->xn, n);
+    if (l->feed) {
+        l->feed(m, st, (uint32_t)(l - m->layers), n);
+    } else {
+        block_norm(st, st->xn, st->x, l->ffn_norm, n, h->d_model, h->rms_eps);
+        if (l->moe)
+            moe_run(m, st, l, n);
+        else
+            block_ffn(m, st, &l->f, st->xn, st->xn, n);
+    }
     if (l->ffn_post_norm) block_norm(st, st->xn, st->xn, l->ffn_post_norm, n, h->d_model, h->rms_eps);
     block_add(st, st->x, st->xn, n, h->d_model);
 }
@@ -162,10 +171,13 @@ static void run_out(const model *m, step *st) {
     if (h->logit_cap != 0) block_cap(st, st->out, h->logit_cap, st->n_out, h->n_vocab);
 }
 
-void decoder_run(const model *m, step *st) {
-    const hparams *h = &m->hp;
+void decoder_begin(const model *m, step *st) {
     block_embed(m, st);
     rope_tables(m, st);
+}
+
+void decoder_layers(const model *m, step *st) {
+    const hparams *h = &m->hp;
     for (uint32_t i = 0; i < h->n_layer; i++) {
         const model_layer *l = &m->layers[i];
         bool last = i + 1 == h->n_layer;
@@ -182,4 +194,9 @@ void decoder_run(const model *m, step *st) {
         if (l->after) l->after(m, st, i, n);
     }
     run_out(m, st);
+}
+
+void decoder_run(const model *m, step *st) {
+    decoder_begin(m, st);
+    decoder_layers(m, st);
 }

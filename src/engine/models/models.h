@@ -60,6 +60,7 @@ typedef struct attn {
     matrix *wo;           /* (d_model, n_head * head_v) */
     float *bq, *bk, *bv, *bo;
     float *q_norm, *k_norm; /* (head_k) RMS norm of each head; NULL: none */
+    float *v_norm;          /* (head_v) the same for values */
     float *sinks;           /* (n_head) a score without a value; NULL: none */
 } attn;
 
@@ -96,6 +97,7 @@ typedef struct moe {
     float *choice_bias;             /* (n_expert) on what experts are chosen by, not on the weights */
     matrix **wgate, **wup, **wdown; /* (n_expert) of each */
     float *bgate, *bup, *bdown;     /* (n_expert, width) twice, (n_expert, d_model) */
+    float *expert_scale;            /* (n_expert) factor on an expert's answer; NULL: none */
     float *shared_gate;             /* (d_model) the shared expert's output times sigmoid of this; NULL: as it is */
 } moe;
 
@@ -110,6 +112,8 @@ typedef struct model_layer {
      * need. With last, only rows that want logits must be written (others may be); NULL: attn_mix. */
     void (*mix)(const struct model *m, step *st, uint32_t layer, bool last);
     uint32_t mix_width; /* floats a row that mix leaves in st->att, the columns of a.wo */
+    /* The feed-forward block: from st->x (n rows) to st->xn, before the post norm; NULL: moe or f behind ffn_norm. */
+    void (*feed)(const struct model *m, step *st, uint32_t layer, uint32_t n);
     /* After the feed-forward block of this layer, on x (n rows); NULL: nothing. */
     void (*after)(const struct model *m, step *st, uint32_t layer, uint32_t n);
     uint64_t state_at; /* where this layer's part of a sequence's state begins, floats */
@@ -158,8 +162,9 @@ struct model {
     } owned;
 };
 
-/* Zeroed memory that lives as long as the model. */
+/* Zeroed memory that lives as long as the model; and floats that are all 1, the weight of a norm without one. */
 err_code model_take(model *m, void *out_pointer, size_t n, size_t size_bytes, err *e);
+err_code model_take_ones(model *m, float **out, uint32_t n, err *e);
 
 /* Tokens of one sequence within a step: rows [row, row + n) are its positions [pos, pos + n). */
 typedef struct span {
@@ -256,6 +261,9 @@ err_code weights_matrices(weights *w, matrix **outs, bool optional, uint32_t n, 
 /* Matrices one above another in one tensor of the sum of rows: n of them, rows[i] each. */
 err_code weights_split(weights *w, matrix **const *outs, const uint32_t *rows, uint32_t n, uint32_t cols, err *e,
                        const char *fmt, ...) __attribute__((format(printf, 7, 8)));
+/* The same in each of `planes` planes; outs and rows go on over all planes, n of them a plane. */
+err_code weights_split_planes(weights *w, matrix **const *outs, const uint32_t *rows, uint32_t planes, uint32_t n,
+                              uint32_t cols, err *e, const char *fmt, ...) __attribute__((format(printf, 8, 9)));
 /* A tensor (n, rows, cols) of any type as binary32, (n * rows * cols) floats in the file's order. */
 err_code weights_floats(weights *w, float **out, bool optional, uint32_t n, uint32_t rows, uint32_t cols, err *e,
                         const char *fmt, ...) __attribute__((format(printf, 8, 9)));
@@ -326,6 +334,9 @@ void attn_mix(const model *m, step *st, uint32_t layer, bool last);
 
 /* ---- experts (moe.c) -------------------------------------------------------------------------------------- */
 
+/* Choose the experts of n rows from x, then xn = their answers to xn. Two steps, for some look at x in another way. */
+void moe_choose(const model *m, step *st, const moe *o, const float *x, uint32_t n);
+void moe_answer(const model *m, step *st, const moe *o, uint32_t n);
 /* xn = the experts' answer to xn (n rows), the shared expert's (layer.f) included. */
 void moe_run(const model *m, step *st, const model_layer *l, uint32_t n);
 /* Take a layer's expert tensors (blk.N.ffn_*_exps) for a moe whose numbers are set. fused: gate and up are one tensor.
@@ -340,6 +351,7 @@ typedef enum has { HAS_NOT, HAS_MAYBE, HAS } has;
 typedef struct decoder_parts {
     has qkv_bias, out_bias, qk_norm, post_norms, sinks, ffn_bias;
     bool fused_qkv, fused_gate_up; /* one tensor instead of three, of two */
+    bool v_is_k;                   /* attn_v may be absent: values are then the keys before norm and rotation */
     const char *ffn_norm;          /* name of the norm before the feed-forward block; NULL: ffn_norm */
     has output;                    /* HAS_NOT: tied */
 } decoder_parts;
@@ -351,7 +363,13 @@ err_code decoder_take_ffn(model *m, weights *w, const decoder_parts *p, ffn *f, 
                           err *e);
 /* params_common was called, ropes are there: take, load, done. */
 err_code decoder_load(model *m, const gguf *g, const decoder_parts *p, err *e);
+/* The same; `more` takes what else the architecture has. */
+typedef err_code decoder_more(model *m, weights *w, err *e);
+err_code decoder_load_with(model *m, const gguf *g, const decoder_parts *p, decoder_more *more, err *e);
 void decoder_run(const model *m, step *st);
+/* Its two parts: embedding and rope tables; layers and output. */
+void decoder_begin(const model *m, step *st);
+void decoder_layers(const model *m, step *st);
 
 /* need = the larger of the two */
 static inline void need_at_least(uint32_t *need, uint64_t n) {

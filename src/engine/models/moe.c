@@ -71,12 +71,12 @@ static void choose(const moe *o, float *p, uint32_t *picks, float *share) {
     for (uint32_t k = 0; k < o->n_used; k++) sum += share[k];
     if (sum < WEIGHT_SUM_MIN) sum = WEIGHT_SUM_MIN;
     for (uint32_t k = 0; k < o->n_used; k++) share[k] = (o->normalise ? share[k] / sum : share[k]) * o->scale;
+    for (uint32_t k = 0; o->expert_scale && k < o->n_used; k++) share[k] *= o->expert_scale[picks[k]];
 }
 
 typedef struct moe_job {
     const model *m;
     const step *st;
-    const model_layer *l;
     const moe *o;
     float *y;
 } moe_job;
@@ -176,26 +176,57 @@ static void gate_shared(void *ctx, size_t begin, size_t end, unsigned thread) {
     }
 }
 
+void moe_choose(const model *m, step *st, const moe *o, const float *x, uint32_t n) {
+    moe_job j = {m, st, o, NULL};
+    block_linear(st, o->router, st->router, o->n_expert, x, m->hp.d_model, n);
+    block_rows(st, n, o->n_expert * 8, choose_rows, &j);
+}
+
+void moe_answer(const model *m, step *st, const moe *o, uint32_t n) {
+    uint32_t at[MODEL_EXPERT_MAX + 1];
+    moe_job j = {m, st, o, st->xn};
+    sort_pairs(o, st, n, at);
+    block_rows(st, n, o->n_used * m->hp.d_model, spread_rows, &j);
+    run_experts(&j, at, n * o->n_used);
+    block_rows(st, n, o->n_used * m->hp.d_model, sum_rows, &j);
+}
+
 void moe_run(const model *m, step *st, const model_layer *l, uint32_t n) {
     const moe *o = l->moe;
-    uint32_t d = m->hp.d_model, at[MODEL_EXPERT_MAX + 1];
-    moe_job j = {m, st, l, o, NULL};
-    block_linear(st, o->router, st->router, o->n_expert, st->xn, d, n);
-    block_rows(st, n, o->n_expert * 8, choose_rows, &j);
-    sort_pairs(o, st, n, at);
-    block_rows(st, n, o->n_used * d, spread_rows, &j);
-    run_experts(&j, at, n * o->n_used);
+    uint32_t d = m->hp.d_model;
+    moe_choose(m, st, o, st->xn, n);
     if (l->f.width) { /* st->q is free by now: att has what came of it */
+        moe_job j = {m, st, o, st->q};
         block_ffn(m, st, &l->f, st->q, st->xn, n);
-        j.y = st->q;
         if (o->shared_gate) block_rows(st, n, d, gate_shared, &j);
     }
-    j.y = st->xn;
-    block_rows(st, n, o->n_used * d, sum_rows, &j);
+    moe_answer(m, st, o, n);
     if (l->f.width) block_add(st, st->xn, st->q, n, d);
 }
 
 /* ---- loading ---------------------------------------------------------------------------------------------- */
+
+/* Two tensors, or one with an expert's gate above its up. */
+static err_code take_gate_up(weights *w, moe *o, uint32_t i, uint32_t d, err *e) {
+    uint32_t n = o->n_expert, f = o->width;
+    err_code rc;
+    if (!weights_has(w, "blk.%u.ffn_gate_up_exps.weight", i)) {
+        if ((rc = weights_matrices(w, o->wgate, false, n, f, d, e, "blk.%u.ffn_gate_exps.weight", i)) != ERR_OK)
+            return rc;
+        return weights_matrices(w, o->wup, false, n, f, d, e, "blk.%u.ffn_up_exps.weight", i);
+    }
+    matrix ***outs = NULL;
+    uint32_t *rows = NULL;
+    if ((rc = model_take(w->m, &outs, 2ull * n, sizeof *outs, e)) != ERR_OK ||
+        (rc = model_take(w->m, &rows, 2ull * n, sizeof *rows, e)) != ERR_OK)
+        return rc;
+    for (uint32_t k = 0; k < n; k++) {
+        outs[2 * k] = &o->wgate[k];
+        outs[2 * k + 1] = &o->wup[k];
+        rows[2 * k] = rows[2 * k + 1] = f;
+    }
+    return weights_split_planes(w, outs, rows, n, 2, d, e, "blk.%u.ffn_gate_up_exps.weight", i);
+}
 
 err_code moe_take(weights *w, const model *cm, uint32_t i, moe *o, err *e) {
     model *m = w->m;
@@ -208,11 +239,11 @@ err_code moe_take(weights *w, const model *cm, uint32_t i, moe *o, err *e) {
         (rc = weights_vector(w, &o->router_bias, true, n, e, "blk.%u.ffn_gate_inp.bias", i)) != ERR_OK ||
         (rc = weights_vector(w, &o->choice_bias, true, n, e, "blk.%u.exp_probs_b.bias", i)) != ERR_OK ||
         (rc = weights_matrices(w, o->wdown, false, n, d, f, e, "blk.%u.ffn_down_exps.weight", i)) != ERR_OK ||
-        (rc = weights_matrices(w, o->wgate, false, n, f, d, e, "blk.%u.ffn_gate_exps.weight", i)) != ERR_OK ||
-        (rc = weights_matrices(w, o->wup, false, n, f, d, e, "blk.%u.ffn_up_exps.weight", i)) != ERR_OK ||
+        (rc = take_gate_up(w, o, i, d, e)) != ERR_OK ||
         (rc = weights_floats(w, &o->bgate, true, 1, n, f, e, "blk.%u.ffn_gate_exps.bias", i)) != ERR_OK ||
         (rc = weights_floats(w, &o->bup, true, 1, n, f, e, "blk.%u.ffn_up_exps.bias", i)) != ERR_OK ||
         (rc = weights_floats(w, &o->bdown, true, 1, n, d, e, "blk.%u.ffn_down_exps.bias", i)) != ERR_OK ||
+        (rc = weights_vector(w, &o->expert_scale, true, n, e, "blk.%u.ffn_down_exps.scale", i)) != ERR_OK ||
         (rc = weights_vector(w, &o->shared_gate, true, d, e, "blk.%u.ffn_gate_inp_shexp.weight", i)) != ERR_OK)
         return rc;
     need_at_least(&m->need.n_expert, n);

@@ -83,13 +83,29 @@ static err_code read_sizes(model *m, const gguf *g, err *e) {
     if ((rc = params_u32(m, g, "block_count", 1, MODEL_LAYER_MAX, &h->n_layer, e)) != ERR_OK ||
         (rc = params_u32(m, g, "embedding_length", 1, MODEL_WIDTH_MAX, &h->d_model, e)) != ERR_OK ||
         (rc = params_u32(m, g, "context_length", 1, MODEL_CTX_MAX, &h->n_ctx_train, e)) != ERR_OK ||
-        (rc = params_u32(m, g, "attention.head_count", 1, MODEL_HEAD_MAX, &h->n_head, e)) != ERR_OK ||
-        (rc = params_u32_or(m, g, "attention.head_count_kv", 1, MODEL_HEAD_MAX, h->n_head, &h->n_head_kv, e)) != ERR_OK)
+        (rc = params_u32(m, g, "attention.head_count", 1, MODEL_HEAD_MAX, &h->n_head, e)) != ERR_OK)
         return rc;
-    if (h->n_head % h->n_head_kv)
-        return err_set(e, ERR_INVALID, "%s: %u attention heads cannot share %u key/value heads evenly", gguf_path(g),
-                       h->n_head, h->n_head_kv);
     return ERR_OK;
+}
+
+/* Key/value heads: none said, one number, or one for each layer. */
+static err_code read_heads_kv(model *m, const gguf *g, err *e) {
+    hparams *h = &m->hp;
+    err_code rc = ERR_OK;
+    uint32_t *each = mem_array(h->n_layer, sizeof *each);
+    if (!each) return err_nomem(e, "a list of hyperparameters");
+    if (params_has(m, g, "attention.head_count_kv"))
+        rc = params_u32_layers(m, g, "attention.head_count_kv", 1, MODEL_HEAD_MAX, each, e);
+    for (uint32_t i = 0; rc == ERR_OK && i < h->n_layer; i++) {
+        uint32_t n = each[i] ? each[i] : h->n_head;
+        m->layers[i].a.n_head_kv = n;
+        if (h->n_head % n)
+            rc = err_set(e, ERR_INVALID, "%s: %u attention heads cannot share %u key/value heads evenly", gguf_path(g),
+                         h->n_head, n);
+    }
+    h->n_head_kv = m->layers[0].a.n_head_kv;
+    mem_free(each);
+    return rc;
 }
 
 static err_code read_head_sizes(model *m, const gguf *g, err *e) {
@@ -120,7 +136,6 @@ static err_code take_layers(model *m, err *e) {
     err_code rc = model_take(m, &m->layers, h->n_layer, sizeof *m->layers, e);
     for (uint32_t i = 0; rc == ERR_OK && i < h->n_layer; i++) {
         m->layers[i].a = (attn){.n_head = h->n_head,
-                                .n_head_kv = h->n_head_kv,
                                 .head_k = h->head_k,
                                 .head_v = h->head_v,
                                 .scale = h->attn_scale,
@@ -147,7 +162,8 @@ err_code params_common(model *m, const gguf *g, err *e) {
     if (!layered && (rc = params_u32_or(m, g, "feed_forward_length", 0, MODEL_WIDTH_MAX, 0, &h->d_ff, e)) != ERR_OK)
         return rc;
     if (h->attn_scale == 0) h->attn_scale = 1.0f / sqrtf((float)h->head_k);
-    return take_layers(m, e);
+    if ((rc = take_layers(m, e)) != ERR_OK) return rc;
+    return read_heads_kv(m, g, e);
 }
 
 static err_code read_groups(const model *m, const gguf *g, moe *o, err *e) {

@@ -3,6 +3,7 @@
 
 #define ARCHS(X) \
     X(llama)     \
+    X(llama4)    \
     X(mistral3)  \
     X(qwen2)     \
     X(qwen2moe)  \
@@ -11,6 +12,7 @@
     X(phi3)      \
     X(gemma2)    \
     X(gemma3)    \
+    X(gemma4)    \
     X(gpt_oss)
 
 #define DECLARE(name) extern const arch arch_##name;

@@ -102,18 +102,24 @@ err_code weights_matrix(weights *w, matrix **out, bool optional, uint32_t rows, 
     return weights_matrices(w, out, optional, 1, rows, cols, e, "%s", name);
 }
 
-err_code weights_split(weights *w, matrix **const *outs, const uint32_t *rows, uint32_t n, uint32_t cols, err *e,
-                       const char *fmt, ...) {
+err_code weights_split_planes(weights *w, matrix **const *outs, const uint32_t *rows, uint32_t planes, uint32_t n,
+                              uint32_t cols, err *e, const char *fmt, ...) {
     NAME_OF(name, fmt);
     const gguf_tensor *t;
     err_code rc = find(w, &t, false, name, e);
     if (rc != ERR_OK) return rc;
     uint64_t sum = 0;
     for (uint32_t i = 0; i < n; i++) sum += rows[i];
-    if ((rc = check_shape(w, t, name, 1, sum, cols, e)) != ERR_OK) return rc;
-    for (uint32_t i = 0, at = 0; rc == ERR_OK && i < n; at += rows[i++])
+    if ((rc = check_shape(w, t, name, planes, sum, cols, e)) != ERR_OK) return rc;
+    for (uint32_t i = 0, at = 0; rc == ERR_OK && i < planes * n; at += rows[i++])
         rc = add_job(w, t, name, outs[i], NULL, at, rows[i], cols, e);
     return rc;
+}
+
+err_code weights_split(weights *w, matrix **const *outs, const uint32_t *rows, uint32_t n, uint32_t cols, err *e,
+                       const char *fmt, ...) {
+    NAME_OF(name, fmt);
+    return weights_split_planes(w, outs, rows, 1, n, cols, e, "%s", name);
 }
 
 err_code weights_floats(weights *w, float **out, bool optional, uint32_t n, uint32_t rows, uint32_t cols, err *e,
