@@ -13,7 +13,10 @@
     X(gemma2)    \
     X(gemma3)    \
     X(gemma4)    \
-    X(gpt_oss)
+    X(gpt_oss)   \
+    X(qwen3next) \
+    X(qwen35)    \
+    X(qwen35moe)
 
 #define DECLARE(name) extern const arch arch_##name;
 ARCHS(DECLARE)
