@@ -7,80 +7,73 @@
 #include <stdalign.h>
 
 struct matrix {
-  packed p;
+    packed p;
 };
 
 struct acts {
-  acts_view v;
-  act_block *blocks;
-  size_t max_blocks;
-  bool quantised; /* blocks are those of v.x */
+    acts_view v;
+    act_block *blocks;
+    size_t max_blocks;
+    bool quantised; /* blocks are those of v.x */
 };
 
 static const mat_kernels *kernels(void) {
 #ifdef POLDER_HAVE_AVX2
-  if (isa_get() == ISA_AVX2)
-    return &mat_avx2;
+    if (isa_get() == ISA_AVX2) return &mat_avx2;
 #endif
-  return &mat_scalar;
+    return &mat_scalar;
 }
 
 /* ---- matrices
  * ----------------------------------------------------------------------------------------------
  */
 
-err_code matrix_new(matrix **out, tensor_type type, uint32_t rows,
-                    uint32_t cols, const void *data, const char *name, err *e) {
-  *out = NULL;
-  const tensor_type_facts *f = tensor_type_get((uint32_t)type);
-  if (!f)
-    return err_set(e, ERR_UNSUPPORTED,
-                   "tensor %s: type %d is not read by polder", name, (int)type);
-  if (rows == 0 || cols == 0)
-    return err_set(e, ERR_INVALID, "tensor %s: %u x %u is not a matrix", name,
-                   rows, cols);
-  if (cols % f->block_len)
-    return err_set(
-        e, ERR_INVALID,
-        "tensor %s: rows of %u weights are not whole blocks of %u (%s)", name,
-        cols, f->block_len, f->name);
-  matrix *m = mem_zalloc(sizeof *m);
-  if (!m)
-    return err_nomem(e, "a matrix");
-  if (!pack_plan(&m->p, type, rows, cols)) {
-    mem_free(m);
-    return err_set(e, ERR_TOO_LARGE,
-                   "tensor %s: %u x %u weights do not fit in an address space",
-                   name, rows, cols);
-  }
-  m->p.data = mem_alloc_aligned((size_t)m->p.n_bytes);
-  if (!m->p.data) {
-    uint64_t mib = m->p.n_bytes >> 20;
-    mem_free(m);
-    return err_set(e, ERR_NOMEM,
-                   "tensor %s: no memory for its %" PRIu64
-                   " MiB; free some or take a smaller model",
-                   name, mib);
-  }
-  pack_fill(&m->p, data);
-  *out = m;
-  return ERR_OK;
+err_code matrix_new(matrix **out, tensor_type type, uint32_t rows, uint32_t cols, const void *data, const char *name,
+                    err *e) {
+    *out = NULL;
+    const tensor_type_facts *f = tensor_type_get((uint32_t)type);
+    if (!f) return err_set(e, ERR_UNSUPPORTED, "tensor %s: type %d is not read by polder", name, (int)type);
+    if (rows == 0 || cols == 0) return err_set(e, ERR_INVALID, "tensor %s: %u x %u is not a matrix", name, rows, cols);
+    if (cols % f->block_len)
+        return err_set(e, ERR_INVALID, "tensor %s: rows of %u weights are not whole blocks of %u (%s)", name, cols,
+                       f->block_len, f->name);
+    matrix *m = mem_zalloc(sizeof *m);
+    if (!m) return err_nomem(e, "a matrix");
+    if (!pack_plan(&m->p, type, rows, cols)) {
+        mem_free(m);
+        return err_set(e, ERR_TOO_LARGE, "tensor %s: %u x %u weights do not fit in an address space", name, rows, cols);
+    }
+    m->p.data = mem_alloc_aligned((size_t)m->p.n_bytes);
+    if (!m->p.data) {
+        uint64_t mib = m->p.n_bytes >> 20;
+        mem_free(m);
+        return err_set(e, ERR_NOMEM, "tensor %s: no memory for its %" PRIu64 " MiB; free some or take a smaller model",
+                       name, mib);
+    }
+    pack_fill(&m->p, data);
+    *out = m;
+    return ERR_OK;
 }
 
 void matrix_free(matrix *m) {
-  if (!m)
-    return;
-  mem_free_aligned(m->p.data);
-  mem_free(m);
+    if (!m) return;
+    mem_free_aligned(m->p.data);
+    mem_free(m);
 }
 
-uint32_t matrix_rows(const matrix *m) { return m->p.rows; }
-uint32_t matrix_cols(const matrix *m) { return m->p.cols; }
-uint64_t matrix_bytes(const matrix *m) { return m->p.n_bytes; }
+uint32_t matrix_rows(const matrix *m) {
+    return m->p.rows;
+}
+uint32_t matrix_cols(const matrix *m) {
+    return m->p.cols;
+}
+uint64_t matrix_bytes(const matrix *m) {
+    return m->p.n_bytes;
+}
 
 void matrix_row(const matrix *m, uint32_t r, float *out) {
-  assert(r < m->p.rows);
-  packed_row(&m->p, r, out);
+    assert(r < m->p.rows);
+    packed_row(&m->p, r, out);
 }
 
 /* ---- activations
@@ -88,57 +81,53 @@ void matrix_row(const matrix *m, uint32_t r, float *out) {
  */
 
 err_code acts_new(acts **out, uint32_t max_rows, uint32_t max_cols, err *e) {
-  *out = NULL;
-  acts *a = mem_zalloc(sizeof *a);
-  size_t n = (size_t)max_rows * (max_cols / 32), bytes;
-  if (!a || __builtin_mul_overflow(n, sizeof(act_block), &bytes)) {
-    mem_free(a);
-    return err_nomem(e, "activations");
-  }
-  a->blocks = mem_alloc_aligned(bytes);
-  if (!a->blocks) {
-    mem_free(a);
-    return err_nomem(e, "activations");
-  }
-  a->max_blocks = n;
-  *out = a;
-  return ERR_OK;
+    *out = NULL;
+    acts *a = mem_zalloc(sizeof *a);
+    size_t n = (size_t)max_rows * (max_cols / 32), bytes;
+    if (!a || __builtin_mul_overflow(n, sizeof(act_block), &bytes)) {
+        mem_free(a);
+        return err_nomem(e, "activations");
+    }
+    a->blocks = mem_alloc_aligned(bytes);
+    if (!a->blocks) {
+        mem_free(a);
+        return err_nomem(e, "activations");
+    }
+    a->max_blocks = n;
+    *out = a;
+    return ERR_OK;
 }
 
 void acts_free(acts *a) {
-  if (!a)
-    return;
-  mem_free_aligned(a->blocks);
-  mem_free(a);
+    if (!a) return;
+    mem_free_aligned(a->blocks);
+    mem_free(a);
 }
 
-void acts_set(acts *a, pool *p, const float *x, size_t ldx, uint32_t n,
-              uint32_t cols) {
-  assert((uint64_t)n * (cols / 32) <= a->max_blocks);
-  a->v = (acts_view){x, ldx, a->blocks, n, n, cols};
-  a->quantised = false;
+void acts_set(acts *a, pool *p, const float *x, size_t ldx, uint32_t n, uint32_t cols) {
+    assert((uint64_t)n * (cols / 32) <= a->max_blocks);
+    a->v = (acts_view){x, ldx, a->blocks, n, n, cols};
+    a->quantised = false;
 }
 
-static void quantise_range(void *ctx, size_t begin, size_t end,
-                           unsigned thread) {
-  acts *a = ctx;
-  kernels()->quantise(a->blocks, &a->v, (uint32_t)begin, (uint32_t)end);
+static void quantise_range(void *ctx, size_t begin, size_t end, unsigned thread) {
+    acts *a = ctx;
+    kernels()->quantise(a->blocks, &a->v, (uint32_t)begin, (uint32_t)end);
 }
 
 /* Below this many multiplications (or values to quantise) waking other threads
  * costs more than it saves. */
-#define ALONE_MULS (1u << 16)
+#define ALONE_MULS   (1u << 16)
 #define ALONE_VALUES (1u << 14)
 
 static void acts_quantise(acts *a, pool *p) {
-  if (a->quantised)
-    return;
-  size_t n = a->v.n;
-  if (n * a->v.cols <= ALONE_VALUES)
-    quantise_range(a, 0, n, 0);
-  else
-    pool_run(p, n, 8, quantise_range, a);
-  a->quantised = true;
+    if (a->quantised) return;
+    size_t n = a->v.n;
+    if (n * a->v.cols <= ALONE_VALUES)
+        quantise_range(a, 0, n, 0);
+    else
+        pool_run(p, n, 8, quantise_range, a);
+    a->quantised = true;
 }
 
 /* ---- products
@@ -146,34 +135,31 @@ static void acts_quantise(acts *a, pool *p) {
  */
 
 typedef struct mul_job {
-  const matmul *ops;
-  size_t n_ops;
-  const acts_view *a;
+    const matmul *ops;
+    size_t n_ops;
+    const acts_view *a;
 } mul_job;
 
 static uint32_t op_rows(const matmul *op, const acts_view *a) {
-  return op->n ? op->n : a->n;
+    return op->n ? op->n : a->n;
 }
 
 /* The tasks of all matrices stand one after another in [0, n). */
 static void mul_range(void *ctx, size_t begin, size_t end, unsigned thread) {
-  const mul_job *j = ctx;
-  size_t first = 0;
-  for (size_t i = 0; i < j->n_ops && first < end; i++) {
-    const matmul *op = &j->ops[i];
-    const packed *w = &op->m->p;
-    size_t last = first + w->n_tasks, b = begin > first ? begin : first,
-           e = end < last ? end : last;
-    acts_view a = *j->a;
-    a.x += op->first * a.ldx + op->col;
-    a.blocks += op->first + op->col / 32 * a.ldb;
-    a.n = op_rows(op, j->a);
-    a.cols = w->cols;
-    if (b < e)
-      kernels()->mul(w, (uint32_t)(b - first), (uint32_t)(e - first), &a, op->y,
-                     op->ldy);
-    first = last;
-  }
+    const mul_job *j = ctx;
+    size_t first = 0;
+    for (size_t i = 0; i < j->n_ops && first < end; i++) {
+        const matmul *op = &j->ops[i];
+        const packed *w = &op->m->p;
+        size_t last = first + w->n_tasks, b = begin > first ? begin : first, e = end < last ? end : last;
+        acts_view a = *j->a;
+        a.x += op->first * a.ldx + op->col;
+        a.blocks += op->first + op->col / 32 * a.ldb;
+        a.n = op_rows(op, j->a);
+        a.cols = w->cols;
+        if (b < e) kernels()->mul(w, (uint32_t)(b - first), (uint32_t)(e - first), &a, op->y, op->ldy);
+        first = last;
+    }
 }
 
 /* Bytes of weights a thread takes at a time: enough to stream, few enough that
@@ -181,34 +167,26 @@ static void mul_range(void *ctx, size_t begin, size_t end, unsigned thread) {
 #define GRAIN_BYTES (64u << 10)
 
 void matrix_mul(pool *p, const matmul *ops, size_t n_ops, acts *a) {
-  if (a->v.n == 0)
-    return;
-  size_t n_tasks = 0;
-  uint64_t bytes = 0, muls = 0;
-  bool quantised = false;
-  for (size_t i = 0; i < n_ops; i++) {
-    const packed *w = &ops[i].m->p;
-    assert((uint64_t)ops[i].col + w->cols <= a->v.cols &&
-           (uint64_t)ops[i].first + ops[i].n <= a->v.n);
-    assert(ops[i].col % 32 == 0 || !quant_shape_get(w->type));
-    n_tasks += w->n_tasks;
-    bytes += w->n_bytes;
-    muls += (uint64_t)w->rows * w->cols * op_rows(&ops[i], &a->v);
-    if (quant_shape_get(w->type))
-      quantised = true;
-  }
-  if (quantised)
-    acts_quantise(a, p);
-  mul_job j = {ops, n_ops, &a->v};
-  if (muls <= ALONE_MULS) {
-    mul_range(&j, 0, n_tasks, 0);
-    return;
-  }
-  uint64_t grain = GRAIN_BYTES / (bytes / n_tasks + 1);
-  size_t fair = n_tasks / (8 * (size_t)pool_threads(p)) + 1;
-  pool_run(p, n_tasks,
-           grain < 1      ? 1
-           : grain < fair ? (size_t)grain
-                          : fair,
-           mul_range, &j);
+    if (a->v.n == 0) return;
+    size_t n_tasks = 0;
+    uint64_t bytes = 0, muls = 0;
+    bool quantised = false;
+    for (size_t i = 0; i < n_ops; i++) {
+        const packed *w = &ops[i].m->p;
+        assert((uint64_t)ops[i].col + w->cols <= a->v.cols && (uint64_t)ops[i].first + ops[i].n <= a->v.n);
+        assert(ops[i].col % 32 == 0 || !quant_shape_get(w->type));
+        n_tasks += w->n_tasks;
+        bytes += w->n_bytes;
+        muls += (uint64_t)w->rows * w->cols * op_rows(&ops[i], &a->v);
+        if (quant_shape_get(w->type)) quantised = true;
+    }
+    if (quantised) acts_quantise(a, p);
+    mul_job j = {ops, n_ops, &a->v};
+    if (muls <= ALONE_MULS) {
+        mul_range(&j, 0, n_tasks, 0);
+        return;
+    }
+    uint64_t grain = GRAIN_BYTES / (bytes / n_tasks + 1);
+    size_t fair = n_tasks / (8 * (size_t)pool_threads(p)) + 1;
+    pool_run(p, n_tasks, grain < 1 ? 1 : grain < fair ? (size_t)grain : fair, mul_range, &j);
 }

@@ -32,29 +32,29 @@ void pool_run(pool *p, size_t n, size_t grain, pool_fn fn, void *ctx);
  */
 /* Numbers are GGUF's (ggml_type). */
 typedef enum tensor_type {
-  TT_F32 = 0,
-  TT_F16 = 1,
-  TT_Q4_0 = 2,
-  TT_Q4_1 = 3,
-  TT_Q5_0 = 6,
-  TT_Q5_1 = 7,
-  TT_Q8_0 = 8,
-  TT_Q2_K = 10,
-  TT_Q3_K = 11,
-  TT_Q4_K = 12,
-  TT_Q5_K = 13,
-  TT_Q6_K = 14,
-  TT_IQ4_NL = 20,
-  TT_IQ4_XS = 23,
-  TT_BF16 = 30,
-  TT_MXFP4 = 39,
+    TT_F32 = 0,
+    TT_F16 = 1,
+    TT_Q4_0 = 2,
+    TT_Q4_1 = 3,
+    TT_Q5_0 = 6,
+    TT_Q5_1 = 7,
+    TT_Q8_0 = 8,
+    TT_Q2_K = 10,
+    TT_Q3_K = 11,
+    TT_Q4_K = 12,
+    TT_Q5_K = 13,
+    TT_Q6_K = 14,
+    TT_IQ4_NL = 20,
+    TT_IQ4_XS = 23,
+    TT_BF16 = 30,
+    TT_MXFP4 = 39,
 } tensor_type;
 /* NULL where the number is not a type that polder reads. */
 typedef struct tensor_type_facts {
-  tensor_type type;
-  const char *name;   /* "Q4_K" */
-  uint32_t block_len; /* weights a block: 1, 32 or 256 */
-  uint32_t block_bytes;
+    tensor_type type;
+    const char *name;   /* "Q4_K" */
+    uint32_t block_len; /* weights a block: 1, 32 or 256 */
+    uint32_t block_bytes;
 } tensor_type_facts;
 const tensor_type_facts *tensor_type_get(uint32_t type);
 /* Expand n weights (a multiple of block_len) to F32, exactly as the format
@@ -70,8 +70,8 @@ typedef struct matrix matrix;
 /* `data` are the tensor's bytes in the file (rows * cols weights); not needed
  * after the call. cols must be a multiple of the type's block length
  * (ERR_INVALID otherwise), `name` is for that sentence. */
-err_code matrix_new(matrix **out, tensor_type type, uint32_t rows,
-                    uint32_t cols, const void *data, const char *name, err *e);
+err_code matrix_new(matrix **out, tensor_type type, uint32_t rows, uint32_t cols, const void *data, const char *name,
+                    err *e);
 void matrix_free(matrix *m);
 uint32_t matrix_rows(const matrix *m);
 uint32_t matrix_cols(const matrix *m);
@@ -89,8 +89,7 @@ err_code acts_new(acts **out, uint32_t max_rows, uint32_t max_cols, err *e);
 void acts_free(acts *a);
 /* x: (n, cols) floats, row stride ldx; kept by reference until the next
  * acts_set, which must follow where x changes. */
-void acts_set(acts *a, pool *p, const float *x, size_t ldx, uint32_t n,
-              uint32_t cols);
+void acts_set(acts *a, pool *p, const float *x, size_t ldx, uint32_t n, uint32_t cols);
 
 /* y[t * ldy + r] = sum over k of W[r][k] * x[t][k] for all rows r and t < n of
  * acts. Result contract: F32, F16, BF16: one chain of fused multiply-adds over
@@ -104,11 +103,11 @@ void acts_set(acts *a, pool *p, const float *x, size_t ldx, uint32_t n,
  * (heads with a matrix each): those from `col` on, as many as the matrix has;
  * col is a multiple of 32 where the matrix is quantised. */
 typedef struct matmul {
-  const matrix *m;
-  float *y;
-  size_t ldy;
-  uint32_t first, n;
-  uint32_t col;
+    const matrix *m;
+    float *y;
+    size_t ldy;
+    uint32_t first, n;
+    uint32_t col;
 } matmul;
 void matrix_mul(pool *p, const matmul *ops, size_t n_ops, acts *a);
 
