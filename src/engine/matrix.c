@@ -24,9 +24,7 @@ static const mat_kernels *kernels(void) {
     return &mat_scalar;
 }
 
-/* ---- matrices
- * ----------------------------------------------------------------------------------------------
- */
+/* ---- matrices ---------------------------------------------------------------------------------------------- */
 
 err_code matrix_new(matrix **out, tensor_type type, uint32_t rows, uint32_t cols, const void *data, const char *name,
                     err *e) {
@@ -76,9 +74,7 @@ void matrix_row(const matrix *m, uint32_t r, float *out) {
     packed_row(&m->p, r, out);
 }
 
-/* ---- activations
- * -------------------------------------------------------------------------------------------
- */
+/* ---- activations ------------------------------------------------------------------------------------------- */
 
 err_code acts_new(acts **out, uint32_t max_rows, uint32_t max_cols, err *e) {
     *out = NULL;
@@ -115,8 +111,7 @@ static void quantise_range(void *ctx, size_t begin, size_t end, unsigned thread)
     kernels()->quantise(a->blocks, &a->v, (uint32_t)begin, (uint32_t)end);
 }
 
-/* Below this many multiplications (or values to quantise) waking other threads
- * costs more than it saves. */
+/* Below this many multiplications (or values to quantise) waking other threads costs more than it saves. */
 #define ALONE_MULS   (1u << 16)
 #define ALONE_VALUES (1u << 14)
 
@@ -130,9 +125,7 @@ static void acts_quantise(acts *a, pool *p) {
     a->quantised = true;
 }
 
-/* ---- products
- * ----------------------------------------------------------------------------------------------
- */
+/* ---- products ---------------------------------------------------------------------------------------------- */
 
 typedef struct mul_job {
     const matmul *ops;
@@ -162,8 +155,7 @@ static void mul_range(void *ctx, size_t begin, size_t end, unsigned thread) {
     }
 }
 
-/* Bytes of weights a thread takes at a time: enough to stream, few enough that
- * threads end together. */
+/* Bytes of weights a thread takes at a time: enough to stream, few enough that threads end together. */
 #define GRAIN_BYTES (64u << 10)
 
 void matrix_mul(pool *p, const matmul *ops, size_t n_ops, acts *a) {

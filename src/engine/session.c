@@ -1,14 +1,11 @@
 /* Sequences, their KV memory, and the step.
  *
- * 1. A page of KV memory holds VEC_TILE positions of one sequence, all layers.
- * It is allocated when first needed, kept on the free list afterwards and given
- * back by session_free: a decode step allocates at most when a sequence crosses
- * into a page that the session never had before.
- * 2. session_step first checks and reserves everything (plan), then changes
- * sequences (commit), then computes. After plan nothing can fail, so an error
- * leaves every sequence as it was.
- * 3. Scratch is sized by max_step_tokens at session_new; the logits buffer
- * alone may grow, in plan.
+ * 1. A page of KV memory holds VEC_TILE positions of one sequence, all layers. It is allocated when first needed, kept
+ *    on the free list afterwards and given back by session_free: a decode step allocates at most when a sequence
+ *    crosses into a page that the session never had before.
+ * 2. session_step first checks and reserves everything (plan), then changes sequences (commit), then computes. After
+ *    plan nothing can fail, so an error leaves every sequence as it was.
+ * 3. Scratch is sized by max_step_tokens at session_new; the logits buffer alone may grow, in plan.
  */
 #include "engine/models/models.h"
 
@@ -25,11 +22,9 @@
 typedef struct seq {
     bool used;
     uint32_t len, n_pages;
-    uint64_t step; /* the last step that it took part in: finds a sequence that a
-                      step names twice */
+    uint64_t step; /* the last step that it took part in: finds a sequence that a step names twice */
     float **pages; /* (pages of n_ctx), a slice of session.page_table */
-    float *state;  /* (need.state), made with the first sequence in this place;
-                      NULL where models have none */
+    float *state;  /* (need.state), made with the first sequence in this place; NULL where models have none */
 } seq;
 
 struct session {
@@ -52,9 +47,7 @@ struct session {
     step st;
 };
 
-/* ---- life
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- life ------------------------------------------------------------------------------------------------- */
 
 static size_t page_bytes(const session *s) {
     return (size_t)s->m->need.page * sizeof(float);
@@ -84,8 +77,7 @@ static err_code read_options(session *s, const session_options *o, unsigned *n_t
     return ERR_OK;
 }
 
-/* Cuts the scratch into the buffers of step; with base NULL only counts floats.
- */
+/* Cuts the scratch into the buffers of step; with base NULL only counts floats. */
 static uint64_t lay_out(session *s, float *base) {
     const model *m = s->m;
     const needs *d = &m->need;
@@ -211,9 +203,7 @@ uint32_t session_width(const session *s) {
     return s->width;
 }
 
-/* ---- sequences
- * --------------------------------------------------------------------------------------------
- */
+/* ---- sequences -------------------------------------------------------------------------------------------- */
 
 static seq *seq_get(const session *s, int i) {
     return i >= 0 && (uint32_t)i < s->n_seq_max && s->seqs[i].used ? &s->seqs[i] : NULL;
@@ -282,9 +272,7 @@ uint32_t session_kv_free(const session *s) {
     return n > UINT32_MAX ? UINT32_MAX : (uint32_t)n;
 }
 
-/* ---- step
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- step ------------------------------------------------------------------------------------------------- */
 
 static err_code check_tokens(const session *s, const chunk *c, err *e) {
     for (uint32_t i = 0; i < c->n; i++)
@@ -322,8 +310,7 @@ static err_code grow_logits(session *s, uint32_t rows, err *e) {
     return ERR_OK;
 }
 
-/* All that can fail; marks and spare pages apart it leaves the session as it
- * is. */
+/* All that can fail; marks and spare pages apart it leaves the session as it is. */
 static err_code plan(session *s, const chunk *chunks, size_t n, err *e) {
     err_code rc;
     uint64_t rows = 0, outs = 0, pages = 0;

@@ -1,6 +1,5 @@
-/* Internal to engine: tensor types, matrices and their products, the thread
- * pool. Written and read by model code (models/), implemented by gguf.c,
- * quant.c, matrix.c, pool.c and kernels/.
+/* Internal to engine: tensor types, matrices and their products, the thread pool. Written and read by model code
+ * (models/), implemented by gguf.c, quant.c, matrix.c, pool.c and kernels/.
  */
 #ifndef POLDER_ENGINE_TENSOR_H
 #define POLDER_ENGINE_TENSOR_H
@@ -12,24 +11,19 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* ---- thread pool
- * ------------------------------------------------------------------------------------------
- */
+/* ---- thread pool ------------------------------------------------------------------------------------------ */
 typedef struct pool pool;
 /* n_threads counts the caller. Workers spin briefly, then sleep. */
 err_code pool_new(pool **out, unsigned n_threads, err *e);
 void pool_free(pool *p);
 unsigned pool_threads(const pool *p);
-/* Calls fn(ctx, begin, end, thread) over disjoint ranges that cover [0, n),
- * each at most `grain` long, taken by threads as they come; returns when all
- * are done. thread is 0..n_threads-1 (for scratch). p may be NULL: runs on the
- * caller. */
+/* Calls fn(ctx, begin, end, thread) over disjoint ranges that cover [0, n), each at most `grain` long, taken by
+ * threads as they come; returns when all are done. thread is 0..n_threads-1 (for scratch). p may be NULL: runs on
+ * the caller. */
 typedef void (*pool_fn)(void *ctx, size_t begin, size_t end, unsigned thread);
 void pool_run(pool *p, size_t n, size_t grain, pool_fn fn, void *ctx);
 
-/* ---- tensor types
- * -----------------------------------------------------------------------------------------
- */
+/* ---- tensor types ----------------------------------------------------------------------------------------- */
 /* Numbers are GGUF's (ggml_type). */
 typedef enum tensor_type {
     TT_F32 = 0,
@@ -57,19 +51,15 @@ typedef struct tensor_type_facts {
     uint32_t block_bytes;
 } tensor_type_facts;
 const tensor_type_facts *tensor_type_get(uint32_t type);
-/* Expand n weights (a multiple of block_len) to F32, exactly as the format
- * defines them. */
+/* Expand n weights (a multiple of block_len) to F32, exactly as the format defines them. */
 void tensor_expand(tensor_type type, const void *src, float *dst, size_t n);
 
-/* ---- matrices
- * ---------------------------------------------------------------------------------------------
- */
-/* A weight matrix y = W x, W (rows, cols) row-major as in the file, repacked by
- * groups of 8 rows at matrix_init. Immutable afterwards. */
+/* ---- matrices --------------------------------------------------------------------------------------------- */
+/* A weight matrix y = W x, W (rows, cols) row-major as in the file, repacked by groups of 8 rows at matrix_init.
+ * Immutable afterwards. */
 typedef struct matrix matrix;
-/* `data` are the tensor's bytes in the file (rows * cols weights); not needed
- * after the call. cols must be a multiple of the type's block length
- * (ERR_INVALID otherwise), `name` is for that sentence. */
+/* `data` are the tensor's bytes in the file (rows * cols weights); not needed after the call. cols must be a
+ * multiple of the type's block length (ERR_INVALID otherwise), `name` is for that sentence. */
 err_code matrix_new(matrix **out, tensor_type type, uint32_t rows, uint32_t cols, const void *data, const char *name,
                     err *e);
 void matrix_free(matrix *m);
@@ -79,29 +69,23 @@ uint64_t matrix_bytes(const matrix *m);
 /* Row r expanded to F32 (embedding lookup). out: cols floats. */
 void matrix_row(const matrix *m, uint32_t r, float *out);
 
-/* Activations prepared once for all matrices that read them: F32 rows, and
- * (made by the first matrix_mul that has a quantised matrix) int8 blocks of 32
- * with one F32 scale each, q = round-half-even(x * (127 / amax)). Memory is
- * sized by acts_new for max_rows x max_cols; any other shape with no more
- * elements fits too. */
+/* Activations prepared once for all matrices that read them: F32 rows, and (made by the first matrix_mul that has a
+ * quantised matrix) int8 blocks of 32 with one F32 scale each, q = round-half-even(x * (127 / amax)).
+ * Memory is sized by acts_new for max_rows x max_cols; any other shape with no more elements fits too. */
 typedef struct acts acts;
 err_code acts_new(acts **out, uint32_t max_rows, uint32_t max_cols, err *e);
 void acts_free(acts *a);
-/* x: (n, cols) floats, row stride ldx; kept by reference until the next
- * acts_set, which must follow where x changes. */
+/* x: (n, cols) floats, row stride ldx; kept by reference until the next acts_set, which must follow where x changes. */
 void acts_set(acts *a, pool *p, const float *x, size_t ldx, uint32_t n, uint32_t cols);
 
-/* y[t * ldy + r] = sum over k of W[r][k] * x[t][k] for all rows r and t < n of
- * acts. Result contract: F32, F16, BF16: one chain of fused multiply-adds over
- * k in increasing order, from +0. Quantised types: over blocks of 32 in
- * increasing order, acc = fma(scale, (float)idot, acc), then for types with a
- * minimum acc = fma(-min, asum, acc), as kernels/kernels.h defines it. Same
- * bits for every n, thread count and kernel set. Several matrices that read the
- * same acts may be given at once (fewer barriers). A product may be for some of
- * the rows only (experts): rows [first, first + n) of acts, y beginning with
- * the first of them; n = 0 stands for all rows. And for some of the columns
- * (heads with a matrix each): those from `col` on, as many as the matrix has;
- * col is a multiple of 32 where the matrix is quantised. */
+/* y[t * ldy + r] = sum over k of W[r][k] * x[t][k] for all rows r and t < n of acts.
+ * Result contract: F32, F16, BF16: one chain of fused multiply-adds over k in increasing order, from +0.
+ * Quantised types: over blocks of 32 in increasing order, acc = fma(scale, (float)idot, acc), then for types with a
+ * minimum acc = fma(-min, asum, acc), as kernels/kernels.h defines it. Same bits for every n, thread count and
+ * kernel set. Several matrices that read the same acts may be given at once (fewer barriers). A product may be for some
+ * of the rows only (experts): rows [first, first + n) of acts, y beginning with the first of them; n = 0 stands for all
+ * rows. And for some of the columns (heads with a matrix each): those from `col` on, as many as the matrix has; col is
+ * a multiple of 32 where the matrix is quantised. */
 typedef struct matmul {
     const matrix *m;
     float *y;

@@ -1,16 +1,14 @@
-/* Every architecture against the logits that llama.cpp computed from the same
- * file (../shared/oracle), and against itself: one token at a time, in chunks,
- * in another sequence's company, with one thread and with two, all bits are the
- * same. Breaks when a window, a norm, a gate, an expert or a state computes
- * something else, or depends on how work is cut. */
+/* Every architecture against the logits that llama.cpp computed from the same file (../shared/oracle), and against
+ * itself: one token at a time, in chunks, in another sequence's company, with one thread and with two, all bits are the
+ * same. Breaks when a window, a norm, a gate, an expert or a state computes something else, or depends on how work is
+ * cut. */
 #include "oracle.h"
 
 #include <string.h>
 
 typedef struct family {
     const char *name;
-    double tolerance; /* largest difference to the reference; 0: as its manifest
-                         asks of 8-bit activations */
+    double tolerance; /* largest difference to the reference; 0: as its manifest asks of 8-bit activations */
 } family;
 
 static const family families[] = {
@@ -33,17 +31,14 @@ TEST(all_match_the_reference) {
         bool rows = m && m->hp.encoder;
         if (m) a = compare(m, folder, 0, 16, rows ? "embd16.f32" : "logits16.f32");
         if (m) b = compare(m, folder, 1, 8, rows ? "embd200.f32" : "logits200.f32");
-        printf("     %-14s max abs %.2e (16 tokens), %.2e (200 tokens), allowed "
-               "%.2e\n",
-               f->name, a, b, allowed);
+        printf("     %-14s max abs %.2e (16 tokens), %.2e (200 tokens), allowed %.2e\n", f->name, a, b, allowed);
         if (!(a >= 0 && b >= 0 && a <= allowed && b <= allowed)) all = false;
         model_free(m);
     }
     CHECK(all);
 }
 
-/* Rows of all 200 positions, the prompt brought in chunks of n; with a
- * neighbour that runs along. */
+/* Rows of all 200 positions, the prompt brought in chunks of n; with a neighbour that runs along. */
 static bool rows_of(const model *m, const int32_t *tokens, uint32_t n_tokens, uint32_t chunk_len, unsigned threads,
                     bool neighbour, float *out) {
     session *s = NULL;

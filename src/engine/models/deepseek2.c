@@ -1,21 +1,16 @@
-/* deepseek2: DeepSeek V2, V3 and R1, Kimi K2. Latent attention (MLA, arXiv
- * 2405.04434, section 2.1), experts behind leading dense layers, rotation of
- * neighbouring pairs.
+/* deepseek2: DeepSeek V2, V3 and R1, Kimi K2. Latent attention (MLA, arXiv 2405.04434, section 2.1), experts behind
+ * leading dense layers, rotation of neighbouring pairs.
  *
- * What a position leaves behind is one latent c (rank) and one rotated key k_r
- * (rope), shared by all heads. A head h has keys K_h c (nope) beside k_r, and
- * values V_h c (v). Neither is ever made: with q = [q_n | q_r] score = q_n K_h
- * c + q_r k_r = [K_h' q_n | q_r] [c | k_r]        output = sum w V_h c = V_h
- * (sum w c) so attention runs with one key/value head whose key is [c | k_r]
- * and whose value is c. The pages hold c twice, once in the layout of keys and
- * once in that of values (attn_tile reads both), which is still 1/28 of
- * DeepSeek V3's expanded keys and values.
+ * What a position leaves behind is one latent c (rank) and one rotated key k_r (rope), shared by all heads. A head h
+ * has keys K_h c (nope) beside k_r, and values V_h c (v). Neither is ever made: with q = [q_n | q_r]
+ *     score = q_n K_h c + q_r k_r = [K_h' q_n | q_r] [c | k_r]        output = sum w V_h c = V_h (sum w c)
+ * so attention runs with one key/value head whose key is [c | k_r] and whose value is c. The pages hold c twice, once
+ * in the layout of keys and once in that of values (attn_tile reads both), which is still 1/28 of DeepSeek V3's
+ * expanded keys and values.
  *
- * Files store K and V in one of two forms: `attn_k_b` (n_head, rank, nope) with
- * `attn_v_b` (n_head, v, rank), K_h being transposed already; or older,
- * `attn_kv_b` with K_h (nope, rank) and V_h (v, rank) of each head one above
- * another. There K_h is transposed while loading, which a quantised type does
- * not survive: it becomes binary32. */
+ * Files store K and V in one of two forms: `attn_k_b` (n_head, rank, nope) with `attn_v_b` (n_head, v, rank), K_h being
+ * transposed already; or older, `attn_kv_b` with K_h (nope, rank) and V_h (v, rank) of each head one above another.
+ * There K_h is transposed while loading, which a quantised type does not survive: it becomes binary32. */
 #include "engine/models/models.h"
 
 #include "engine/num.h"
@@ -39,12 +34,9 @@ typedef struct mla { /* model_layer.more */
     matrix **v_b;    /* (n_head) of (v, rank) */
 } mla;
 
-/* ---- running
- * ----------------------------------------------------------------------------------------------
- */
+/* ---- running ---------------------------------------------------------------------------------------------- */
 
-/* aux[0] = query heads (n_head, nope + rope); k = [latent | key to rotate];
- * aux[1] = the compressed query. */
+/* aux[0] = query heads (n_head, nope + rope); k = [latent | key to rotate]; aux[1] = the compressed query. */
 static void project(const model *m, step *st, const sizes *z, const mla *p) {
     uint32_t d = m->hp.d_model, n_q = m->hp.n_head * z->key;
     const matmul kv = {.m = p->kv_a, .y = st->k, .ldy = z->rank + z->rope};
@@ -65,9 +57,8 @@ typedef struct place_job {
     const model_layer *l;
 } place_job;
 
-/* q_r of all heads goes rotated to where attention reads it; the q_n close
- * ranks, so that the blocks of 32 that quantising cuts a row into begin with a
- * head. */
+/* q_r of all heads goes rotated to where attention reads it; the q_n close ranks, so that the blocks of 32 that
+ * quantising cuts a row into begin with a head. */
 static void place_query(const place_job *j, size_t row) {
     const sizes *z = j->z;
     uint32_t n_head = j->m->hp.n_head, head_k = z->rank + z->rope;
@@ -105,8 +96,7 @@ static void place_rows(void *ctx, size_t begin, size_t end, unsigned thread) {
     }
 }
 
-/* y[t][h] = ms[h] x[t][h] for rows [first, first + n); x[t] holds heads of ms'
- * columns, y[t] heads y_head apart. */
+/* y[t][h] = ms[h] x[t][h] for rows [first, first + n); x[t] holds heads of ms' columns, y[t] heads y_head apart. */
 static void head_products(const model *m, step *st, matrix *const *ms, const float *x, size_t ldx, float *y,
                           uint32_t y_head, uint32_t first, uint32_t n) {
     uint32_t n_head = m->hp.n_head, cols = matrix_cols(ms[0]);
@@ -142,12 +132,9 @@ static void mla_mix(const model *m, step *st, uint32_t layer, bool last) {
     }
 }
 
-/* ---- hyperparameters
- * --------------------------------------------------------------------------------------
- */
+/* ---- hyperparameters -------------------------------------------------------------------------------------- */
 
-/* With `key_length_mla` in the file, key_length and value_length are those of
- * [c | k_r] and c; without, of a head. */
+/* With `key_length_mla` in the file, key_length and value_length are those of [c | k_r] and c; without, of a head. */
 static err_code read_lengths(const model *m, const gguf *g, sizes *z, err *e) {
     const hparams *h = &m->hp;
     err_code rc;
@@ -159,8 +146,7 @@ static err_code read_lengths(const model *m, const gguf *g, sizes *z, err *e) {
         return rc;
     if (h->head_k == z->rank + z->rope && h->head_v == z->rank) return ERR_OK;
     return err_set(e, ERR_INVALID,
-                   "%s: key and value lengths %u and %u contradict a latent of "
-                   "%u and %u rotated elements; with "
+                   "%s: key and value lengths %u and %u contradict a latent of %u and %u rotated elements; with "
                    "deepseek2.attention.key_length_mla they must be %u and %u",
                    gguf_path(g), h->head_k, h->head_v, z->rank, z->rope, z->rank + z->rope, z->rank);
 }
@@ -192,9 +178,8 @@ static err_code read_sizes(model *m, const gguf *g, sizes *z, err *e) {
     return ERR_OK;
 }
 
-/* With YaRN and mscale_all_dim = a, DeepSeek multiplies scores by (1 + 0.1 a ln
- * factor)^2 and leaves cos and sin alone (its models have mscale =
- * mscale_all_dim, and the two cancel there). Files hold 0.1 a. */
+/* With YaRN and mscale_all_dim = a, DeepSeek multiplies scores by (1 + 0.1 a ln factor)^2 and leaves cos and sin alone
+ * (its models have mscale = mscale_all_dim, and the two cancel there). Files hold 0.1 a. */
 static err_code read_rope(model *m, const gguf *g, const sizes *z, err *e) {
     const rope_wish wish = {z->rope, false, true, "freq_base", 10000, false};
     rope *r = &m->rope[0];
@@ -211,8 +196,8 @@ static err_code read_rope(model *m, const gguf *g, const sizes *z, err *e) {
     return ERR_OK;
 }
 
-/* DeepSeek V2, known by its softmax, takes a group for as good as its best
- * expert ("group_limited_greedy"); V3 adds a group's two best ("noaux_tc"). */
+/* DeepSeek V2, known by its softmax, takes a group for as good as its best expert ("group_limited_greedy"); V3 adds a
+ * group's two best ("noaux_tc"). */
 static err_code read_experts(model *m, const gguf *g, err *e) {
     moe o = {.act = ACT_SWIGLU, .gate = GATING_SOFTMAX};
     uint32_t n_dense = 0, n_shared = 0;
@@ -264,9 +249,7 @@ static err_code prepare_layers(model *m, const sizes *z, err *e) {
     return rc;
 }
 
-/* ---- weights
- * ----------------------------------------------------------------------------------------------
- */
+/* ---- weights ---------------------------------------------------------------------------------------------- */
 
 static err_code take_query(model *m, weights *w, const sizes *z, mla *p, uint32_t i, err *e) {
     uint32_t d = m->hp.d_model, rows = m->hp.n_head * z->key;
@@ -298,8 +281,7 @@ static err_code take_layer(model *m, weights *w, const sizes *z, uint32_t i, err
     return weights_matrices(w, p->v_b, false, n_head, z->v, z->rank, e, "blk.%u.attn_v_b.weight", i);
 }
 
-/* K_h (nope, rank) of any type to (rank, nope) in binary32. scratch: 2 * nope *
- * rank floats. */
+/* K_h (nope, rank) of any type to (rank, nope) in binary32. scratch: 2 * nope * rank floats. */
 static err_code transpose_k(matrix **out, const sizes *z, tensor_type type, const void *rows, float *scratch,
                             const char *name, err *e) {
     size_t n = (size_t)z->nope * z->rank;
@@ -310,8 +292,7 @@ static err_code transpose_k(matrix **out, const sizes *z, tensor_type type, cons
     return matrix_new(out, TT_F32, z->rank, z->nope, turned, name, e);
 }
 
-/* The heads of blk.i.attn_kv_b, whose shape is checked, become matrices that
- * the model owns. */
+/* The heads of blk.i.attn_kv_b, whose shape is checked, become matrices that the model owns. */
 static err_code split_kv_b(model *m, const gguf *g, const sizes *z, uint32_t i, float *scratch, err *e) {
     char name[GGUF_NAME_MAX + 1];
     const mla *p = m->layers[i].more;

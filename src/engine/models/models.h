@@ -1,20 +1,14 @@
-/* Internal to engine: what a model is in memory, one step as a model runs it,
- * and the table of architectures.
+/* Internal to engine: what a model is in memory, one step as a model runs it, and the table of architectures.
  *
- * An architecture is two functions. `load` reads hyperparameters, checks the
- * shape of every tensor against them, and only then takes weights into memory.
- * `run` computes one step; it cannot fail: everything that could was checked
- * and reserved by the session before. Most are decoders that differ in what a
- * layer has (decoder.c): their `load` fills the layers and their `run` is
- * decoder_run. docs/guide/architectures.md says how to add one.
+ * An architecture is two functions. `load` reads hyperparameters, checks the shape of every tensor against them, and
+ * only then takes weights into memory. `run` computes one step; it cannot fail: everything that could was checked and
+ * reserved by the session before. Most are decoders that differ in what a layer has (decoder.c): their `load` fills the
+ * layers and their `run` is decoder_run. docs/guide/architectures.md says how to add one.
  *
- * 1. What a row of a step needs of scratch, what a position needs of KV memory
- * and what a sequence needs of state is counted while loading (`need`); the
- * session reserves it.
- * 2. No sum crosses a split of work: neither threads nor the neighbours in a
- * batch can show in a result.
- * 3. Weights and what hangs on a model come from model_take and weights_*;
- * model_free gives all back.
+ * 1. What a row of a step needs of scratch, what a position needs of KV memory and what a sequence needs of state is
+ *    counted while loading (`need`); the session reserves it.
+ * 2. No sum crosses a split of work: neither threads nor the neighbours in a batch can show in a result.
+ * 3. Weights and what hangs on a model come from model_take and weights_*; model_free gives all back.
  */
 #ifndef POLDER_ENGINE_MODELS_H
 #define POLDER_ENGINE_MODELS_H
@@ -39,15 +33,11 @@
 typedef struct arch arch;
 typedef struct step step;
 
-/* ---- what a layer is
- * --------------------------------------------------------------------------------------
- */
+/* ---- what a layer is -------------------------------------------------------------------------------------- */
 
-/* Rotary positions: tables of one kind. Layers name theirs by index, or -1 for
- * none. */
+/* Rotary positions: tables of one kind. Layers name theirs by index, or -1 for none. */
 typedef struct rope {
-    uint32_t n_rot; /* rotated elements of a head, from its first; even. 0: this
-                       table is not in use */
+    uint32_t n_rot; /* rotated elements of a head, from its first; even. 0: this table is not in use */
     bool halves;    /* pairs (i, i + n_rot / 2) instead of neighbours */
     double *freq;   /* (n_rot / 2) radians a position */
     double mscale;  /* YaRN: factor on cos and sin */
@@ -61,12 +51,10 @@ typedef struct attn {
     int rope;        /* index into model.rope; -1: none */
     float scale;     /* score = scale * q k, */
     float cap;       /* then cap * tanh(score / cap) where not 0 */
-    float temp;      /* q *= 1 + temp * ln(1 + floor((position + temp_offset) /
-                        temp_every)) where not 0 */
+    float temp;      /* q *= 1 + temp * ln(1 + floor((position + temp_offset) / temp_every)) where not 0 */
     uint32_t temp_every, temp_offset;
     uint32_t kv_at;       /* where this layer's part of a KV page begins, floats */
-    bool reads_only;      /* keys and values are those that another layer stored at
-                             kv_at */
+    bool reads_only;      /* keys and values are those that another layer stored at kv_at */
     bool norm_after_rope; /* q_norm and k_norm come after the rotation */
     float qk_eps;         /* of q_norm and k_norm */
     matrix *wq, *wk, *wv; /* (n_head * head_k, d_model), (n_head_kv * head_k, d_model), … */
@@ -101,53 +89,39 @@ typedef struct moe {
     uint32_t n_expert, n_used, width; /* width of one expert */
     activation act;
     gating gate;
-    uint32_t n_group, n_group_used; /* experts are chosen from the best groups
-                                       only; 1 and 1: no groups */
-    bool group_max;                 /* a group is as good as its best expert, not as its two best
-                                       together */
+    uint32_t n_group, n_group_used; /* experts are chosen from the best groups only; 1 and 1: no groups */
+    bool group_max;                 /* a group is as good as its best expert, not as its two best together */
     bool normalise;                 /* the chosen weights add up to 1 */
-    bool weigh_input;               /* the weight goes on an expert's input instead of its
-                                       output (llama 4) */
+    bool weigh_input;               /* the weight goes on an expert's input instead of its output (llama 4) */
     float scale;                    /* on the weights, at the end */
     matrix *router;                 /* (n_expert, d_model) */
     float *router_bias;             /* (n_expert) on the router's outputs */
-    float *choice_bias;             /* (n_expert) on what experts are chosen by, not on the
-                                       weights */
+    float *choice_bias;             /* (n_expert) on what experts are chosen by, not on the weights */
     matrix **wgate, **wup, **wdown; /* (n_expert) of each */
     float *bgate, *bup, *bdown;     /* (n_expert, width) twice, (n_expert, d_model) */
     float *expert_scale;            /* (n_expert) factor on an expert's answer; NULL: none */
-    float *shared_gate;             /* (d_model) the shared expert's output times sigmoid of
-                                       this; NULL: as it is */
+    float *shared_gate;             /* (d_model) the shared expert's output times sigmoid of this; NULL: as it is */
 } moe;
 
 typedef struct model_layer {
-    float *attn_norm, *attn_post_norm; /* (d_model); a post norm is on the block's
-                                          output, before it is added */
+    float *attn_norm, *attn_post_norm; /* (d_model); a post norm is on the block's output, before it is added */
     float *ffn_norm, *ffn_post_norm;
     attn a;
-    ffn f;      /* the feed-forward block, or with a moe the expert that every token
-                   goes through */
+    ffn f;      /* the feed-forward block, or with a moe the expert that every token goes through */
     moe *moe;   /* NULL: dense */
     void *more; /* what only the architecture knows, from model_take */
-    /* What stands between the norm and wo: reads st->xn (normed rows), writes
-     * st->att, and stores what later tokens need. With last, only rows that want
-     * logits must be written (others may be); NULL: attn_mix. */
+    /* What stands between the norm and wo: reads st->xn (normed rows), writes st->att, and stores what later tokens
+     * need. With last, only rows that want logits must be written (others may be); NULL: attn_mix. */
     void (*mix)(const struct model *m, step *st, uint32_t layer, bool last);
-    uint32_t mix_width; /* floats a row that mix leaves in st->att, the columns of
-                           a.wo */
-    /* The feed-forward block: from st->x (n rows) to st->xn, before the post
-     * norm; NULL: moe or f behind ffn_norm. */
+    uint32_t mix_width; /* floats a row that mix leaves in st->att, the columns of a.wo */
+    /* The feed-forward block: from st->x (n rows) to st->xn, before the post norm; NULL: moe or f behind ffn_norm. */
     void (*feed)(const struct model *m, step *st, uint32_t layer, uint32_t n);
-    /* After the feed-forward block of this layer, on x (n rows); NULL: nothing.
-     */
+    /* After the feed-forward block of this layer, on x (n rows); NULL: nothing. */
     void (*after)(const struct model *m, step *st, uint32_t layer, uint32_t n);
-    uint64_t state_at; /* where this layer's part of a sequence's state begins,
-                          floats */
+    uint64_t state_at; /* where this layer's part of a sequence's state begins, floats */
 } model_layer;
 
-/* ---- model
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- model ------------------------------------------------------------------------------------------------ */
 
 typedef struct hparams {
     uint32_t n_layer, d_model, n_head, n_head_kv, head_k, head_v, d_ff, n_vocab, n_ctx_train, n_rot;
@@ -155,8 +129,7 @@ typedef struct hparams {
     float embd_scale;  /* x = embd_scale * embd[token]; 1 where there is none */
     float logit_cap;   /* logits = cap * tanh(logits / cap); 0: none */
     float logit_scale; /* 1 where there is none */
-    bool encoder;      /* not causal: every row sees the whole sequence, which one step
-                          brings; rows out are (d_model) */
+    bool encoder; /* not causal: every row sees the whole sequence, which one step brings; rows out are (d_model) */
 } hparams;
 
 /* Floats a row of scratch, and what else the session reserves. */
@@ -192,13 +165,11 @@ struct model {
     } owned;
 };
 
-/* Zeroed memory that lives as long as the model; and floats that are all 1, the
- * weight of a norm without one. */
+/* Zeroed memory that lives as long as the model; and floats that are all 1, the weight of a norm without one. */
 err_code model_take(model *m, void *out_pointer, size_t n, size_t size_bytes, err *e);
 err_code model_take_ones(model *m, float **out, uint32_t n, err *e);
 
-/* Tokens of one sequence within a step: rows [row, row + n) are its positions
- * [pos, pos + n). */
+/* Tokens of one sequence within a step: rows [row, row + n) are its positions [pos, pos + n). */
 typedef struct span {
     uint32_t row, n, pos;
     float *const *pages; /* KV pages by position / VEC_TILE */
@@ -206,9 +177,8 @@ typedef struct span {
     uint32_t n_out;      /* the last n_out rows are wanted */
 } span;
 
-/* KV page: each layer's part at its kv_at; there, for each key/value head: K
- * (head_k, VEC_TILE) then V (VEC_TILE, head_v). Buffers have n_rows rows of the
- * width that needs names. */
+/* KV page: each layer's part at its kv_at; there, for each key/value head: K (head_k, VEC_TILE) then V (VEC_TILE,
+ * head_v). Buffers have n_rows rows of the width that needs names. */
 struct step {
     pool *pool;
     const vec_kernels *vec;
@@ -227,8 +197,7 @@ struct step {
     float *router;              /* (n_rows, n_expert) */
     uint32_t *picks;            /* (n_rows, n_used) experts of a row, increasing */
     float *pick_weights;        /* (n_rows, n_used) */
-    uint32_t *pairs;            /* (n_rows * n_used) where each pick stands when sorted by
-                                   expert */
+    uint32_t *pairs;            /* (n_rows * n_used) where each pick stands when sorted by expert */
     float *pair_x;              /* (n_rows * n_used, d_model) */
     float *pair_gate, *pair_up; /* (n_rows * n_used, expert_width) */
     matmul *ops;                /* (need.ops) */
@@ -244,16 +213,12 @@ struct arch {
 /* All architectures, NULL at the end. */
 extern const arch *const arch_table[];
 
-/* model_open on bytes in memory (which may go away afterwards); `name` stands
- * for the path in errors. */
+/* model_open on bytes in memory (which may go away afterwards); `name` stands for the path in errors. */
 err_code model_open_memory(model **out, const void *p, size_t n, const char *name, err *e);
 
-/* ---- hyperparameters (params.c)
- * ---------------------------------------------------------------------------
- */
+/* ---- hyperparameters (params.c) --------------------------------------------------------------------------- */
 
-/* Keys are PREFIX.name, PREFIX being the architecture's name in the file
- * (m->arch->name). */
+/* Keys are PREFIX.name, PREFIX being the architecture's name in the file (m->arch->name). */
 err_code params_u32(const model *m, const gguf *g, const char *name, uint32_t min, uint32_t max, uint32_t *out, err *e);
 err_code params_u32_or(const model *m, const gguf *g, const char *name, uint32_t min, uint32_t max, uint32_t def,
                        uint32_t *out, err *e);
@@ -266,22 +231,18 @@ bool params_has(const model *m, const gguf *g, const char *name);
 /* One number for all layers, or an array of one each. out: (n_layer). */
 err_code params_u32_layers(const model *m, const gguf *g, const char *name, uint32_t min, uint32_t max, uint32_t *out,
                            err *e);
-/* What nearly all have: sizes, heads, epsilon, context, into hp (attn_scale = 1
- * / sqrt(head_k) where the file has none); takes the layers and fills their
- * attn from hp (rope 0, no window). */
+/* What nearly all have: sizes, heads, epsilon, context, into hp (attn_scale = 1 / sqrt(head_k) where the file has
+ * none); takes the layers and fills their attn from hp (rope 0, no window). */
 err_code params_common(model *m, const gguf *g, err *e);
-/* Experts of one layer from PREFIX.expert_*: n_expert, n_used, width, groups,
- * gating, scale, normalise. ERR_INVALID where they contradict each other. */
+/* Experts of one layer from PREFIX.expert_*: n_expert, n_used, width, groups, gating, scale, normalise. ERR_INVALID
+ * where they contradict each other. */
 err_code params_moe(const model *m, const gguf *g, moe *out, err *e);
 
-/* ---- loading (weights.c)
- * ----------------------------------------------------------------------------------
- */
+/* ---- loading (weights.c) ---------------------------------------------------------------------------------- */
 
-/* What a load takes from a file. Two steps: the functions below find a tensor,
- * check its shape and note where it shall go; weights_load then takes all into
- * memory, with several threads where that is worth it. So nothing is taken from
- * a file whose last tensor is wrong. */
+/* What a load takes from a file. Two steps: the functions below find a tensor, check its shape and note where it shall
+ * go; weights_load then takes all into memory, with several threads where that is worth it. So nothing is taken from a
+ * file whose last tensor is wrong. */
 typedef struct weights {
     model *m;
     const gguf *g;
@@ -291,58 +252,45 @@ typedef struct weights {
 } weights;
 err_code weights_new(weights *w, model *m, const gguf *g, err *e);
 void weights_free(weights *w);
-/* fmt makes the tensor's name. A matrix is (rows, cols). *out is set by
- * weights_load; it stays as it is (NULL) where an optional tensor is absent.
- * ERR_INVALID names the tensor and what is wrong. */
+/* fmt makes the tensor's name. A matrix is (rows, cols). *out is set by weights_load; it stays as it is (NULL) where an
+ * optional tensor is absent. ERR_INVALID names the tensor and what is wrong. */
 err_code weights_matrix(weights *w, matrix **out, bool optional, uint32_t rows, uint32_t cols, err *e, const char *fmt,
                         ...) __attribute__((format(printf, 7, 8)));
 err_code weights_vector(weights *w, float **out, bool optional, uint32_t n, err *e, const char *fmt, ...)
     __attribute__((format(printf, 6, 7)));
-/* n matrices (rows, cols) out of one tensor (n, rows, cols). Where outs is NULL
- * nothing is taken, only checked. */
+/* n matrices (rows, cols) out of one tensor (n, rows, cols). Where outs is NULL nothing is taken, only checked. */
 err_code weights_matrices(weights *w, matrix **outs, bool optional, uint32_t n, uint32_t rows, uint32_t cols, err *e,
                           const char *fmt, ...) __attribute__((format(printf, 8, 9)));
-/* Matrices one above another in one tensor of the sum of rows: n of them,
- * rows[i] each. */
+/* Matrices one above another in one tensor of the sum of rows: n of them, rows[i] each. */
 err_code weights_split(weights *w, matrix **const *outs, const uint32_t *rows, uint32_t n, uint32_t cols, err *e,
                        const char *fmt, ...) __attribute__((format(printf, 7, 8)));
-/* The same in each of `planes` planes; outs and rows go on over all planes, n
- * of them a plane. */
+/* The same in each of `planes` planes; outs and rows go on over all planes, n of them a plane. */
 err_code weights_split_planes(weights *w, matrix **const *outs, const uint32_t *rows, uint32_t planes, uint32_t n,
                               uint32_t cols, err *e, const char *fmt, ...) __attribute__((format(printf, 8, 9)));
-/* A tensor (n, rows, cols) of any type as binary32, (n * rows * cols) floats in
- * the file's order. */
+/* A tensor (n, rows, cols) of any type as binary32, (n * rows * cols) floats in the file's order. */
 err_code weights_floats(weights *w, float **out, bool optional, uint32_t n, uint32_t rows, uint32_t cols, err *e,
                         const char *fmt, ...) __attribute__((format(printf, 8, 9)));
 bool weights_has(const weights *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-/* ERR_UNSUPPORTED names the first tensor that nobody asked for: a file with
- * more in it would be answered wrongly. */
+/* ERR_UNSUPPORTED names the first tensor that nobody asked for: a file with more in it would be answered wrongly. */
 err_code weights_check_all_used(const weights *w, err *e);
-/* Checks that too, then takes everything. The model owns what it made, also
- * where it fails. */
+/* Checks that too, then takes everything. The model owns what it made, also where it fails. */
 err_code weights_load(weights *w, err *e);
 /* The model owns a matrix that was made by other ways (a transposed one). */
 err_code weights_own(model *m, matrix *made, err *e);
 
-/* ---- rope (rope.c)
- * ----------------------------------------------------------------------------------------
- */
+/* ---- rope (rope.c) ---------------------------------------------------------------------------------------- */
 
-/* Reads PREFIX.rope.* into model.rope[i]: n_rot elements, freq_base from the
- * key `base_key` ("freq_base", or another whose default is base_default);
- * scaled: with the file's scaling, otherwise without. hp.n_ctx_train must be
- * set. */
+/* Reads PREFIX.rope.* into model.rope[i]: n_rot elements, freq_base from the key `base_key` ("freq_base", or another
+ * whose default is base_default); scaled: with the file's scaling, otherwise without. hp.n_ctx_train must be set. */
 typedef struct rope_wish {
     uint32_t n_rot;
     bool halves, scaled;
     const char *base_key;
     float base_default;
-    bool longrope; /* scaling type "longrope" is known: the architecture applies
-                      its factors */
+    bool longrope; /* scaling type "longrope" is known: the architecture applies its factors */
 } rope_wish;
 err_code rope_load(model *m, const gguf *g, uint32_t i, const rope_wish *r, err *e);
-/* Divide each frequency by its factor (n_rot / 2 of them, from the tensor
- * `name`). */
+/* Divide each frequency by its factor (n_rot / 2 of them, from the tensor `name`). */
 err_code rope_apply_factors(model *m, const gguf *g, uint32_t i, const float *factors, const char *name, err *e);
 /* Fill the tables for all rows of a step. */
 void rope_tables(const model *m, step *st);
@@ -353,9 +301,7 @@ static inline void rope_head(const model *m, const step *st, int i, size_t row, 
     (r->halves ? st->vec->rope_halves : st->vec->rope_pairs)(x, cc, ss, r->n_rot);
 }
 
-/* ---- parts of a step (blocks.c)
- * ---------------------------------------------------------------------------
- */
+/* ---- parts of a step (blocks.c) --------------------------------------------------------------------------- */
 
 void block_embed(const model *m, step *st); /* x = embd_scale * rows of embd */
 void block_norm(const step *st, float *y, const float *x, const float *w, uint32_t n_rows, uint32_t n, float eps);
@@ -373,46 +319,34 @@ void block_linear(const step *st, const matrix *w, float *y, size_t ldy, const f
 void block_gather_out(const step *st, float *x, uint32_t n);
 /* y = the feed-forward block of x; n rows. y may be x. */
 void block_ffn(const model *m, step *st, const ffn *f, float *y, const float *x, uint32_t n);
-/* Runs fn over rows, alone where threads would cost more than `width` elements
- * a row do. */
+/* Runs fn over rows, alone where threads would cost more than `width` elements a row do. */
 void block_rows(const step *st, uint32_t n_rows, uint32_t width, pool_fn fn, void *job);
 
-/* ---- attention (attention.c)
- * ------------------------------------------------------------------------------
- */
+/* ---- attention (attention.c) ------------------------------------------------------------------------------ */
 
 /* Reserve KV memory for a layer's attn: sets kv_at. */
 void attn_reserve(model *m, attn *a);
-/* Query, key and value of st->xn into st->q, k, v, with biases and norms of
- * heads. */
+/* Query, key and value of st->xn into st->q, k, v, with biases and norms of heads. */
 void attn_project(const model *m, step *st, const attn *a);
-/* Rotate q and k, scale q by its temperature, and put k and v of all rows into
- * the pages. */
+/* Rotate q and k, scale q by its temperature, and put k and v of all rows into the pages. */
 void attn_store(const model *m, const step *st, const attn *a);
 /* att = attention of q over the pages. last: only for rows that are wanted. */
 void attn_run(const model *m, const step *st, const attn *a, bool last);
 /* All of it. */
 void attn_mix(const model *m, step *st, uint32_t layer, bool last);
 
-/* ---- experts (moe.c)
- * --------------------------------------------------------------------------------------
- */
+/* ---- experts (moe.c) -------------------------------------------------------------------------------------- */
 
-/* Choose the experts of n rows from x, then xn = their answers to xn. Two
- * steps, for some look at x in another way. */
+/* Choose the experts of n rows from x, then xn = their answers to xn. Two steps, for some look at x in another way. */
 void moe_choose(const model *m, step *st, const moe *o, const float *x, uint32_t n);
 void moe_answer(const model *m, step *st, const moe *o, uint32_t n);
-/* xn = the experts' answer to xn (n rows), the shared expert's (layer.f)
- * included. */
+/* xn = the experts' answer to xn (n rows), the shared expert's (layer.f) included. */
 void moe_run(const model *m, step *st, const model_layer *l, uint32_t n);
-/* Take a layer's expert tensors (blk.N.ffn_*_exps) for a moe whose numbers are
- * set. fused: gate and up are one tensor.
+/* Take a layer's expert tensors (blk.N.ffn_*_exps) for a moe whose numbers are set. fused: gate and up are one tensor.
  */
 err_code moe_take(weights *w, const model *m, uint32_t layer, moe *e_out, err *e);
 
-/* ---- decoders (decoder.c)
- * ---------------------------------------------------------------------------------
- */
+/* ---- decoders (decoder.c) --------------------------------------------------------------------------------- */
 
 typedef enum has { HAS_NOT, HAS_MAYBE, HAS } has;
 
@@ -420,15 +354,12 @@ typedef enum has { HAS_NOT, HAS_MAYBE, HAS } has;
 typedef struct decoder_parts {
     has qkv_bias, out_bias, qk_norm, post_norms, sinks, ffn_bias;
     bool fused_qkv, fused_gate_up; /* one tensor instead of three, of two */
-    bool v_is_k;                   /* attn_v may be absent: values are then the keys before norm and
-                                      rotation */
-    const char *ffn_norm;          /* name of the norm before the feed-forward block; NULL:
-                                      ffn_norm */
+    bool v_is_k;                   /* attn_v may be absent: values are then the keys before norm and rotation */
+    const char *ffn_norm;          /* name of the norm before the feed-forward block; NULL: ffn_norm */
     has output;                    /* HAS_NOT: tied */
 } decoder_parts;
-/* Take embedding, output and everything in the layers whose shapes stand in
- * them: attn where mix is NULL, f where width is not 0, moe where there is one.
- * Also counts `need`. */
+/* Take embedding, output and everything in the layers whose shapes stand in them: attn where mix is NULL, f where width
+ * is not 0, moe where there is one. Also counts `need`. */
 err_code decoder_take(model *m, weights *w, const decoder_parts *p, err *e);
 err_code decoder_take_attn(model *m, weights *w, const decoder_parts *p, uint32_t layer, err *e);
 err_code decoder_take_ffn(model *m, weights *w, const decoder_parts *p, ffn *f, uint32_t layer, const char *suffix,

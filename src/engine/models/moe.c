@@ -1,24 +1,18 @@
-/* Mixtures of experts. A router scores the experts for each row; the best
- * n_used answer, weighted. Rows are sorted by expert, so that an expert's
- * weights are read once a step; a row's answers are added in the order of the
- * experts' numbers, which no batch changes.
+/* Mixtures of experts. A router scores the experts for each row; the best n_used answer, weighted. Rows are sorted by
+ * expert, so that an expert's weights are read once a step; a row's answers are added in the order of the experts'
+ * numbers, which no batch changes.
  *
- * Gatings: softmax (Mixtral, Qwen, DeepSeek V2), sigmoid with a bias for the
- * choice and groups (DeepSeek V3, arXiv 2412.19437, section 2.1.2), softmax of
- * the chosen (gpt-oss). Ties go to the lower number. */
+ * Gatings: softmax (Mixtral, Qwen, DeepSeek V2), sigmoid with a bias for the choice and groups (DeepSeek V3, arXiv
+ * 2412.19437, section 2.1.2), softmax of the chosen (gpt-oss). Ties go to the lower number. */
 #include "engine/models/models.h"
 
 #include "engine/num.h"
 
 #include <string.h>
 
-#define WEIGHT_SUM_MIN                                                        \
-    6.103515625e-5f /* 2^-14: chosen weights that are all next to nothing are \
-                       not blown up */
+#define WEIGHT_SUM_MIN 6.103515625e-5f /* 2^-14: chosen weights that are all next to nothing are not blown up */
 
-/* ---- choosing
- * ---------------------------------------------------------------------------------------------
- */
+/* ---- choosing --------------------------------------------------------------------------------------------- */
 
 static void softmax(float *p, uint32_t n) {
     float max = p[0], sum = 0;
@@ -27,8 +21,7 @@ static void softmax(float *p, uint32_t n) {
     for (uint32_t i = 0; i < n; i++) p[i] /= sum;
 }
 
-/* The place of the largest that is not yet taken; a NaN is never larger, so the
- * result is always in range. */
+/* The place of the largest that is not yet taken; a NaN is never larger, so the result is always in range. */
 static uint32_t best_of(const float *score, const bool *taken, uint32_t n) {
     uint32_t best = UINT32_MAX;
     for (uint32_t i = 0; i < n; i++)
@@ -56,8 +49,7 @@ static void close_groups(const moe *o, const float *score, bool *taken) {
     for (uint32_t i = 0; i < o->n_expert; i++) taken[i] = !open[i / size];
 }
 
-/* picks: n_used experts in increasing order; p: scores of the router, used up.
- */
+/* picks: n_used experts in increasing order; p: scores of the router, used up. */
 static void choose(const moe *o, float *p, uint32_t *picks, float *share) {
     float score[MODEL_EXPERT_MAX], sum = 0;
     bool taken[MODEL_EXPERT_MAX] = {false}, chosen[MODEL_EXPERT_MAX] = {false};
@@ -97,12 +89,9 @@ static void choose_rows(void *ctx, size_t begin, size_t end, unsigned thread) {
         choose(o, j->st->router + t * o->n_expert, j->st->picks + t * o->n_used, j->st->pick_weights + t * o->n_used);
 }
 
-/* ---- answering
- * --------------------------------------------------------------------------------------------
- */
+/* ---- answering -------------------------------------------------------------------------------------------- */
 
-/* Place the picks in the order of the experts; at[e] is where expert e's begin.
- */
+/* Place the picks in the order of the experts; at[e] is where expert e's begin. */
 static void sort_pairs(const moe *o, const step *st, uint32_t n, uint32_t at[MODEL_EXPERT_MAX + 1]) {
     uint32_t next[MODEL_EXPERT_MAX];
     memset(at, 0, (o->n_expert + 1) * sizeof *at);
@@ -175,8 +164,7 @@ static void sum_rows(void *ctx, size_t begin, size_t end, unsigned thread) {
     }
 }
 
-/* The factor of the shared expert goes on its output: sigmoid of a dot product
- * in eight lanes, as vec.h has it. */
+/* The factor of the shared expert goes on its output: sigmoid of a dot product in eight lanes, as vec.h has it. */
 static void gate_shared(void *ctx, size_t begin, size_t end, unsigned thread) {
     (void)thread;
     const moe_job *j = ctx;
@@ -217,9 +205,7 @@ void moe_run(const model *m, step *st, const model_layer *l, uint32_t n) {
     if (l->f.width) block_add(st, st->xn, st->q, n, d);
 }
 
-/* ---- loading
- * ----------------------------------------------------------------------------------------------
- */
+/* ---- loading ---------------------------------------------------------------------------------------------- */
 
 /* Two tensors, or one with an expert's gate above its up. */
 static err_code take_gate_up(weights *w, moe *o, uint32_t i, uint32_t d, err *e) {

@@ -1,8 +1,7 @@
-/* Rotary position embedding. Frequencies and angles are double and libm-free;
- * only the finished cosines and sines are rounded to float. Formulas: RoFormer
- * (arXiv 2104.09864); linear scaling divides positions by a factor; YaRN (arXiv
- * 2309.00071) keeps fast dimensions, divides slow ones, blends between, and
- * scales cos and sin by 1 + 0.1 ln(factor). */
+/* Rotary position embedding. Frequencies and angles are double and libm-free; only the finished cosines and sines are
+ * rounded to float. Formulas: RoFormer (arXiv 2104.09864); linear scaling divides positions by a factor; YaRN
+ * (arXiv 2309.00071) keeps fast dimensions, divides slow ones, blends between, and scales cos and sin by
+ * 1 + 0.1 ln(factor). */
 #include "engine/models/models.h"
 
 #include "engine/num.h"
@@ -59,8 +58,7 @@ static err_code read_scaling(const model *m, const gguf *g, bool longrope, scali
                          &s->n_ctx_orig, e);
 }
 
-/* The pair (a real number) whose wave turns `turns` times within the original
- * context. */
+/* The pair (a real number) whose wave turns `turns` times within the original context. */
 static double yarn_pair(const scaling *s, uint32_t n_rot, double turns) {
     return n_rot * num_log(s->n_ctx_orig / (turns * TWO_PI)) / (2 * num_log(s->base));
 }

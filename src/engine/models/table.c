@@ -1,5 +1,4 @@
-/* The architectures that polder runs: adding one is a line here and a file
- * beside this one. */
+/* The architectures that polder runs: adding one is a line here and a file beside this one. */
 #include "engine/models/models.h"
 
 #define ARCHS(X) \
