@@ -18,6 +18,7 @@
  * contains itself.
  * 4. Every function that can fail returns false after tpl_fail, which keeps the first error and the node it was at.
  * 5. Time is bounded by steps: one for each node evaluated, more for work that grows with its operands (tpl_charge).
+ *    Whatever reads a string to its end pays for it, a comparison too (tests/unit/engine/test_template_hostile.c).
  *
  * Has caused bugs: `~` binds tighter than `+`; filters bind tighter than unary minus; a for loop's body starts a fresh
  * scope each round; `d.items` is the method even where the dict has a key "items".
@@ -392,6 +393,10 @@ static inline bool tpl_charge(rt *r, uint64_t steps) {
     return r->steps <= TPL_STEPS_MAX ||
            tpl_fail(r, ERR_TOO_LARGE, "the template takes more than %u steps", TPL_STEPS_MAX);
 }
+/* Work that goes over n bytes once, 64 of them a step. Where the bytes are known before, so is what is charged. */
+static inline bool tpl_charge_bytes(rt *r, uint64_t n) {
+    return n < 64 || tpl_charge(r, n / 64);
+}
 void *tpl_alloc(rt *r, size_t n); /* NULL after tpl_fail */
 
 bool tpl_eval(rt *r, const node *n, scope *s, tv *out);
@@ -467,6 +472,7 @@ size_t tpl_count_chars(const char *s, size_t n);
 size_t tpl_byte_offset(const char *s, size_t n, size_t chars);  /* of the chars-th character, n past the end */
 bool tpl_is_space(uint32_t c);                                  /* str.isspace */
 tstr tpl_strip(tstr s, const tv *chars, bool left, bool right); /* chars NULL or not a string: white space */
+bool tpl_strip_paid(rt *r, tstr *out, tstr s, const tv *chars, bool left, bool right); /* the same, and charges */
 
 /* attributes, items, slices */
 bool tpl_get_attr(rt *r, tv *out, tv obj, tstr name, const node *n);

@@ -17,9 +17,9 @@ static bool text_of(rt *r, tv in, tstr *out) {
 static bool f_trim(rt *r, tv *out, tv in, const targs *a, const tv *p) {
     tstr s;
     if (!text_of(r, in, &s)) return false;
-    tstr t = tpl_strip(s, &p[0], true, true);
-    *out = tv_strn(t.p, t.n);
-    return tpl_charge(r, (s.n - t.n) / 16);
+    if (!tpl_strip_paid(r, &s, s, &p[0], true, true)) return false;
+    *out = tv_strn(s.p, s.n);
+    return true;
 }
 
 static bool change_case(rt *r, tv *out, tv in, tpl_case how) {
@@ -254,6 +254,7 @@ static bool f_int(rt *r, tv *out, tv in, const targs *a, const tv *p) {
     if (in.type == TV_UNDEFINED) return tpl_fail_undefined(r, in);
     if (!targ_int(r, "base", p[1], &base)) return false;
     if (base < 2 || base > 16) return tpl_fail(r, ERR_UNSUPPORTED, "int supports bases 2 to 16");
+    if (in.type == TV_STRING && !tpl_charge(r, in.len / 16)) return false;
     bool ok = in.type == TV_STRING ? parse_int(tv_tstr(in), (int)base, &v) ||
                                          (base == 10 && parse_float(tv_tstr(in), &d) && float_to_int(d, &v))
               : in.type == TV_FLOAT ? float_to_int(in.u.f, &v)
@@ -265,6 +266,7 @@ static bool f_int(rt *r, tv *out, tv in, const targs *a, const tv *p) {
 static bool f_float(rt *r, tv *out, tv in, const targs *a, const tv *p) {
     double d = 0;
     if (in.type == TV_UNDEFINED) return tpl_fail_undefined(r, in);
+    if (in.type == TV_STRING && !tpl_charge(r, in.len / 16)) return false;
     bool ok = in.type == TV_STRING ? parse_float(tv_tstr(in), &d) : tv_is_number(in);
     if (ok && in.type != TV_STRING) d = tv_number(in);
     *out = ok ? tv_float(d) : tv_absent(p[0]) ? tv_float(0) : p[0];

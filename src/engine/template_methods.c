@@ -15,9 +15,10 @@ static bool need_string(rt *r, const char *what, tv v) {
 
 static bool strip(rt *r, tv *out, tv self, const tv *p, bool left, bool right) {
     if (!tv_absent(*p) && p->type != TV_NONE && !need_string(r, "strip", *p)) return false;
-    tstr s = tpl_strip(tv_tstr(self), p, left, right);
+    tstr s;
+    if (!tpl_strip_paid(r, &s, tv_tstr(self), p, left, right)) return false;
     *out = tv_strn(s.p, s.n);
-    return tpl_charge(r, (self.len - s.n) / 16);
+    return true;
 }
 static bool m_strip(rt *r, tv *out, tv self, const targs *a, const tv *p) {
     return strip(r, out, self, p, true, true);
@@ -66,16 +67,23 @@ static bool next_cut(tstr s, const tv *sep, size_t at, cut *c) {
     return false;
 }
 
-/* The last cut that ends at or before `end`. */
-static bool last_cut(tstr s, const tv *sep, size_t end, cut *c) {
-    if (sep->type == TV_STRING) {
-        for (size_t i = end + 1; i-- > 0;) {
-            if (sep->len > end || i > end - sep->len || memcmp(s.p + i, sep->u.s, sep->len) != 0) continue;
-            *c = (cut){i, i + sep->len};
-            return true;
-        }
-        return false;
+/* Where sep, which is not empty, begins for the last time in s[0, end). The comparisons of a long one are paid for as
+ * they are made: there may be as many as there are bytes. */
+static bool last_sep(rt *r, tstr s, const tv *sep, size_t end, cut *c) {
+    if (sep->len > end) return false;
+    for (size_t i = end - sep->len + 1; i-- > 0;) {
+        if (s.p[i] != sep->u.s[0]) continue;
+        if (!tpl_charge_bytes(r, sep->len)) return false;
+        if (memcmp(s.p + i, sep->u.s, sep->len) != 0) continue;
+        *c = (cut){i, i + sep->len};
+        return true;
     }
+    return false;
+}
+
+/* The last cut that ends at or before `end`; false where none, or after tpl_fail. */
+static bool last_cut(rt *r, tstr s, const tv *sep, size_t end, cut *c) {
+    if (sep->type == TV_STRING) return last_sep(r, s, sep, end, c);
     tstr head = {s.p, (uint32_t)end};
     while (head.n && tpl_strip(head, NULL, false, true).n == head.n) { /* back over what is no white space */
         head.n--;
@@ -148,7 +156,7 @@ static bool m_rsplit(rt *r, tv *out, tv self, const targs *a, const tv *p) {
     size_t end = s.n;
     cut c;
     if (words && !s.n) return parts_list(r, out, NULL, 0, self.len);
-    for (; max > 0 && last_cut(s, p, end, &c); max--) {
+    for (; max > 0 && last_cut(r, s, p, end, &c); max--) {
         if (words && c.from == 0) break;
         if (!add_part(r, &parts, &n, &cap, s.p + c.to, end - c.to)) return false;
         end = c.from;
@@ -172,7 +180,7 @@ static bool partition(rt *r, tv *out, tv self, const tv *p, bool last) {
     tstr s = tv_tstr(self);
     if (!need_string(r, "partition", p[0])) return false;
     if (!p[0].len) return tpl_fail(r, ERR_INVALID, "partition cannot cut at an empty string");
-    bool found = last ? last_cut(s, p, s.n, &c) : next_cut(s, p, 0, &c);
+    bool found = last ? last_cut(r, s, p, s.n, &c) : next_cut(s, p, 0, &c);
     if (!tv_list_new(r, out, TV_TUPLE, 3)) return false;
     tv *parts = out->u.list->items;
     for (int i = 0; i < 3; i++) parts[i] = tv_strn("", 0);
@@ -214,8 +222,8 @@ static bool sub_range(rt *r, tv self, tv start, tv end, tstr *s, int64_t *first)
     return tpl_charge(r, self.len / 16);
 }
 
-static bool has_affix(tstr s, tv affix, bool at_end) {
-    if (!s.p || affix.len > s.n) return false;
+static bool has_affix(rt *r, tstr s, tv affix, bool at_end) {
+    if (!s.p || affix.len > s.n || !tpl_charge_bytes(r, affix.len)) return false;
     return memcmp(at_end ? s.p + s.n - affix.len : s.p, affix.u.s, affix.len) == 0;
 }
 
@@ -228,12 +236,12 @@ static bool affix(rt *r, tv *out, tv self, const tv *p, bool at_end) {
         for (uint32_t i = 0; i < p[0].u.list->n; i++) {
             tv one = p[0].u.list->items[i];
             if (!need_string(r, at_end ? "endswith" : "startswith", one)) return false;
-            if (has_affix(s, one, at_end)) *out = tv_bool(true);
+            if (has_affix(r, s, one, at_end)) *out = tv_bool(true);
         }
         return true;
     }
     if (!need_string(r, at_end ? "endswith" : "startswith", p[0])) return false;
-    *out = tv_bool(has_affix(s, p[0], at_end));
+    *out = tv_bool(has_affix(r, s, p[0], at_end));
     return true;
 }
 static bool m_startswith(rt *r, tv *out, tv self, const targs *a, const tv *p) {
@@ -246,13 +254,13 @@ static bool m_endswith(rt *r, tv *out, tv self, const targs *a, const tv *p) {
 static bool m_removeprefix(rt *r, tv *out, tv self, const targs *a, const tv *p) {
     if (!need_string(r, "removeprefix", p[0])) return false;
     *out = self;
-    if (has_affix(tv_tstr(self), p[0], false)) *out = tv_strn(self.u.s + p[0].len, self.len - p[0].len);
+    if (has_affix(r, tv_tstr(self), p[0], false)) *out = tv_strn(self.u.s + p[0].len, self.len - p[0].len);
     return true;
 }
 static bool m_removesuffix(rt *r, tv *out, tv self, const targs *a, const tv *p) {
     if (!need_string(r, "removesuffix", p[0])) return false;
     *out = self;
-    if (has_affix(tv_tstr(self), p[0], true)) *out = tv_strn(self.u.s, self.len - p[0].len);
+    if (has_affix(r, tv_tstr(self), p[0], true)) *out = tv_strn(self.u.s, self.len - p[0].len);
     return true;
 }
 
@@ -261,7 +269,7 @@ static bool find(rt *r, tv *out, tv self, const tv *p, bool last, bool must) {
     int64_t first;
     cut c;
     if (!need_string(r, "find", p[0]) || !sub_range(r, self, p[1], p[2], &s, &first)) return false;
-    bool found = s.p && (p[0].len == 0 || (last ? last_cut(s, p, s.n, &c) : next_cut(s, p, 0, &c)));
+    bool found = s.p && (p[0].len == 0 || (last ? last_cut(r, s, p, s.n, &c) : next_cut(s, p, 0, &c)));
     if (found && p[0].len == 0) c = (cut){last ? s.n : 0, 0};
     if (!found && must) return tpl_fail(r, ERR_INVALID, "index: the string does not contain what is looked for");
     *out = tv_int(found ? first + (int64_t)tpl_count_chars(s.p, c.from) : -1);

@@ -70,6 +70,13 @@ tstr tpl_strip(tstr s, const tv *chars, bool left, bool right) {
     return s;
 }
 
+bool tpl_strip_paid(rt *r, tstr *out, tstr s, const tv *chars, bool left, bool right) {
+    uint32_t set = chars && chars->type == TV_STRING ? chars->len : 0;
+    if (set > 8 && !tpl_charge(r, (uint64_t)s.n * set / 64)) return false; /* a search of the set for each character */
+    *out = tpl_strip(s, chars, left, right);
+    return tpl_charge(r, (s.n - out->n) / 16);
+}
+
 /* ---- attributes and items -------------------------------------------------------------------------------- */
 
 static bool bind_method(rt *r, tv *out, tv self, const tmethod *m, tstr name) {

@@ -164,6 +164,7 @@ bool tpl_split_lines(rt *r, tv *out, tstr s, bool keep_ends) {
 }
 
 bool tpl_pad(rt *r, tv *out, tstr s, int64_t width, tstr fill, int where) {
+    if (!tpl_charge_bytes(r, s.n)) return false;
     int64_t have = (int64_t)tpl_count_chars(s.p, s.n), need = width > have ? width - have : 0;
     if (need > 100000) return tpl_fail(r, ERR_TOO_LARGE, "a width of more than 100000 characters");
     int64_t left = where > 0 ? need : where < 0 ? 0 : need / 2 + (need & width & 1); /* as Python centres */

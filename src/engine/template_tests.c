@@ -112,7 +112,7 @@ static bool is_cased(rt *r, bool *out, tv in, bool upper) {
     tv s;
     if (!tpl_to_string(r, &s, in)) return false;
     *out = tpl_is_cased(tv_tstr(s), upper);
-    return true;
+    return tpl_charge(r, s.len / 32);
 }
 static bool t_upper(rt *r, bool *out, tv in, const tv *p) {
     return is_cased(r, out, in, true);

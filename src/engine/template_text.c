@@ -152,21 +152,32 @@ bool tpl_to_string(rt *r, tv *out, tv v) {
 
 /* ---- JSON ------------------------------------------------------------------------------------------------ */
 
+/* One character that JSON writes in another way. */
+static void json_escape(buf *out, uint32_t c) {
+    static const char from[] = "\"\\\n\r\t\f\b", to[] = "\"\\nrtfb";
+    const char *hit = c && c < 0x80 ? strchr(from, (char)c) : NULL;
+    if (hit)
+        buf_append(out, (const char[]){'\\', to[hit - from]}, 2);
+    else if (c < 0x10000)
+        buf_printf(out, "\\u%04x", c);
+    else
+        buf_printf(out, "\\u%04x\\u%04x", 0xD800 + ((c - 0x10000) >> 10), 0xDC00 + (c & 0x3FF));
+}
+
 static void json_text(buf *out, tstr s, bool ascii) {
+    size_t from = 0;
     buf_putc(out, '"');
-    for (size_t i = 0, len; i < s.n; i += len) {
-        uint32_t c = tpl_char_at(s.p + i, s.n - i, &len);
-        static const char from[] = "\"\\\n\r\t\f\b", to[] = "\"\\nrtfb";
-        const char *hit = c && c < 0x80 ? strchr(from, (char)c) : NULL;
-        if (hit)
-            buf_printf(out, "\\%c", to[hit - from]);
-        else if (c < 0x20 || (ascii && c >= 0x7F && c < 0x10000))
-            buf_printf(out, "\\u%04x", c);
-        else if (ascii && c >= 0x10000)
-            buf_printf(out, "\\u%04x\\u%04x", 0xD800 + ((c - 0x10000) >> 10), 0xDC00 + (c & 0x3FF));
-        else
-            buf_append(out, s.p + i, len);
+    for (size_t i = 0, len; i < s.n && !out->failed; i += len) {
+        uint32_t c = (uint8_t)s.p[i];
+        len = 1;
+        if (c >= 0x20 && c < 0x7F && c != '"' && c != '\\') continue;
+        c = tpl_char_at(s.p + i, s.n - i, &len);
+        if (c >= 0x20 && c != '"' && c != '\\' && !(ascii && c >= 0x7F)) continue;
+        buf_append(out, s.p + from, i - from);
+        json_escape(out, c);
+        from = i + len;
     }
+    buf_append(out, s.p + from, s.n - from);
     buf_putc(out, '"');
 }
 
@@ -534,6 +545,7 @@ static bool strftime_into(rt *r, buf *out, const utc *u, tstr f, int depth) {
 
 bool tpl_strftime(rt *r, tv *out, tstr fmt) {
     utc u;
+    if (!tpl_charge_bytes(r, fmt.n)) return false;
     int64_t limit = INT64_C(253402300799999); /* the end of the year 9999 */
     utc_of(&u, r->now_ms > limit ? limit : r->now_ms < -limit ? -limit : r->now_ms);
     buf b = {.max = 65536};

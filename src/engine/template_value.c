@@ -323,6 +323,7 @@ static uint32_t key_hash(tv k) {
 static bool dict_find(rt *r, const tv_dict *d, tv key, uint32_t *at) {
     *at = UINT32_MAX;
     bool same = false;
+    if (key.type == TV_STRING && !tpl_charge_bytes(r, key.len)) return false; /* for its hash */
     if (!d->index_cap) {
         for (uint32_t i = 0; i < d->n && !same; i++) {
             if (!tv_equal(r, d->e[i].key, key, &same)) return false;
