@@ -113,7 +113,10 @@ err_code bpe_load(vocab *v, const vocab_spec *s, err *e) {
         char c = (char)b;
         v->byte_ids[b] = vocab_lookup(v, &c, 1);
     }
-    return pairs_load(v, s, e);
+    if (!s->union_rank) return pairs_load(v, s, e);
+    if (!(v->ranks = mem_array(v->n, sizeof *v->ranks))) return err_nomem(e, "the tokenizer's ranks");
+    for (uint32_t i = 0; i < v->n; i++) v->ranks[i] = i;
+    return ERR_OK;
 }
 
 /* ---- encoding --------------------------------------------------------------------------------------------- */

@@ -325,6 +325,7 @@ static err_code read_facts(vocab_spec *s, const gguf *g, err *e) {
     if (rc == ERR_OK) s->words = (spec_words)x;
     if (rc == ERR_OK) rc = gguf_bool_or(g, KEY_ESCAPE, marks, &s->escape_spaces, e);
     if (rc == ERR_OK) rc = gguf_bool_or(g, KEY_IGNORE_MERGES, ignore, &s->ignore_merges, e);
+    if (rc == ERR_OK) rc = gguf_bool_or(g, KEY_UNION_RANK, false, &s->union_rank, e);
     if (rc == ERR_OK) rc = gguf_bool_or(g, KEY_BYTE_FALLBACK, marks, &s->byte_fallback, e);
     if (rc == ERR_OK) rc = gguf_bool_or(g, KEY_FUSE_UNK, s->model == SPEC_UNIGRAM, &s->fuse_unk, e);
     if (rc == ERR_OK) rc = gguf_u32_or(g, KEY_BERT, 0, 15, bert, &bert, e);

@@ -73,7 +73,7 @@ struct vocab {
     uint32_t table_mask;
     int32_t byte_ids[256]; /* token of a byte, -1 where there is none */
 
-    uint32_t *ranks; /* SPM: by id, equal scores have equal ranks */
+    uint32_t *ranks; /* by id: of merging two neighbours whose union it is. NULL: `pairs` decide */
     uint64_t *joins; /* SPM and BPE of characters: bits of pairs of characters that are neighbours in some token */
     merge_pair *pairs;
     uint32_t pairs_mask;

@@ -36,6 +36,7 @@
 #define KEY_CHARSMAP  "tokenizer.ggml.precompiled_charsmap"
 /* polder's own: what those do not say */
 #define KEY_MERGE_ORDER   "polder.tokenizer.merge_order"
+#define KEY_UNION_RANK    "polder.tokenizer.union_rank"
 #define KEY_FLAGS         "polder.tokenizer.token_flags"
 #define KEY_FORM          "polder.tokenizer.normal_form"
 #define KEY_PREFIX        "polder.tokenizer.space_prefix"

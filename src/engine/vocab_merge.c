@@ -129,7 +129,7 @@ static void find_rank(const merger *m, uint32_t i) {
     s->rank = VOCAB_NO_RANK;
     if (s->next == NONE) return;
     const symbol *r = &m->symbols[s->next];
-    s->rank = m->v->model == SPEC_SPM ? spm_pair(m, s, r, &s->merged) : bpe_pair(m, s, r, &s->merged);
+    s->rank = m->v->ranks ? spm_pair(m, s, r, &s->merged) : bpe_pair(m, s, r, &s->merged);
 }
 
 /* Symbol i takes its right neighbour in; ranks of the two pairs it is in are found anew. */

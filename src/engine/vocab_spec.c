@@ -195,6 +195,7 @@ static void write_facts(writer *w, const char *model) {
     put_u32(w, KEY_WORDS, s->words);
     put_flag(w, KEY_ESCAPE, s->escape_spaces);
     put_flag(w, KEY_IGNORE_MERGES, s->ignore_merges);
+    if (s->union_rank) put_flag(w, KEY_UNION_RANK, true);
     put_flag(w, KEY_BYTE_FALLBACK, s->byte_fallback);
     put_flag(w, KEY_FUSE_UNK, s->fuse_unk);
     if (s->model == SPEC_BPE_CHARS && strcmp(model, "llama") == 0) put_flag(w, KEY_MERGE_ORDER, true);

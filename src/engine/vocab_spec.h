@@ -96,6 +96,8 @@ struct vocab_spec {
     bool escape_spaces; /* ' ' is U+2581 for the model: SPM, BPE_CHARS, unigram */
     spec_words words;
     bool ignore_merges; /* a word that is a token is that token */
+    bool union_rank;    /* byte-level BPE of tiktoken: neighbours merge where their union is a token, the lowest id
+                           first; `merges` is only what GGUF's other readers go by */
     bool byte_fallback; /* a character that is no token goes out as <0xNN> tokens */
     bool fuse_unk;      /* neighbours that are unknown go out as one */
     uint8_t bert;       /* SPEC_BERT_* */
@@ -131,13 +133,17 @@ typedef struct spec_sources {
     spec_text_file tokenizer;  /* tokenizer.json, or tiktoken ranks */
     spec_text_file config;     /* tokenizer_config.json; may be absent */
     spec_text_file generation; /* generation_config.json; may be absent */
-    const char *pre; /* tiktoken only: a family of vocab_tiktoken.c ("llama3", "kimi-k2", "o200k_harmony", ...) */
+    const char *pre;           /* tiktoken only: a family of vocab_tiktoken.c ("llama3", "kimi-k2", "o200k_harmony",
+                                            ...), NULL: known by its number of ranks */
 } spec_sources;
 err_code vocab_spec_from_json(vocab_spec **out, const spec_sources *src, err *e);
 err_code vocab_spec_from_tiktoken(vocab_spec **out, const spec_sources *src, err *e);
 /* The tokenizer of a model's folder: tokenizer.json where there is one, else tiktoken.model or tokenizer.model in
  * tiktoken form (its family known by its special tokens and size), else ERR_NOT_FOUND naming the three. */
 err_code vocab_spec_from_folder(vocab_spec **out, const char *folder, err *e);
+
+/* Unused tokens without a text up to n tokens: models often have more rows than their tokenizer has tokens. */
+err_code vocab_spec_pad(vocab_spec *s, uint32_t n, err *e);
 
 /* ---- out (and vocab_build of vocab.h)
  * ---------------------------------------------------------------------------------------------------- */

