@@ -94,7 +94,7 @@ static err_code take_layer(model *m, weights *w, const decoder_parts *p, uint32_
     if (!l->mix && (rc = decoder_take_attn(m, w, p, i, e)) != ERR_OK) return rc;
     if (l->moe && (rc = moe_take(w, m, i, l->moe, e)) != ERR_OK) return rc;
     if (!l->f.width) return ERR_OK;
-    return decoder_take_ffn(m, w, p, &l->f, i, l->moe ? "_shexp" : "", e);
+    return decoder_take_ffn(m, w, p, &l->f, i, l->moe && !l->feed ? "_shexp" : "", e);
 }
 
 err_code decoder_take(model *m, weights *w, const decoder_parts *p, err *e) {
