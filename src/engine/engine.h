@@ -33,6 +33,17 @@ const char *engine_isa(void); /* "scalar", "avx2" */
 
 typedef struct model model;
 
+/* What a model's file says becomes of the rows of a sequence (key ARCH.pooling_type). */
+typedef enum pooling {
+    POOLING_ABSENT, /* nothing is said: a model that generates */
+    POOLING_NONE,   /* rows stay rows */
+    POOLING_MEAN,
+    POOLING_FIRST, /* the row of the first token ("cls") */
+    POOLING_LAST,
+    POOLING_RANK, /* a score: how well a document answers a query */
+} pooling;
+const char *pooling_name(pooling p); /* "mean"; "" for POOLING_ABSENT */
+
 typedef struct model_facts {
     char arch[32];      /* "llama" */
     char name[128];     /* general.name, sanitised; may be empty */
@@ -44,6 +55,7 @@ typedef struct model_facts {
     uint64_t kv_bytes;    /* KV memory of one position */
     uint64_t state_bytes; /* memory of a sequence besides (recurrent layers); 0 for most */
     bool encoder;         /* not causal: for embeddings and ranking only */
+    pooling pooling;
     bool has_template;
 } model_facts;
 
@@ -142,6 +154,31 @@ typedef struct chunk {
 /* Prompt chunks and decode tokens of any sequences mixed. On error (ERR_TOO_LONG past n_ctx, ERR_BUSY out of KV
  * pages, ERR_NOMEM, ERR_INVALID a token outside the vocabulary) no sequence has changed. */
 err_code session_step(session *s, chunk *chunks, size_t n_chunks, err *e);
+
+/* ---- embeddings and ranking -------------------------------------------------------------------------------- */
+
+/* One vector, or one score, from the rows (d_model) that a sequence has in a session with `hidden`. Pooling goes along
+ * with the steps: for each chunk of n tokens at position `at` of `total`, ask for model_pool_rows rows, then give them
+ * to model_pool_add. Sums run over positions in order, whatever the chunks.
+ *
+ *   n_logits = model_pool_rows(m, at, n, total);  step;  model_pool_add(m, v, chunk.logits, n, at, total);  …
+ *   then embedding_finish(v, d_model, dimensions), or *score = model_rank(m, v).
+ */
+bool model_embeds(const model *m); /* the file names a pooling that makes one vector: mean, first, last */
+bool model_ranks(const model *m);  /* pooling is rank, and the file has the head and the form that this needs */
+uint32_t model_pool_rows(const model *m, uint32_t at, uint32_t n, uint32_t total);
+void model_pool_add(const model *m, float *v /* (d_model) */, const float *rows, uint32_t n, uint32_t at,
+                    uint32_t total);
+/* Keep the first `dimensions` of n numbers and scale them to length 1 (zero stays zero). ERR_INTERNAL where one is not
+ * finite: the model's weights are to blame. */
+err_code embedding_finish(float *v, uint32_t n, uint32_t dimensions, err *e);
+/* The score of a pooled row: the head's output for a single label as it is (any number, higher is better), the
+ * probability of "yes" for heads of yes and no. Changes v. Only where model_ranks. */
+err_code model_rank(const model *m, float *v /* (d_model) */, float *score, err *e);
+/* Query and document as the model reads them together: around and between them what its tokenizer puts for pairs, or
+ * the file's template "rerank". Nothing in either text becomes a special token. Only where model_ranks. */
+err_code model_tokenize_pair(const model *m, const char *query, size_t query_len, const char *document,
+                             size_t document_len, size_t max_tokens, int32_t **out, size_t *n, err *e);
 
 /* ---- constrained output ----------------------------------------------------------------------------------- */
 

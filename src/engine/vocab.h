@@ -18,6 +18,20 @@ uint32_t vocab_size(const vocab *v);
 const char *vocab_kind(const vocab *v); /* "spm", "bpe/llama-bpe", "unigram", "wordpiece" */
 err_code vocab_encode(const vocab *v, const char *text, size_t len, int flags /* TOK_* of engine.h */,
                       size_t max_tokens, int32_t **out, size_t *n, err *e);
+/* Two texts as one sequence, for models that rank (vocab_pair.c). Nothing in them becomes a special token. */
+typedef struct vocab_pair {
+    const char *query;
+    size_t query_len;
+    const char *document;
+    size_t document_len;
+    bool twice; /* what stands after a text stands twice between the two */
+} vocab_pair;
+bool vocab_has_pairs(const vocab *v); /* it puts tokens before and after a text */
+err_code vocab_encode_pair(const vocab *v, const vocab_pair *p, size_t max_tokens, int32_t **out, size_t *n, err *e);
+/* The same by a text with {query} and {document} in it, whose own special tokens count. */
+bool vocab_can_fill_forms(const vocab *v);
+err_code vocab_fill_form(const vocab *v, const char *form, const vocab_pair *p, size_t max_tokens, int32_t **out,
+                         size_t *n, err *e);
 void vocab_token_bytes(const vocab *v, int32_t id, bool show_special, buf *out);
 /* The token's own text, special or not ("<|eot_id|>"), for templates' bos_token and for logprobs. */
 void vocab_token_text(const vocab *v, int32_t id, buf *out);

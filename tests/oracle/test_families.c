@@ -12,10 +12,11 @@ typedef struct family {
 } family;
 
 static const family families[] = {
-    {"mixtral", 1e-3},      {"qwen2", 1e-3},         {"qwen3", 1e-3},  {"qwen3moe", 1e-3},       {"mistral3", 1e-3},
-    {"phi3", 1e-3},         {"gemma2", 2e-2},        {"gemma3", 2e-2}, {"gemma4", 2e-2},         {"gpt-oss-f32", 1e-3},
-    {"gpt-oss", 0},         {"qwen3next", 1e-3},     {"qwen35", 1e-3}, {"deepseek2-lite", 1e-3}, {"deepseek2-v3", 1e-3},
-    {"deepseek2-k2", 1e-3}, {"deepseek2-kvb", 1e-3},
+    {"mixtral", 1e-3},      {"qwen2", 1e-3},         {"qwen3", 1e-3},          {"qwen3moe", 1e-3},
+    {"mistral3", 1e-3},     {"phi3", 1e-3},          {"gemma2", 2e-2},         {"gemma3", 2e-2},
+    {"gemma4", 2e-2},       {"gpt-oss-f32", 1e-3},   {"deepseek2-lite", 1e-3}, {"deepseek2-v3", 1e-3},
+    {"deepseek2-k2", 1e-3}, {"deepseek2-kvb", 1e-3}, {"gpt-oss", 0},           {"qwen3next", 1e-3},
+    {"qwen35", 1e-3},       {"bert", 2e-2},          {"nomic-bert", 1e-3},
 };
 #define N_FAMILIES (sizeof families / sizeof *families)
 

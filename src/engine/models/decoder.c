@@ -6,6 +6,7 @@
  *   logits = cap(Wout norm x)
  */
 #include "engine/models/models.h"
+#include "engine/pooling.h"
 
 #include <stdio.h>
 
@@ -125,8 +126,10 @@ err_code decoder_load_with(model *m, const gguf *g, const decoder_parts *p, deco
     err_code rc = weights_new(&w, m, g, e);
     if (rc == ERR_OK) rc = decoder_take(m, &w, p, e);
     if (rc == ERR_OK && more) rc = more(m, &w, e);
+    if (rc == ERR_OK) rc = pooling_take(m, &w, e);
     if (rc == ERR_OK) rc = weights_vector(&w, &factors, true, m->rope[0].n_rot / 2, e, "rope_freqs.weight");
     if (rc == ERR_OK) rc = weights_load(&w, e);
+    if (rc == ERR_OK) rc = pooling_finish(m, e);
     if (rc == ERR_OK && !m->output) m->output = m->embd;
     if (rc == ERR_OK && factors) rc = rope_apply_factors(m, g, 0, factors, "rope_freqs.weight", e);
     weights_free(&w);

@@ -156,6 +156,7 @@ struct model {
     float *output_norm; /* (d_model) */
     model_layer *layers;
     rope rope[MODEL_ROPES];
+    struct rank_head *rank; /* pooling.h; NULL: it cannot rank */
     void *more;    /* what only the architecture knows */
     arena *memory; /* model_take */
     struct {       /* what weights_load made */
