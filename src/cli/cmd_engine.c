@@ -66,16 +66,15 @@ static err_code write_rows(FILE *f, const float *x, size_t n, const char *path, 
     return ERR_OK;
 }
 
-static err_code logits_of(session *s, const model *m, const int32_t *ids, size_t n, size_t step, FILE *f,
-                          const char *path, err *e) {
-    uint32_t n_vocab = model_get_facts(m)->n_vocab;
+/* Rows are n_vocab wide; an encoder's are its hidden rows. */
+static err_code logits_of(session *s, const int32_t *ids, size_t n, size_t step, FILE *f, const char *path, err *e) {
     int seq;
     err_code rc = session_seq_new(s, &seq, e);
     for (size_t at = 0; rc == ERR_OK && at < n; at += step) {
         uint32_t k = (uint32_t)(n - at < step ? n - at : step);
         chunk ch = {.seq = seq, .tokens = ids + at, .n = k, .n_logits = k};
         rc = session_step(s, &ch, 1, e);
-        if (rc == ERR_OK) rc = write_rows(f, ch.logits, (size_t)k * n_vocab, path, e);
+        if (rc == ERR_OK) rc = write_rows(f, ch.logits, (size_t)k * session_width(s), path, e);
     }
     session_seq_free(s, seq);
     return rc;
@@ -102,7 +101,7 @@ static err_code run_logits(cli *c, err *e) {
     while (rc == ERR_OK && *p) {
         size_t n;
         rc = parse_line(&p, ids, MAX_TOKENS, &n, tokens, e);
-        if (rc == ERR_OK && n) rc = logits_of(s, m, ids, n, step, f, path, e);
+        if (rc == ERR_OK && n) rc = logits_of(s, ids, n, step, f, path, e);
     }
     if (f && fclose(f) != 0 && rc == ERR_OK) rc = err_errno(e, "%s: cannot be written", path);
     if (f && rc) remove(path); /* nothing half done is left */
