@@ -24,6 +24,7 @@ typedef struct kv {
     gguf_type elem;       /* of an array */
     uint64_t n;           /* elements of an array, 1 otherwise */
     const uint8_t *value; /* first byte after the types and counts */
+    size_t len;           /* bytes of it */
 } kv;
 
 struct gguf {
@@ -37,6 +38,8 @@ struct gguf {
     gguf_tensor *tensors; /* in the order of the file */
     uint32_t *by_name;
     size_t n_tensors;
+    gguf **others; /* of a split model: the second part and those after it */
+    size_t n_others;
 };
 
 typedef struct reader {
@@ -186,7 +189,9 @@ static err_code read_kv(reader *r, uint64_t index, kv *k) {
     k->type = (gguf_type)type;
     k->n = 1;
     k->value = r->p;
-    return k->type == GGUF_ARR ? skip_array(r, k) : skip_scalar(r, k, k->type);
+    c = k->type == GGUF_ARR ? skip_array(r, k) : skip_scalar(r, k, k->type);
+    k->len = (size_t)(r->p - k->value);
+    return c;
 }
 
 static int kv_compare(const void *a, const void *b) {
@@ -403,11 +408,157 @@ static err_code open_bytes(gguf **out, file_map *map, const void *p, size_t n, c
     return ERR_OK;
 }
 
-err_code gguf_open(gguf **out, const char *path, err *e) {
-    *out = NULL;
+static err_code open_file(gguf **out, const char *path, err *e) {
     file_map map = {0};
     err_code c = file_map_open(&map, path, e);
     return c ? c : open_bytes(out, &map, map.ptr, map.len, path, e);
+}
+
+/* ---- split files ------------------------------------------------------------------------------------------ */
+
+#define PART_SUFFIX_LEN 20 /* "-00001-of-00003.gguf" */
+
+static void part_suffix(char out[40], uint32_t index, uint32_t count) {
+    snprintf(out, 40, "-%05u-of-%05u.gguf", index + 1, count);
+}
+
+/* The keys of one part: *count is 0 in a file that is whole. */
+static err_code split_keys(const gguf *g, uint32_t *index, uint32_t *count, uint32_t *n_tensors, err *e) {
+    err_code c = gguf_u32_or(g, "split.count", 0, GGUF_PARTS_MAX, 0, count, e);
+    if (c) return c;
+    if (*count < 2) {
+        *count = 0;
+        return ERR_OK;
+    }
+    if ((c = gguf_u32(g, "split.no", 0, *count - 1, index, e))) return c;
+    return gguf_u32_or(g, "split.tensors.count", 0, GGUF_TENSORS_MAX, 0, n_tensors, e);
+}
+
+/* The path of part i of the model that `path` (of a part) belongs to. */
+static void part_path(char *out, size_t cap, const char *path, uint32_t i, uint32_t count) {
+    char suffix[40];
+    part_suffix(suffix, i, count);
+    snprintf(out, cap, "%.*s%s", (int)(strlen(path) - PART_SUFFIX_LEN), path, suffix);
+}
+
+static err_code check_part_name(const gguf *g, uint32_t index, uint32_t count, err *e) {
+    char want[40];
+    part_suffix(want, index, count);
+    size_t n = strlen(g->path);
+    if (n > PART_SUFFIX_LEN && n < 4096 && strcmp(g->path + n - PART_SUFFIX_LEN, want) == 0) return ERR_OK;
+    return err_set(e, ERR_INVALID,
+                   "%s: is part %u of %u of a split model, but its name does not end with %s; give the parts the names "
+                   "that they were published under, in one folder",
+                   g->path, index + 1, count, want);
+}
+
+/* Every part that is not there, in one sentence. */
+static err_code check_parts_there(const gguf *g, uint32_t count, err *e) {
+    buf missing = {.max = 400};
+    uint32_t n = 0;
+    char path[4200];
+    for (uint32_t i = 0; i < count; i++) {
+        part_path(path, sizeof path, g->path, i, count);
+        if (file_exists(path)) continue;
+        const char *base = strrchr(path, '/');
+        buf_printf(&missing, "%s%s", n ? ", " : "", base ? base + 1 : path);
+        n++;
+    }
+    err_code c = ERR_OK;
+    if (n)
+        c = err_set(e, ERR_NOT_FOUND, "%s: the model has %u parts, and %u of them %s missing in this folder: %s%s",
+                    g->path, count, n, n == 1 ? "is" : "are", buf_str(&missing), missing.failed ? " …" : "");
+    buf_free(&missing);
+    return c;
+}
+
+static err_code open_part(gguf **out, const char *of, uint32_t i, uint32_t count, uint32_t n_tensors, err *e) {
+    char path[4200];
+    part_path(path, sizeof path, of, i, count);
+    err_code c = open_file(out, path, e);
+    if (c) return c;
+    uint32_t index = 0, its_count = 0, its_tensors = 0;
+    c = split_keys(*out, &index, &its_count, &its_tensors, e);
+    if (!c && (its_count != count || index != i || its_tensors != n_tensors))
+        c = err_set(e, ERR_INVALID,
+                    "%s: says that it is part %u of %u with %u tensors in all, but %s says part %u of %u with %u", path,
+                    index + 1, its_count, its_tensors, of, i + 1, count, n_tensors);
+    if (c) {
+        gguf_free(*out);
+        *out = NULL;
+    }
+    return c;
+}
+
+/* All tensors in one list, found by one index. */
+static err_code join_tensors(gguf *g, uint32_t n_want, err *e) {
+    size_t n = g->n_tensors, at = g->n_tensors;
+    for (size_t i = 0; i < g->n_others; i++) n += g->others[i]->n_tensors;
+    if (n > GGUF_TENSORS_MAX || (n_want && n != n_want))
+        return err_set(e, ERR_INVALID, "%s: the parts have %zu tensors together, where %u are expected", g->path, n,
+                       n_want ? n_want : GGUF_TENSORS_MAX);
+    gguf_tensor *all = mem_array(n, sizeof *all);
+    by_key *k = mem_array(n, sizeof *k);
+    uint32_t *by_name = mem_array(n, sizeof *by_name);
+    err_code c = all && k && by_name ? ERR_OK : err_nomem(e, "the tensors of a model file");
+    if (!c) {
+        memcpy(all, g->tensors, g->n_tensors * sizeof *all);
+        for (size_t i = 0; i < g->n_others; at += g->others[i++]->n_tensors)
+            memcpy(all + at, g->others[i]->tensors, g->others[i]->n_tensors * sizeof *all);
+        for (size_t i = 0; i < n; i++) k[i] = (by_key){&all[i], (uint32_t)i};
+        qsort(k, n, sizeof *k, compare_names);
+    }
+    for (size_t i = 0; i < n && !c; i++) {
+        by_name[i] = k[i].index;
+        if (i && compare_names(&k[i - 1], &k[i]) == 0)
+            c = err_set(e, ERR_INVALID, "%s: tensor %.*s stands in two parts", g->path, STR_ARG(k[i].t->name));
+    }
+    mem_free(k);
+    if (c) {
+        mem_free(all);
+        mem_free(by_name);
+        return c;
+    }
+    mem_free(g->tensors);
+    mem_free(g->by_name);
+    g->tensors = all;
+    g->by_name = by_name;
+    g->n_tensors = n;
+    return ERR_OK;
+}
+
+/* From one part to all: *io becomes the first part, which owns the others. */
+static err_code open_others(gguf **io, err *e) {
+    gguf *g = *io;
+    uint32_t index = 0, count = 0, n_tensors = 0;
+    err_code c = split_keys(g, &index, &count, &n_tensors, e);
+    if (c || !count) return c;
+    if ((c = check_part_name(g, index, count, e)) || (c = check_parts_there(g, count, e))) return c;
+    if (index != 0) {
+        gguf *first = NULL;
+        if ((c = open_part(&first, g->path, 0, count, n_tensors, e))) return c;
+        gguf_free(g);
+        *io = g = first;
+    }
+    g->others = mem_array(count - 1, sizeof(gguf *));
+    if (!g->others) return err_nomem(e, "the parts of a model file");
+    for (uint32_t i = 1; i < count; i++) {
+        if ((c = open_part(&g->others[i - 1], g->path, i, count, n_tensors, e))) return c;
+        g->n_others = i;
+    }
+    return join_tensors(g, n_tensors, e);
+}
+
+err_code gguf_open(gguf **out, const char *path, err *e) {
+    *out = NULL;
+    gguf *g = NULL;
+    err_code c = open_file(&g, path, e);
+    if (!c) c = open_others(&g, e);
+    if (c)
+        gguf_free(g);
+    else
+        *out = g;
+    return c;
 }
 
 err_code gguf_open_memory(gguf **out, const void *p, size_t n, const char *path, err *e) {
@@ -417,6 +568,8 @@ err_code gguf_open_memory(gguf **out, const void *p, size_t n, const char *path,
 
 void gguf_free(gguf *g) {
     if (!g) return;
+    for (size_t i = 0; i < g->n_others; i++) gguf_free(g->others[i]);
+    mem_free(g->others);
     mem_free(g->by_name);
     mem_free(g->tensors);
     mem_free(g->kvs);
@@ -429,7 +582,22 @@ const char *gguf_path(const gguf *g) {
     return g->path;
 }
 uint64_t gguf_file_bytes(const gguf *g) {
-    return g->len;
+    uint64_t n = g->len;
+    for (size_t i = 0; i < g->n_others; i++) n += g->others[i]->len;
+    return n;
+}
+size_t gguf_part_count(const gguf *g) {
+    return g->n_others + 1;
+}
+const char *gguf_part_path(const gguf *g, size_t i) {
+    return i ? g->others[i - 1]->path : g->path;
+}
+size_t gguf_key_count(const gguf *g) {
+    return g->n_kv;
+}
+gguf_raw gguf_key_at(const gguf *g, size_t i) {
+    const kv *k = &g->kvs[i];
+    return (gguf_raw){k->key, k->type, k->elem, k->type == GGUF_ARR ? k->n : 1, k->value, k->len};
 }
 size_t gguf_tensor_count(const gguf *g) {
     return g->n_tensors;

@@ -7,6 +7,10 @@
  *
  * gguf_open checks every count, length, offset and type against the file's size before use, refuses duplicate keys
  * and tensor names, overlapping tensors, and more than the limits below.
+ *
+ * A model may be split over files NAME-00001-of-00003.gguf …: each is a GGUF file with the keys split.no (from 0),
+ * split.count and split.tensors.count (over all parts); the model's own keys stand in the first. gguf_open of any part
+ * opens all of them as one.
  */
 #ifndef POLDER_ENGINE_GGUF_H
 #define POLDER_ENGINE_GGUF_H
@@ -19,6 +23,7 @@
 #define GGUF_TENSORS_MAX 65536
 #define GGUF_NAME_MAX    256
 #define GGUF_DIMS_MAX    4
+#define GGUF_PARTS_MAX   512
 
 typedef enum gguf_type {
     GGUF_U8,
@@ -62,6 +67,22 @@ uint64_t gguf_file_bytes(const gguf *g);
 const gguf_tensor *gguf_tensor_find(const gguf *g, const char *name);
 size_t gguf_tensor_count(const gguf *g);
 const gguf_tensor *gguf_tensor_at(const gguf *g, size_t i);
+
+/* Files that a model lies in: 1, or the parts of a split one. */
+size_t gguf_part_count(const gguf *g);
+const char *gguf_part_path(const gguf *g, size_t i);
+
+/* Keys in order of their names, for copying: `value` are the bytes as the file has them (of an array without its
+ * element type and count). Keys of a split are told by their prefix "split.". */
+typedef struct gguf_raw {
+    gguf_str key;
+    gguf_type type, elem;
+    uint64_t n; /* elements of an array */
+    const uint8_t *value;
+    size_t len;
+} gguf_raw;
+size_t gguf_key_count(const gguf *g);
+gguf_raw gguf_key_at(const gguf *g, size_t i);
 
 /* Typed reads of a key. `*_or` give the default where the key is absent; a key that is there with another type or
  * a value outside [min, max] is ERR_INVALID naming it. Integers of any GGUF integer type are accepted. */
