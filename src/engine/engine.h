@@ -16,7 +16,6 @@
 #include "base/buf.h"
 #include "base/bytes.h"
 #include "base/error.h"
-#include "engine/files.h"
 
 #include <cjson/cJSON.h>
 #include <stdbool.h>
@@ -195,9 +194,10 @@ err_code model_tokenize_pair(const model *m, const char *query, size_t query_len
 typedef struct grammar grammar;
 
 typedef struct schema_options {
-    bool open_objects; /* absent additionalProperties beside properties: true lets undeclared properties in, as the
-                          specification reads; false (what servers want) leaves them out */
-    bool compact;      /* no white space between tokens of JSON; false: a space, or a line break with indentation */
+    bool to_the_letter; /* absent `type` and absent `additionalProperties` let everything in, as the specification
+                           reads; false (what people mean): properties that a schema does not name are left out, and
+                           keywords of one type ask for that type */
+    bool compact;       /* no white space between tokens of JSON; false: a space, or a line break with indentation */
 } schema_options;
 
 /* JSON that is valid under a schema (draft 2020-12; schema.h says which keywords and in which form values are
@@ -209,9 +209,9 @@ err_code grammar_new_regex(grammar **out, const model *m, const char *pattern, s
 err_code grammar_new_choices(grammar **out, const model *m, const char *const *choices, size_t n, err *e);
 /* GBNF, rule `root`:  name ::= "text" [a-z] [^x] . ( … | … ) name * + ? {m} {m,} {m,n}  # comment
  * Beyond characters there are, wherever a terminal may stand,
- *   <|name|>       the token of the vocabulary that is written so, brackets included (special or not), as one token
- *   <[1234]>       the token with this id
- *   !<|name|>      any one token of text, except this one; !(<a> | <b>) except these
+ *   <name>         the token of the vocabulary that is written so, brackets included (special or not), as one token
+ *   <[1234]>       the token with this id;  <["[INST]"]>  the token that is written so, whatever its brackets
+ *   !<name>        any one token of text, except this one; !(<a> | <b>) except these
  *   %json{ … }     JSON under this schema; %json{} any value
  *   %regex"…"      what this regular expression matches; \" and \\ as in a literal */
 err_code grammar_new_text(grammar **out, const model *m, const char *text, size_t len, err *e);

@@ -1,5 +1,6 @@
 #include "engine/model_internal.h"
 #include "engine/models/models.h"
+#include "engine/token_trie.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -156,6 +157,7 @@ void model_free(model *m) {
     mem_free(m->owned.matrices);
     mem_free(m->owned.vectors);
     arena_free(m->memory);
+    token_trie_free(m->trie);
     vocab_free(m->vocab);
     chat_template_free(m->tmpl);
     mem_free(m->tmpl_error);

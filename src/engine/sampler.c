@@ -11,7 +11,10 @@
  * 4. The draw walks the surviving tokens in increasing id and takes the first whose running sum is above the target,
  * the high 64 bits of r * total, r from Philox keyed by (seed, position).
  *
- * Nothing allocates after sampler_new.
+ * 5. A constraint is a mask: what it does not allow has logit -inf after bias and penalties, so it is in no set, and
+ * the draw is a function of logits, mask, parameters and position alone.
+ *
+ * Nothing allocates after sampler_new, except what a constraint remembers.
  */
 #include "base/mem.h"
 #include "engine/engine.h"
@@ -46,6 +49,8 @@ struct sampler {
     uint32_t n_touched;
     int32_t *window; /* ring of the last repeat_last_n tokens */
     uint32_t window_len, window_at;
+    constraint *constraint; /* NULL: none */
+    err error;              /* of the last draw, where it gave no token */
 };
 
 /* ---- parameters ------------------------------------------------------------------------------------------- */
@@ -129,6 +134,7 @@ err_code sampler_new(sampler **out, const model *m, const sampler_params *p, err
 
 void sampler_free(sampler *s) {
     if (!s) return;
+    constraint_free(s->constraint);
     mem_free(s->bias);
     mem_free(s->work);
     mem_free(s->w);
@@ -139,6 +145,15 @@ void sampler_free(sampler *s) {
     mem_free(s->is_touched);
     mem_free(s->window);
     mem_free(s);
+}
+
+void sampler_constrain(sampler *s, constraint *c) {
+    constraint_free(s->constraint);
+    s->constraint = c;
+}
+
+const err *sampler_error(const sampler *s) {
+    return &s->error;
 }
 
 /* ---- what came before ------------------------------------------------------------------------------------- */
@@ -348,15 +363,42 @@ static int32_t draw(sampler *s, float max, uint64_t r) {
     return highest(s->work, s->n_vocab);
 }
 
-static int32_t choose(sampler *s, const float *logits, uint32_t position) {
+/* Tokens outside of the mask get probability 0; most words of a mask are all or nothing. */
+static void restrict_to(sampler *s, const uint64_t *mask) {
+    for (uint32_t at = 0; at < s->n_vocab; at += 64) {
+        uint64_t bits = mask[at / 64];
+        uint32_t n = s->n_vocab - at < 64 ? s->n_vocab - at : 64;
+        if (bits == UINT64_MAX) continue;
+        for (uint32_t i = 0; i < n; i++)
+            if (!(bits >> i & 1)) s->work[at + i] = -INFINITY;
+    }
+}
+
+static int32_t first_of(const uint64_t *mask) { /* a mask is never empty */
+    size_t i = 0;
+    while (!mask[i]) i++;
+    return (int32_t)(i * 64 + (size_t)__builtin_ctzll(mask[i]));
+}
+
+/* All that are allowed are banned, by biases or by the model itself: the highest as if no bias were. */
+static int32_t choose_banned(sampler *s, const float *logits, const uint64_t *mask) {
+    if (!mask) return highest(logits, s->n_vocab);
+    for (uint32_t i = 0; i < s->n_vocab; i++) s->work[i] = clean(logits[i]);
+    restrict_to(s, mask);
+    int32_t best = highest(s->work, s->n_vocab);
+    return s->work[best] == -INFINITY ? first_of(mask) : best;
+}
+
+static int32_t choose(sampler *s, const float *logits, uint32_t position, const uint64_t *mask) {
     const float *x = logits;
-    if (s->p.temperature > 0 || s->p.n_bias || s->n_touched) {
+    if (s->p.temperature > 0 || s->p.n_bias || s->n_touched || mask) {
         adjust(s, logits);
+        if (mask) restrict_to(s, mask);
         x = s->work;
     }
     int32_t best = highest(x, s->n_vocab);
     float max = clean(x[best]);
-    if (max == -INFINITY) return highest(logits, s->n_vocab); /* all banned: as if nothing were */
+    if (max == -INFINITY) return choose_banned(s, logits, mask);
     if (s->p.temperature == 0) return best;
     return draw(s, max, philox_u64(s->p.seed, position));
 }
@@ -409,10 +451,12 @@ void sampler_draw(sampler *s, const float *logits, uint32_t position, bool want_
                   sampled *out) {
     /* the bytes in memory are the little-endian ones on every machine that polder builds for */
     if (digest) sha256_update(digest, logits, (size_t)s->n_vocab * sizeof *logits);
-    int32_t token = choose(s, logits, position);
+    *out = (sampled){.token = -1};
+    const uint64_t *mask = NULL;
+    if (s->constraint && constraint_mask(s->constraint, &mask, &s->error) != ERR_OK) return;
+    int32_t token = choose(s, logits, position, mask);
+    if (s->constraint && constraint_accept(s->constraint, token, &s->error) != ERR_OK) return;
     out->token = token;
-    out->logprob = 0;
-    out->n_top = 0;
     if (want_logprob || n_top) logits_logprob(logits, s->n_vocab, token, n_top, out);
     note(s, token, true);
 }

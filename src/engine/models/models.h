@@ -151,6 +151,7 @@ struct model {
     vocab *vocab;
     chat_template *tmpl;
     char *tmpl_error;
+    struct token_trie *_Atomic trie; /* for constrained output; made on first use */
     matrix *embd;       /* (n_vocab, d_model) */
     matrix *output;     /* the same object where tied; NULL where the model has no head */
     float *output_norm; /* (d_model) */
