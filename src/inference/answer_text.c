@@ -127,6 +127,13 @@ void answer_text_echo(answer_text *a, const char *p, size_t n, const token_info 
     a->ready = a->text.len;
 }
 
+void answer_text_break(answer_text *a, const token_info *info) {
+    if (a->stopped || a->failed) return;
+    memset(a->at, 0, sizeof a->at);
+    if (info) note_token(a, info);
+    a->ready = a->text.len;
+}
+
 void answer_text_end(answer_text *a) {
     a->ready = a->text.len;
 }

@@ -49,6 +49,8 @@ void answer_text_feed(answer_text *a, const char *p, size_t n, const token_info 
 void answer_text_echo(answer_text *a, const char *p, size_t n, const token_info *info);
 /* The text is over: what is held back is ready. */
 void answer_text_end(answer_text *a);
+/* A control token stands here: no stop string goes across it. What is held back is ready. */
+void answer_text_break(answer_text *a, const token_info *info /* may be NULL */);
 size_t answer_text_ready_tokens(const answer_text *a);
 /* Forget what is ready (it has been copied). */
 void answer_text_taken(answer_text *a);

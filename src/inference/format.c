@@ -157,6 +157,8 @@ static void probe_calls(probe *x, answer_format *f) {
         return;
     }
     f->takes_results = shows(x, "probe result");
+    const char *first = strstr(buf_str(&x->out), PROBE_ID);
+    f->own_ids_local = !first || !strstr(first + 1, PROBE_ID); /* the call's id is the template's own */
     f->one_call = !render_calls(x, f, true) || !shows(x, PROBE_TWO);
 }
 
@@ -174,6 +176,7 @@ static void probe_template(answer_format *f, const chat_template *t, const char 
     probe_tools(x, f);
     if (x->rc == ERR_OK) probe_calls(x, f);
     f->own_ids = f->calls && f->calls->own_ids;
+    f->own_ids_local &= f->own_ids;
     f->tool_responses = f->takes_calls && !f->takes_results && strstr(source, "tool_responses");
     f->takes_results |= f->tool_responses;
     f->thinking_key = f->calls && f->calls->takes_all && strstr(source, "thinking");

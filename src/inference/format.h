@@ -29,9 +29,10 @@
 
 /* ---- what a model's format is ------------------------------------------------------------------------------ */
 
+typedef struct answer_format answer_format;
 typedef struct call_format call_format; /* one family's form; format_internal.h */
 
-typedef struct answer_format {            /* immutable once made */
+struct answer_format {                    /* immutable once made */
     const call_format *calls;             /* NULL: none that is known */
     uint32_t strict;                      /* bits of marks that are control tokens */
     char think_open[32], think_close[32]; /* empty: no reasoning */
@@ -47,9 +48,10 @@ typedef struct answer_format {            /* immutable once made */
     bool content_null;   /* a message with calls must have no content */
     bool short_ids;      /* call ids of 9 letters and digits */
     bool own_ids;        /* call ids of the form functions.NAME:INDEX */
+    bool own_ids_local;  /* where INDEX counts in one message; else in the conversation */
     bool tool_responses; /* results inside the assistant's message */
     bool thinking_key;   /* reasoning goes back as "thinking" and not beside content */
-} answer_format;
+};
 
 /* From a template (NULL: the model has none) and the model's special tokens (NULL: none are known). */
 err_code answer_format_new(answer_format **out, const chat_template *t, const special_set *special, err *e);

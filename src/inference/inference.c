@@ -18,6 +18,8 @@ static void find_metrics(inference *inf) {
     inf->m_tokens_in = metric_get(METRIC_COUNTER, "polder_prompt_tokens_total", NULL, "Tokens of admitted prompts.");
     inf->m_tokens_out = metric_get(METRIC_COUNTER, "polder_completion_tokens_total", NULL, "Tokens that were drawn.");
     inf->m_load = metric_get(METRIC_HISTOGRAM, "polder_model_load_seconds", NULL, "Time to load a model.");
+    inf->m_malformed = metric_get(METRIC_COUNTER, "polder_malformed_tool_calls_total", NULL,
+                                  "Choices with a tool call that could not be read and went out as text.");
     inf->m_models = metric_get(METRIC_GAUGE, "polder_models_loaded", NULL, "Models in memory.");
 }
 
@@ -81,9 +83,11 @@ void inference_drain(inference *inf, int64_t timeout_ms) {
 
 static void loaded_empty(loaded *l) {
     scheduler_free(l->sched);
+    answer_format_free(l->format);
     special_set_free(l->special);
     model_free(l->m);
     l->sched = NULL;
+    l->format = NULL;
     l->special = NULL;
     l->m = NULL;
 }
@@ -116,6 +120,7 @@ static err_code load_now(inference *inf, loaded *l, const char *path, err *e) {
     err_code rc = store_blob_verify(island_store(inf->i), l->digest, NULL, NULL, e);
     if (!rc) rc = model_open(&l->m, path, e);
     if (!rc) rc = special_set_new(&l->special, l->m, e);
+    if (!rc) rc = answer_format_new(&l->format, model_template(l->m), l->special, e);
     if (!rc) rc = scheduler_new(&l->sched, l->m, &o, e);
     if (rc) loaded_empty(l);
     return rc;

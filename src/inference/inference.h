@@ -13,8 +13,10 @@
  *              a decimal string; stops: how many; logit_bias: [[token, bias]]}, prompt_tokens, user (keyed hash).
  *              Contents: prompt (the text as the model reads it), prompt_tokens (ids, int32 little endian), request
  *              ({messages, tools, template_args, stops} as they came).
- *   completed  request (seq of admitted), choices [{finish, tokens, steps, logits_sha256}], prompt_tokens,
- *              completion_tokens, ms {queue, prefill, decode}. Contents, for choice a, b, … p: answer_a, tokens_a.
+ *   completed  request (seq of admitted), choices [{finish, tokens, steps, logits_sha256; tool_calls: how many;
+ *              malformed_tool_call: true where one could not be read}], prompt_tokens, completion_tokens, ms {queue,
+ *              prefill, decode}. Contents, for choice a, b, … p: answer_a (of a parsed request as the model wrote it:
+ *              what was read from it follows from it), tokens_a.
  *   failed     the same with reason (an error's name; "cancelled" where the client went) and what there was by then.
  *   model.imported, model.named, model.removed: model, artifact; the first with the file's facts.
  * tokens counts every token that was drawn, an end token and those of a stop string included; logits_sha256 is over
@@ -74,8 +76,11 @@ typedef struct request {
     size_t text_len;
     const int32_t *tokens; /* a prompt of token ids */
     size_t n_tokens;
-    const cJSON *tools;         /* passed to the template; may be NULL */
-    const cJSON *template_args; /* further variables for the template; may be NULL */
+    const cJSON *tools;           /* OpenAI's list, for the template and for reading calls; may be NULL */
+    const cJSON *template_args;   /* further variables for the template; may be NULL */
+    bool parse;                   /* read the answer: reasoning and calls are events of their own (format.h) */
+    bool one_call;                /* the answer ends after its first call */
+    const char *reasoning_effort; /* "none" to "xhigh", for the template's switch; may be NULL */
     sampler_params sampling;
     bool has_seed;      /* false: the pipeline draws a seed; it is in the record and in the outcome */
     uint32_t n_choices; /* 1 to 16; choice c samples with seed + c */
@@ -91,9 +96,16 @@ typedef struct request {
 
 typedef enum event_kind {
     EV_ADMITTED, /* first, once: record and seed are known, headers may go out */
-    EV_TEXT,     /* a piece of one choice's text: complete UTF-8 characters, stop strings already cut */
-    EV_FINISH,   /* one choice ended: reason. After the last one comes EV_DONE */
-    EV_DONE,     /* last, once: the outcome is durable; usage and its record */
+    EV_RAW,  /* only of requests that are parsed: a piece of one choice as the model wrote it, special tokens spelled
+                out, with its tokens; before what was read from it */
+    EV_TEXT, /* a piece of one choice's text: complete UTF-8 characters, stop strings already cut */
+    EV_REASONING, /* a piece of its reasoning */
+    EV_CALL,      /* a tool call begins: `text` is its name. It is over at EV_CALL_END */
+    EV_CALL_ARGS, /* a piece of its arguments' JSON */
+    EV_CALL_END,
+    EV_CALL_DROP, /* the call that began is none: forget it; its text follows */
+    EV_FINISH,    /* one choice ended: reason. After the last one comes EV_DONE */
+    EV_DONE,      /* last, once: the outcome is durable; usage and its record */
 } event_kind;
 
 typedef struct token_info { /* one token of EV_TEXT, where log-probabilities were asked for */
@@ -115,14 +127,16 @@ typedef struct event {
     uint32_t choice;
     const char *text; /* EV_TEXT */
     size_t len;
-    const token_info *tokens; /* EV_TEXT: the tokens that made it; may be NULL */
+    const token_info *tokens; /* EV_TEXT, EV_RAW: the tokens that made it; may be NULL */
     size_t n_tokens;
-    const char *reason;      /* EV_FINISH: "stop" or "length" */
+    const char *reason;      /* EV_FINISH: "stop", "length" or "tool_calls" */
+    bool malformed;          /* EV_FINISH: a call could not be read and went out as text */
     uint64_t record;         /* EV_ADMITTED: seq of admitted; EV_DONE: seq of completed */
     uint64_t seed;           /* EV_ADMITTED */
     int64_t created_unix_s;  /* EV_ADMITTED */
     const char *fingerprint; /* EV_ADMITTED: model digest and numerics version, short: "p1-ce45b12f4f4c" */
     uint64_t prompt_tokens, completion_tokens; /* EV_DONE */
+    uint64_t reasoning_tokens;                 /* EV_DONE: of the completion's */
 } event;
 
 /* Where events go, in order, on the caller's thread. A return other than ERR_OK cancels (the client has gone).

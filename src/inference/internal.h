@@ -3,6 +3,7 @@
 #define POLDER_INFERENCE_INTERNAL_H
 
 #include "inference/drivers/driver.h"
+#include "inference/format.h"
 #include "inference/prompt.h"
 #include "inference/scheduler.h"
 
@@ -22,6 +23,7 @@ typedef struct loaded {
     err error;          /* LOADED_FAILED */
     model *m;
     special_set *special;
+    answer_format *format;
     scheduler *sched;
 } loaded;
 
@@ -35,7 +37,7 @@ struct inference {
     atomic_bool cancel_all;
     uint8_t user_key[32]; /* keys the hash of end users' names */
     metric *m_completed, *m_failed, *m_cancelled, *m_refused, *m_ledger_refusals, *m_tokens_in, *m_tokens_out, *m_load,
-        *m_models;
+        *m_models, *m_malformed;
 };
 
 /* ---- inference.c ---- */

@@ -7,30 +7,40 @@
 /* ---- the mailbox ------------------------------------------------------------------------------------------ */
 
 typedef struct piece_head { /* then the text, padded to 8, then the tokens */
-    uint64_t kind;
+    uint32_t kind, event;
     uint64_t choice, len, n_tokens;
     const char *reason; /* static */
+    uint64_t malformed;
 } piece_head;
 
 static size_t pad8(size_t n) {
     return (n + 7) & ~(size_t)7;
 }
 
-bool job_post(job *j, uint32_t c, answer_text *a, const char *reason) {
+static void put_piece(buf *to, event_kind what, uint32_t c, const char *p, size_t len, const token_info *tokens,
+                      size_t n_tokens) {
     static const char zeros[8];
+    piece_head h = {.kind = PIECE_TEXT, .event = what, .choice = c, .len = len, .n_tokens = n_tokens};
+    buf_append(to, &h, sizeof h);
+    if (len) buf_append(to, p, len);
+    buf_append(to, zeros, pad8(len) - len);
+    if (n_tokens) buf_append(to, tokens, n_tokens * sizeof *tokens);
+}
+
+bool job_post(job *j, uint32_t c, answer_text *a, const char *reason) {
+    choice *of = &j->choices[c];
     size_t n_tokens = answer_text_ready_tokens(a), len = a->ready;
     pthread_mutex_lock(&j->lock);
-    if (len || n_tokens) {
-        piece_head h = {PIECE_TEXT, c, len, n_tokens, NULL};
-        buf_append(&j->in, &h, sizeof h);
-        buf_append(&j->in, a->text.ptr, len);
-        buf_append(&j->in, zeros, pad8(len) - len);
-        if (n_tokens) buf_append(&j->in, a->tokens, n_tokens * sizeof *a->tokens);
-    }
+    if (len || n_tokens) put_piece(&j->in, EV_TEXT, c, a->text.ptr, len, a->tokens, n_tokens);
+    if (of->events.len) buf_append(&j->in, of->events.ptr, of->events.len);
     if (reason) {
-        piece_head h = {PIECE_FINISH, c, 0, 0, reason};
+        piece_head h = {.kind = PIECE_FINISH,
+                        .choice = c,
+                        .reason = reason,
+                        .malformed = of->parser && answer_parser_malformed(of->parser)};
         buf_append(&j->in, &h, sizeof h);
     }
+    buf_reset(&of->events);
     bool ok = !j->in.failed;
     if (j->in.len > JOB_MAILBOX_PAUSE) atomic_store(&j->paused, true);
     pthread_cond_signal(&j->cond);
@@ -81,7 +91,62 @@ void job_next(job *j, piece *out, int64_t timeout_ms) {
     out->n_tokens = h.n_tokens;
     out->tokens = h.n_tokens ? (const void *)(p + pad8(h.len)) : NULL;
     out->reason = h.reason;
+    out->event = (event_kind)h.event;
+    out->malformed = h.malformed != 0;
     j->out_at += sizeof h + pad8(h.len) + h.n_tokens * sizeof(token_info);
+}
+
+/* ---- reading the answer ----------------------------------------------------------------------------------- */
+
+static void on_answer(void *ctx, answer_event_kind kind, const char *p, size_t n) {
+    static const event_kind events[] = {
+        [AE_TEXT] = EV_TEXT,      [AE_REASONING] = EV_REASONING, [AE_CALL] = EV_CALL,
+        [AE_ARGS] = EV_CALL_ARGS, [AE_CALL_END] = EV_CALL_END,   [AE_CALL_DROP] = EV_CALL_DROP};
+    choice *c = ctx;
+    put_piece(&c->events, events[kind], c->index, p, n, NULL, 0);
+}
+
+/* Read what is ready, with the special token that stands behind it. */
+static void choice_parse(choice *c, const char *special, size_t n_special) {
+    answer_text *a = &c->text;
+    size_t n_tokens = answer_text_ready_tokens(a);
+    if (a->ready || n_tokens) put_piece(&c->events, EV_RAW, c->index, a->text.ptr, a->ready, a->tokens, n_tokens);
+    if (a->ready) answer_parser_text(c->parser, a->text.ptr, a->ready);
+    answer_text_taken(a);
+    if (n_special) {
+        put_piece(&c->events, EV_RAW, c->index, special, n_special, NULL, 0);
+        answer_parser_special(c->parser, special, n_special);
+    }
+    a->failed |= c->events.failed || answer_parser_failed(c->parser);
+}
+
+void choice_text(choice *c, const char *p, size_t n, const token_info *info) {
+    answer_text_feed(&c->text, p, n, info);
+    if (!c->parser) return;
+    bool thinks = answer_parser_is_reasoning(c->parser);
+    choice_parse(c, NULL, 0);
+    c->reasoning_tokens += thinks || answer_parser_is_reasoning(c->parser);
+}
+
+void choice_special(choice *c, const char *spelling, size_t n, const token_info *info) {
+    bool thinks = answer_parser_is_reasoning(c->parser);
+    answer_text_break(&c->text, info);
+    choice_parse(c, spelling, n);
+    c->reasoning_tokens += thinks || answer_parser_is_reasoning(c->parser);
+}
+
+bool choice_has_enough(const choice *c) {
+    return c->text.stopped || (c->parser && answer_parser_stopped(c->parser));
+}
+
+const char *choice_over(choice *c, const char *reason) {
+    answer_text_end(&c->text);
+    if (!c->parser) return reason;
+    bool cut = strcmp(reason, "length") == 0;
+    choice_parse(c, NULL, 0);
+    answer_parser_end(c->parser, cut);
+    c->text.failed |= c->events.failed || answer_parser_failed(c->parser);
+    return !cut && answer_parser_n_calls(c->parser) ? "tool_calls" : reason;
 }
 
 /* ---- making and freeing ----------------------------------------------------------------------------------- */
@@ -105,12 +170,21 @@ static err_code choice_init(choice *c, job *j, uint32_t index, err *e) {
     c->seq = -1;
     sha256_init(&c->digest);
     answer_text_init(&c->text, &j->stops);
+    buf_init(&c->events, JOB_MAILBOX_MAX);
     c->cap_new = spec->max_new < 256 ? spec->max_new : 256;
     c->new_tokens = mem_array(c->cap_new ? c->cap_new : 1, sizeof *c->new_tokens);
     if (!c->new_tokens) return err_nomem(e, "a choice");
+    answer_parser_options po = {.tools = spec->tools,
+                                .one_call = spec->one_call,
+                                .prompt = spec->prompt_text,
+                                .prompt_len = spec->prompt_text_len,
+                                .emit = on_answer,
+                                .ctx = c};
+    err_code rc = spec->format ? answer_parser_new(&c->parser, spec->format, &po, e) : ERR_OK;
+    if (rc) return rc;
     sampler_params p = spec->sampling;
     p.seed += index;
-    err_code rc = sampler_new(&c->sampler, j->s->m, &p, e);
+    rc = sampler_new(&c->sampler, j->s->m, &p, e);
     if (!rc) sampler_prompt(c->sampler, spec->prompt, spec->n_prompt);
     return rc;
 }
@@ -134,6 +208,9 @@ static void job_release(job *j) {
         choice *c = &j->choices[i];
         sampler_free(c->sampler);
         answer_text_free(&c->text);
+        answer_parser_free(c->parser);
+        if (c->events.ptr) mem_wipe(c->events.ptr, c->events.cap);
+        buf_free(&c->events);
         mem_free(c->new_tokens);
     }
     mem_free(j->choices);
@@ -222,6 +299,9 @@ err_code job_result(job *j, err *e) {
 void job_get_choice(job *j, uint32_t i, job_choice *out) {
     const choice *c = &j->choices[i];
     *out = (job_choice){.finish = c->reason, .tokens = c->new_tokens, .n_tokens = c->n_new, .steps = c->steps};
+    out->reasoning_tokens = c->reasoning_tokens;
+    out->n_calls = c->parser ? answer_parser_n_calls(c->parser) : 0;
+    out->malformed = c->parser && answer_parser_malformed(c->parser);
     memcpy(out->logits_sha256, c->logits_sha256, SHA256_LEN);
 }
 

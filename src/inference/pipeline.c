@@ -26,6 +26,7 @@ typedef struct run { /* one request on its way */
     driver_call call;
     uint64_t admitted; /* seq of the record */
     driver_outcome outcome;
+    bool is_raw;                      /* the driver tells the answer as it was written, beside what was read from it */
     buf answers[REQUEST_CHOICES_MAX]; /* the text of each choice as it went out */
 } run;
 
@@ -43,10 +44,16 @@ static bool run_gone(void *ctx) {
 /* Between driver and client: what goes out is kept for the record. */
 static err_code run_event(void *ctx, const event *ev) {
     run *x = ctx;
-    if (ev->kind == EV_TEXT) {
+    if (ev->kind == EV_RAW || (ev->kind == EV_TEXT && !x->is_raw)) {
         buf *a = &x->answers[ev->choice];
+        x->is_raw = ev->kind == EV_RAW;
         buf_append(a, ev->text, ev->len);
         if (a->failed) return buf_check(a, "an answer", NULL);
+    }
+    if (ev->kind == EV_FINISH && ev->malformed) {
+        metric_add(x->inf->m_malformed, 1);
+        log_msg(LOG_WARN, "pipeline", "record %llu: malformed_tool_call: choice %u went out as text",
+                (unsigned long long)x->admitted, ev->choice);
     }
     return tell(x, ev);
 }
@@ -165,7 +172,8 @@ static err_code stage_close(run *x, err_code rc, err *e) {
     event ev = {.kind = EV_DONE,
                 .record = seq,
                 .prompt_tokens = x->call.n_prompt_tokens,
-                .completion_tokens = x->outcome.completion_tokens};
+                .completion_tokens = x->outcome.completion_tokens,
+                .reasoning_tokens = x->outcome.reasoning_tokens};
     (void)tell(x, &ev); /* whether the client still hears it changes nothing */
     return ERR_OK;
 }

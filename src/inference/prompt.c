@@ -1,4 +1,5 @@
 #include "inference/prompt.h"
+#include "inference/format.h"
 
 #include "base/json.h"
 #include "base/mem.h"
@@ -285,8 +286,41 @@ static err_code put_token(cJSON *vars, const char *key, const model *m, int32_t 
     return rc;
 }
 
+/* Messages in the form that the template wants, guarded. */
+static err_code put_messages(guard *g, cJSON *vars, const answer_format *f, const request *r, err *e) {
+    if (!f) return put_guarded(g, vars, "messages", r->messages, e);
+    cJSON *list = NULL;
+    err_code rc = format_messages(&list, f, r->messages, e);
+    if (!rc) rc = guard_tree(g, list->child, e);
+    if (!rc) return put(vars, "messages", list, e);
+    cJSON_Delete(list);
+    return rc;
+}
+
+/* OpenAI's reasoning_effort by the switch that the template has. */
+static err_code put_effort(cJSON *vars, const model *m, const request *r, err *e) {
+    static const char *const switches[] = {"enable_thinking", "thinking"};
+    const char *effort = r->reasoning_effort;
+    const chat_template *t = model_template(m);
+    bool none = strcmp(effort, "none") == 0;
+    if (chat_template_uses(t, "reasoning_effort")) { /* gpt-oss knows three */
+        if (none || strcmp(effort, "minimal") == 0) effort = "low";
+        if (strcmp(effort, "xhigh") == 0) effort = "high";
+        if (cJSON_GetObjectItemCaseSensitive(vars, "reasoning_effort")) return ERR_OK;
+        return put(vars, "reasoning_effort", cJSON_CreateString(effort), e);
+    }
+    for (size_t i = 0; i < 2; i++) {
+        if (!chat_template_uses(t, switches[i])) continue;
+        if (cJSON_GetObjectItemCaseSensitive(vars, switches[i])) return ERR_OK;
+        return put(vars, switches[i], cJSON_CreateBool(!none), e);
+    }
+    if (none) return ERR_OK; /* it cannot think, so it does not */
+    return err_set(e, ERR_UNSUPPORTED,
+                   "reasoning_effort: the chat template of model '%s' has no switch for it; leave it out", r->model);
+}
+
 /* The template's variables. template_args come first, so that they cannot take the place of any other. */
-static err_code template_vars(guard *g, cJSON *vars, const model *m, const request *r, err *e) {
+static err_code template_vars(guard *g, cJSON *vars, const model *m, const answer_format *f, const request *r, err *e) {
     static const char *const own[] = {"messages", "tools", "add_generation_prompt", "bos_token", "eos_token"};
     err_code rc = ERR_OK;
     for (const cJSON *a = r->template_args ? r->template_args->child : NULL; a && !rc; a = a->next) {
@@ -308,7 +342,8 @@ static err_code template_vars(guard *g, cJSON *vars, const model *m, const reque
         else
             rc = put(vars, a->string, copy, e);
     }
-    if (!rc) rc = put_guarded(g, vars, "messages", r->messages, e);
+    if (!rc && r->reasoning_effort) rc = put_effort(vars, m, r, e);
+    if (!rc) rc = put_messages(g, vars, f, r, e);
     if (!rc && r->tools) rc = put_guarded(g, vars, "tools", r->tools, e);
     if (!rc) rc = put(vars, "add_generation_prompt", cJSON_CreateTrue(), e);
     if (!rc) rc = put_token(vars, "bos_token", m, model_token_bos(m), e);
@@ -316,7 +351,7 @@ static err_code template_vars(guard *g, cJSON *vars, const model *m, const reque
     return rc;
 }
 
-static err_code render(guard *g, buf *out, const model *m, const request *r, err *e) {
+static err_code render(guard *g, buf *out, const model *m, const answer_format *f, const request *r, err *e) {
     const chat_template *t = model_template(m);
     if (!t && model_template_error(m))
         return err_set(e, ERR_UNSUPPORTED, "model '%s': its chat template cannot be used: %s; use /v1/completions",
@@ -325,13 +360,14 @@ static err_code render(guard *g, buf *out, const model *m, const request *r, err
         return err_set(e, ERR_UNSUPPORTED, "model '%s' has no chat template: send a text to /v1/completions instead",
                        r->model);
     err_code rc = check_messages(r->messages, e);
+    if (!rc && f && r->tools && r->tools->child) rc = format_check_tools(f, r->model, e);
     if (!rc && r->template_args && !cJSON_IsObject(r->template_args))
         rc = err_set(e, ERR_INVALID, "chat template arguments: must be an object");
     if (!rc) rc = guard_choose(g, r, e);
     if (rc) return rc;
     cJSON *vars = cJSON_CreateObject();
     if (!vars) return err_nomem(e, "the variables of the chat template");
-    rc = template_vars(g, vars, m, r, e);
+    rc = template_vars(g, vars, m, f, r, e);
     if (!rc) rc = chat_template_render(t, vars, time_unix_ms(), out, e);
     if (rc && e) unguard_message(g, e); /* raise_exception may repeat what a user wrote */
     cJSON_Delete(vars);
@@ -409,11 +445,11 @@ static err_code add_bos(prompt *p, const model *m, size_t max, err *e) {
     return ERR_OK;
 }
 
-static err_code build_chat(prompt *p, const model *m, const special_set *special, const request *r, size_t max,
-                           err *e) {
+static err_code build_chat(prompt *p, const model *m, const special_set *special, const answer_format *f,
+                           const request *r, size_t max, err *e) {
     guard g = {.special = special, .scratch = {.max = PROMPT_BYTES_MAX}};
     buf rendered = {.max = PROMPT_BYTES_MAX};
-    err_code rc = render(&g, &rendered, m, r, e);
+    err_code rc = render(&g, &rendered, m, f, r, e);
     if (!rc) rc = buf_check(&rendered, "prompt", e);
     if (!rc) {
         if (g.used)
@@ -460,14 +496,15 @@ void prompt_free(prompt *p) {
     *p = (prompt){0};
 }
 
-err_code prompt_build(prompt *p, const model *m, const special_set *special, const request *r, size_t max, err *e) {
+err_code prompt_build(prompt *p, const model *m, const special_set *special, const answer_format *format,
+                      const request *r, size_t max, err *e) {
     int given = (r->messages != NULL) + (r->text != NULL) + (r->tokens != NULL);
     if (given != 1)
         return err_set(e, ERR_INVALID, "prompt: messages, a text or token ids are needed, exactly one of them");
     buf_init(&p->text, PROMPT_BYTES_MAX);
     err_code rc;
     if (r->messages)
-        rc = build_chat(p, m, special, r, max, e);
+        rc = build_chat(p, m, special, format, r, max, e);
     else if (r->text)
         rc = build_raw(p, m, r, max, e);
     else

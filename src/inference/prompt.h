@@ -31,14 +31,17 @@ void special_set_free(special_set *s); /* NULL is fine */
 size_t special_set_count(const special_set *s);
 const char *special_set_text(const special_set *s, size_t i, size_t *len);
 
+struct answer_format; /* format.h */
+
 typedef struct prompt { /* zero-initialised; prompt_free in any case */
     buf text;           /* the rendered or raw text; empty for a prompt of token ids */
     int32_t *tokens;
     size_t n_tokens;
 } prompt;
 void prompt_free(prompt *p);
-/* ERR_TOO_LONG past max_tokens. */
-err_code prompt_build(prompt *p, const model *m, const special_set *special, const request *r, size_t max_tokens,
-                      err *e);
+/* ERR_TOO_LONG past max_tokens. With a format (may be NULL), messages are put as the template wants calls and results;
+ * without, they go into it as they are. */
+err_code prompt_build(prompt *p, const model *m, const special_set *special, const struct answer_format *format,
+                      const request *r, size_t max_tokens, err *e);
 
 #endif

@@ -168,6 +168,8 @@ static void put_choices(fields *f, const driver_outcome *o) {
         if (c->finish) put_str(&x, "finish", c->finish);
         put_num(&x, "tokens", (double)c->n_tokens);
         put_num(&x, "steps", c->steps);
+        if (c->n_calls) put_num(&x, "tool_calls", c->n_calls);
+        if (c->malformed) put_bool(&x, "malformed_tool_call", true);
         if (c->has_digest) {
             char hex[SHA256_HEX_LEN + 1];
             hex_encode(hex, c->logits_sha256, SHA256_LEN);

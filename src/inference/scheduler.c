@@ -123,11 +123,10 @@ static void job_fail_nomem(scheduler *s, job *j) {
 static bool choice_send(scheduler *s, choice *c, const char *reason) {
     job *j = c->j;
     if (reason) {
-        c->reason = reason;
-        answer_text_end(&c->text);
+        reason = c->reason = choice_over(c, reason);
     }
     bool ok = !c->text.failed;
-    if (ok && (reason || c->text.ready || answer_text_ready_tokens(&c->text)))
+    if (ok && (reason || c->text.ready || c->events.len || answer_text_ready_tokens(&c->text)))
         ok = job_post(j, c->index, &c->text, reason);
     if (!ok) {
         job_fail_nomem(s, j);
@@ -164,14 +163,38 @@ static void token_info_fill(scheduler *s, token_info *t, const sampled *x, bool 
     }
 }
 
+/* A token that has a spelling and shows nothing. Leaves the spelling in scratch. */
+static bool is_control(scheduler *s, int32_t token) {
+    buf_reset(&s->scratch);
+    model_token_bytes(s->m, token, false, &s->scratch);
+    bool shows = s->scratch.len > 0;
+    buf_reset(&s->scratch);
+    if (!shows) model_token_bytes(s->m, token, true, &s->scratch);
+    return s->scratch.len > 0;
+}
+
+static void decode_control(scheduler *s, choice *c, int32_t token, const token_info *info) {
+    buf_reset(&s->scratch);
+    detok_flush(&c->detok, &s->scratch);
+    if (s->scratch.len) choice_text(c, s->scratch.ptr, s->scratch.len, NULL);
+    buf_reset(&s->scratch);
+    model_token_bytes(s->m, token, true, &s->scratch);
+    if (s->scratch.failed) c->text.failed = true;
+    choice_special(c, buf_str(&s->scratch), s->scratch.len, info);
+}
+
 static void decode_token(scheduler *s, choice *c, int32_t token, const token_info *info, bool echo) {
     buf_reset(&s->scratch);
+    if (c->parser && !echo && is_control(s, token)) {
+        decode_control(s, c, token, info);
+        return;
+    }
     detok_feed(&c->detok, token, &s->scratch);
     if (s->scratch.failed) c->text.failed = true;
     if (echo)
         answer_text_echo(&c->text, s->scratch.ptr, s->scratch.len, info);
     else
-        answer_text_feed(&c->text, s->scratch.ptr, s->scratch.len, info);
+        choice_text(c, s->scratch.ptr, s->scratch.len, info);
 }
 
 /* Echo prompt token i with what a row of logits says of it (row NULL: the first token, of which nothing is known). */
@@ -200,7 +223,7 @@ static bool choice_end(scheduler *s, choice *c, const char *reason) {
     if (!c->text.stopped) {
         buf_reset(&s->scratch);
         detok_flush(&c->detok, &s->scratch);
-        answer_text_feed(&c->text, s->scratch.ptr, s->scratch.len, NULL);
+        choice_text(c, s->scratch.ptr, s->scratch.len, NULL);
     }
     return choice_send(s, c, c->text.stopped ? "stop" : reason);
 }
@@ -266,7 +289,7 @@ static void choice_drawn(scheduler *s, choice *c) {
         token_info info;
         if (spec->want_logprobs) token_info_fill(s, &info, &c->drawn, true);
         decode_token(s, c, token, spec->want_logprobs ? &info : NULL, false);
-        if (c->text.stopped)
+        if (choice_has_enough(c))
             reason = "stop";
         else if (c->n_new == spec->max_new)
             reason = "length";

@@ -31,6 +31,7 @@
 #define POLDER_INFERENCE_SCHEDULER_H
 
 #include "inference/answer_text.h"
+#include "inference/format.h"
 
 #define JOB_MAILBOX_PAUSE ((size_t)4 << 20)
 #define JOB_MAILBOX_MAX   ((size_t)256 << 20)
@@ -65,6 +66,12 @@ typedef struct job_spec {
     uint32_t n_stops;
     bool want_logprobs, echo, ignore_end;
     uint32_t n_top;
+    const answer_format
+        *format; /* read the answer by it; NULL: it is text. The caller's until job_free, as all below */
+    const cJSON *tools;
+    bool one_call;
+    const char *prompt_text;
+    size_t prompt_text_len;
 } job_spec;
 
 /* Checks the specification, makes what the engine thread will need, takes a place in the queue. ERR_BUSY where the
@@ -77,7 +84,7 @@ void job_free(job *j);
 
 typedef enum piece_kind {
     PIECE_NONE,   /* nothing within the time */
-    PIECE_TEXT,   /* text and tokens of one choice */
+    PIECE_TEXT,   /* text and tokens of one choice, or what was read from it: see `event` */
     PIECE_FINISH, /* one choice ended */
     PIECE_END,    /* the job is over: job_result tells how. No more pieces come */
 } piece_kind;
@@ -89,15 +96,20 @@ typedef struct piece { /* pointers are valid until the next job_next */
     size_t len;
     const token_info *tokens;
     size_t n_tokens;
-    const char *reason;
+    event_kind event;   /* PIECE_TEXT */
+    const char *reason; /* PIECE_FINISH */
+    bool malformed;
 } piece;
 void job_next(job *j, piece *out, int64_t timeout_ms);
 
 /* Only after PIECE_END. */
 typedef struct job_choice {
-    const char *finish;    /* "stop", "length"; NULL where it did not get to its end */
+    const char *finish;    /* "stop", "length", "tool_calls"; NULL where it did not get to its end */
     const int32_t *tokens; /* every token that was drawn, an end token and those of a stop string included */
     size_t n_tokens;
+    uint32_t n_calls; /* that were read whole */
+    bool malformed;   /* one could not be read */
+    uint64_t reasoning_tokens;
     uint32_t steps;                    /* engine steps that it took part in */
     uint8_t logits_sha256[SHA256_LEN]; /* over all rows that were sampled from, in order */
 } job_choice;

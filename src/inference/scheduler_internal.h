@@ -34,6 +34,9 @@ typedef struct choice {
     uint8_t logits_sha256[SHA256_LEN];
     detok detok;
     answer_text text;
+    answer_parser *parser; /* NULL: the answer is text */
+    buf events;            /* pieces that were read and are not posted yet */
+    uint64_t reasoning_tokens;
     const char *reason;
 } choice;
 
@@ -96,10 +99,16 @@ struct scheduler {
     metric *m_queue, *m_running, *m_kv, *m_first, *m_token, *m_steps, *m_step_tokens, *m_preempted;
 };
 
-#define CREW_MAX         8u     /* threads that draw side by side */
-#define CREW_VALUES      65536u /* logits of one step below which waking them costs more than it saves */
-#define KV_PAGE          64u    /* a multiple of the session's own page */
+#define CREW_MAX    8u     /* threads that draw side by side */
+#define CREW_VALUES 65536u /* logits of one step below which waking them costs more than it saves */
+#define KV_PAGE     64u    /* a multiple of the session's own page */
 
+/* job.c: what one token added: text, or the spelling of a control token (read, but never shown). */
+void choice_text(choice *c, const char *p, size_t n, const token_info *info);
+void choice_special(choice *c, const char *spelling, size_t n, const token_info *info);
+bool choice_has_enough(const choice *c); /* a stop string was found, or the one call that was asked for is over */
+/* job.c: the choice is over; the reason that goes out. */
+const char *choice_over(choice *c, const char *reason);
 /* job.c: put text, tokens and (where reason is given) the end of a choice into the mailbox. false: out of memory. */
 bool job_post(job *j, uint32_t c, answer_text *a, const char *reason);
 /* job.c: the engine thread's last touch. */

@@ -34,6 +34,7 @@ void answer_free(answer *a) {
     mem_free(a->prompts);
     mem_free(a->bias);
     cJSON_Delete(a->messages);
+    cJSON_Delete(a->tools);
     cJSON_Delete(a->body);
     mem_free(a);
 }
@@ -65,22 +66,29 @@ static void note_event(answer *a, const event *ev) {
         a->created_unix_s = ev->created_unix_s;
         snprintf(a->fingerprint, sizeof a->fingerprint, "%s", ev->fingerprint ? ev->fingerprint : "");
         break;
-    case EV_TEXT: break;
+    case EV_CALL:
+        if (c) c->n_calls++;
+        break;
     case EV_FINISH:
+        if (c) c->malformed = ev->malformed;
         if (c) snprintf(c->reason, sizeof c->reason, "%s", ev->reason ? ev->reason : "stop");
         break;
     case EV_DONE:
         a->prompt_tokens += ev->prompt_tokens;
         a->completion_tokens += ev->completion_tokens;
+        a->reasoning_tokens += ev->reasoning_tokens;
         break;
+    default: break;
     }
 }
 
-static err_code collect_text(answer *a, const event *ev) {
+static err_code collect(answer *a, const event *ev) {
     choice *c = answer_choice(a, ev);
+    if (ev->kind == EV_ADMITTED || ev->kind == EV_DONE) return ERR_OK;
     if (!c) return ERR_INTERNAL;
-    buf_append(&c->text, ev->text ? ev->text : "", ev->len);
-    if (a->r.want_logprobs) a->d->tokens(a, c, ev);
+    if (ev->kind == EV_TEXT) buf_append(&c->text, ev->text ? ev->text : "", ev->len);
+    if (a->r.want_logprobs && (ev->kind == EV_TEXT || ev->kind == EV_RAW)) a->d->tokens(a, c, ev);
+    if (a->d->collect) a->d->collect(a, c, ev);
     bool failed = c->text.failed;
     for (int k = 0; k < ANSWER_PARTS; k++) failed = failed || c->parts[k].failed;
     return failed ? ERR_NOMEM : ERR_OK;
@@ -92,7 +100,7 @@ static err_code on_event(void *ctx, const event *ev) {
     bool first = ev->kind == EV_ADMITTED && !a->admitted;
     note_event(a, ev);
     if (first && n->sink->admitted) n->sink->admitted(n->sink->ctx, a);
-    if (!n->sink->write) return ev->kind == EV_TEXT ? collect_text(a, ev) : ERR_OK;
+    if (!n->sink->write) return collect(a, ev);
     buf_reset(&n->out);
     a->d->chunk(a, ev, &n->out);
     if (n->out.failed) return ERR_NOMEM;

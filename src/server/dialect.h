@@ -32,14 +32,24 @@ typedef struct choice {
     buf text;                /* collected (answers that are not streamed) */
     buf parts[ANSWER_PARTS]; /* the dialect's own lists, e.g. log-probabilities as JSON */
     uint64_t text_chars;     /* characters so far, for offsets */
-    char reason[16];         /* "stop", "length" */
+    char reason[16];         /* "stop", "length", "tool_calls" */
+    uint32_t n_calls;        /* tool calls that have begun */
+    size_t call_from;        /* where the dialect's text of the last one begins */
+    bool in_call, malformed; /* it is not over; one could not be read */
 } choice;
+
+typedef enum tool_mode { TOOL_AUTO, TOOL_NONE, TOOL_REQUIRED, TOOL_NAMED } tool_mode;
 
 typedef struct answer {
     const dialect *d;
     cJSON *body;     /* owned */
     cJSON *messages; /* owned; what r.messages points to */
-    request r;       /* the prompt of run k is set by answer_run */
+    cJSON *tools;    /* owned; what r.tools points to where they are offered */
+    tool_mode tool_mode;
+    const char *tool_named;     /* TOOL_NAMED */
+    const cJSON *allowed_tools; /* the only ones that are offered; NULL: all */
+    bool strict_tools;          /* some tool's arguments must follow its schema */
+    request r;                  /* the prompt of run k is set by answer_run */
     logit_bias *bias;
     prompt *prompts; /* n_runs of them; NULL: one run over r.messages */
     uint32_t n_runs;
@@ -52,8 +62,8 @@ typedef struct answer {
     uint64_t record, seed; /* of the first run */
     int64_t created_unix_s;
     char fingerprint[64];
-    uint64_t prompt_tokens, completion_tokens; /* over all runs */
-    choice *choices;                           /* n_runs * r.n_choices */
+    uint64_t prompt_tokens, completion_tokens, reasoning_tokens; /* over all runs */
+    choice *choices;                                             /* n_runs * r.n_choices */
     uint32_t n_choices;
 } answer;
 
@@ -64,8 +74,10 @@ struct dialect {
     err_code (*parse)(answer *a, err *e);
     /* Streamed: the bytes of one event. EV_DONE of the last run ends the stream. */
     void (*chunk)(answer *a, const event *ev, buf *out);
-    /* Collected: the tokens of one EV_TEXT into the choice's parts (may do nothing). */
+    /* Collected: the tokens of one EV_TEXT or EV_RAW into the choice's parts (may do nothing). */
     void (*tokens)(answer *a, choice *c, const event *ev);
+    /* Collected: reasoning, calls and finish reasons into the choice's parts. NULL where no request is parsed. */
+    void (*collect)(answer *a, choice *c, const event *ev);
     void (*whole)(answer *a, buf *out);
     /* The error object; `status` has been decided. In a stream (in_stream) framed as one of its events. */
     void (*fail)(const err *e, int status, const char *param, bool in_stream, buf *out);

@@ -264,6 +264,12 @@ void openai_usage(jw *w, const answer *a) {
     jw_kint(w, "prompt_tokens", (int64_t)a->prompt_tokens);
     jw_kint(w, "completion_tokens", (int64_t)a->completion_tokens);
     jw_kint(w, "total_tokens", (int64_t)(a->prompt_tokens + a->completion_tokens));
+    if (a->r.parse) {
+        jw_key(w, "completion_tokens_details");
+        jw_obj(w);
+        jw_kint(w, "reasoning_tokens", (int64_t)a->reasoning_tokens);
+        jw_obj_end(w);
+    }
     jw_obj_end(w);
 }
 

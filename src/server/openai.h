@@ -28,6 +28,23 @@ err_code openai_refuse_true(answer *a, const cJSON *v, err *e);     /* all but f
 err_code openai_refuse_nonempty(answer *a, const cJSON *v, err *e); /* all but [] , {} and "" */
 err_code openai_take_int(answer *a, const cJSON *v, int64_t min, int64_t max, int64_t *out, err *e);
 
+/* ---- tools and reasoning (openai_tools.c) ---- */
+err_code openai_refuse_functions(answer *a, const cJSON *v, err *e); /* functions, function_call */
+err_code openai_take_tools(answer *a, const cJSON *v, err *e);
+err_code openai_take_tool_choice(answer *a, const cJSON *v, err *e);
+err_code openai_take_parallel(answer *a, const cJSON *v, err *e);
+err_code openai_take_effort(answer *a, const cJSON *v, err *e);
+err_code openai_take_template_args(answer *a, const cJSON *v, err *e);
+/* After the fields: which tools are offered. a->param is set where they do not fit. */
+err_code openai_check_tools(answer *a, err *e);
+/* tool_calls and reasoning of an assistant's message, into the message that templates get. */
+err_code openai_read_calls(const cJSON *m, int index, cJSON *to, err *e);
+/* parts[] of a choice: its tokens, its reasoning, its calls (JSON objects and commas), the arguments of the last. */
+enum { OPENAI_TOKENS, OPENAI_REASONING, OPENAI_CALLS, OPENAI_ARGS };
+void openai_collect(answer *a, choice *c, const event *ev);
+/* "tool_calls" of a delta, for EV_CALL and EV_CALL_ARGS of the answer's choice `at`. */
+void openai_call_delta(jw *w, const answer *a, uint32_t at, const choice *c, const event *ev);
+
 /* "data: …\n\n" around one JSON value. */
 void openai_event_begin(buf *out);
 void openai_event_end(buf *out);

@@ -43,15 +43,14 @@ static err_code read_content(const cJSON *m, bool may_be_empty, int index, buf *
 }
 
 static err_code check_message_keys(const cJSON *m, int index, err *e) {
-    static const char *const known[] = {"role",    "content",     "name",  "tool_call_id",
-                                        "refusal", "annotations", "audio", NULL};
+    static const char *const known[] = {
+        "role", "content", "name", "tool_call_id", "annotations", "tool_calls", "reasoning_content", "reasoning", NULL};
     const cJSON *f;
     cJSON_ArrayForEach(f, m) {
         if (cJSON_IsNull(f)) continue;
         const char *k = f->string;
         bool empty = (cJSON_IsArray(f) || cJSON_IsObject(f)) && !f->child;
-        if (strcmp(k, "tool_calls") == 0 || strcmp(k, "function_call") == 0 || strcmp(k, "audio") == 0 ||
-            strcmp(k, "refusal") == 0) {
+        if (strcmp(k, "function_call") == 0 || strcmp(k, "audio") == 0 || strcmp(k, "refusal") == 0) {
             if (empty) continue;
             return err_set(e, ERR_UNSUPPORTED, "messages[%d].%s is not supported", index, k);
         }
@@ -87,9 +86,15 @@ static err_code read_message(answer *a, const cJSON *m, int index, err *e) {
         return err_set(e, ERR_INVALID, "messages[%d].role must be system, developer, user, assistant or tool", index);
     err_code rc = check_message_keys(m, index, e);
     if (rc != ERR_OK) return rc;
+    bool assistant = strcmp(who, "assistant") == 0;
+    if (!assistant && json_get(m, "tool_calls"))
+        return err_set(e, ERR_INVALID, "messages[%d].tool_calls: only messages of an assistant have them", index);
+    if (strcmp(who, "tool") == 0 && !json_get(m, "tool_call_id"))
+        return err_set(e, ERR_INVALID, "messages[%d].tool_call_id is missing: it names the call that is answered",
+                       index);
     buf text;
     buf_init(&text, ANSWER_BYTES_MAX);
-    rc = read_content(m, strcmp(who, "assistant") == 0, index, &text, e);
+    rc = read_content(m, assistant, index, &text, e);
     if (rc == ERR_OK) {
         cJSON *to = cJSON_CreateObject();
         bool ok = to && cJSON_AddItemToArray(a->messages, to);
@@ -97,6 +102,7 @@ static err_code read_message(answer *a, const cJSON *m, int index, err *e) {
         ok = ok && cJSON_AddStringToObject(to, "role", who) && cJSON_AddStringToObject(to, "content", buf_str(&text)) &&
              add_optional(to, m, "name") && add_optional(to, m, "tool_call_id");
         if (!ok) rc = err_nomem(e, "the messages");
+        if (ok && assistant) rc = openai_read_calls(m, index, to, e);
     }
     buf_free(&text);
     return rc;
@@ -147,17 +153,6 @@ static err_code take_response_format(answer *a, const cJSON *v, err *e) {
     return err_set(e, ERR_UNSUPPORTED, "'response_format': \"%.40s\" is not supported: answers are plain text", type);
 }
 
-static err_code take_tools(answer *a, const cJSON *v, err *e) {
-    if (cJSON_IsArray(v) && !v->child) return ERR_OK;
-    return err_set(e, ERR_UNSUPPORTED, "'%s' is not supported: calls in an answer are not parsed", v->string);
-}
-
-static err_code take_tool_choice(answer *a, const cJSON *v, err *e) {
-    bool none = cJSON_IsString(v) && (strcmp(v->valuestring, "none") == 0 || strcmp(v->valuestring, "auto") == 0);
-    return none ? ERR_OK
-                : err_set(e, ERR_UNSUPPORTED, "'%s': a call cannot be forced: tools are not supported", v->string);
-}
-
 static err_code take_modalities(answer *a, const cJSON *v, err *e) {
     const cJSON *m;
     bool ok = cJSON_IsArray(v);
@@ -171,18 +166,19 @@ static const openai_field chat_fields[] = {
     {"top_logprobs", take_top_logprobs},
     {"max_completion_tokens", take_max_completion_tokens},
     {"response_format", take_response_format},
-    {"tools", take_tools},
-    {"functions", take_tools},
-    {"tool_choice", take_tool_choice},
-    {"function_call", take_tool_choice},
+    {"tools", openai_take_tools},
+    {"tool_choice", openai_take_tool_choice},
+    {"parallel_tool_calls", openai_take_parallel},
+    {"functions", openai_refuse_functions},
+    {"function_call", openai_refuse_functions},
+    {"chat_template_kwargs", openai_take_template_args},
+    {"reasoning_effort", openai_take_effort},
     {"modalities", take_modalities},
     {"store", openai_refuse_true},
     {"audio", openai_refuse},
-    {"reasoning_effort", openai_refuse},
     {"verbosity", openai_refuse},
     {"web_search_options", openai_refuse},
     /* they ask how the answer is made or billed, not for another answer */
-    {"parallel_tool_calls", NULL},
     {"prediction", NULL},
     {"service_tier", NULL},
     {"prompt_cache_key", NULL},
@@ -199,7 +195,9 @@ static err_code chat_fault(answer *a, const char *param) {
 static err_code chat_parse(answer *a, err *e) {
     err_code rc = openai_take_fields(a, chat_fields, e);
     if (rc == ERR_OK) rc = openai_check_common(a, e);
+    if (rc == ERR_OK) rc = openai_check_tools(a, e);
     if (rc != ERR_OK) return rc;
+    a->r.parse = true;
     if (!a->messages) {
         err_set(e, ERR_INVALID, "'messages' is missing");
         return chat_fault(a, "messages");
@@ -252,12 +250,13 @@ static void write_token_info(jw *w, const token_info *t) {
     jw_obj_end(w);
 }
 
-/* parts[0]: the choice's tokens, JSON objects separated by commas */
+/* JSON objects separated by commas */
 static void chat_tokens(answer *a, choice *c, const event *ev) {
+    buf *list = &c->parts[OPENAI_TOKENS];
     for (size_t i = 0; i < ev->n_tokens; i++) {
         jw w;
-        if (c->parts[0].len) buf_putc(&c->parts[0], ',');
-        jw_init(&w, &c->parts[0]);
+        if (list->len) buf_putc(list, ',');
+        jw_init(&w, list);
         write_token_info(&w, &ev->tokens[i]);
     }
 }
@@ -298,19 +297,30 @@ static void write_role_chunks(answer *a, buf *out) {
     }
 }
 
-static void write_text_chunk(answer *a, const event *ev, buf *out) {
+static void write_delta(jw *w, answer *a, const event *ev) {
+    switch (ev->kind) {
+    case EV_TEXT:
+    case EV_REASONING:
+        jw_key(w, ev->kind == EV_TEXT ? "content" : "reasoning_content");
+        jw_strn(w, ev->text ? ev->text : "", ev->len);
+        break;
+    case EV_CALL:
+    case EV_CALL_ARGS: openai_call_delta(w, a, answer_choice_index(a, ev), answer_choice(a, ev), ev); break;
+    default: break;
+    }
+}
+
+static void write_event_chunk(answer *a, const event *ev, buf *out) {
+    bool tokens = (ev->kind == EV_TEXT || ev->kind == EV_RAW) && ev->n_tokens;
     jw w;
     begin_chunk(&w, a, out);
     jw_obj(&w);
     jw_kint(&w, "index", ev->choice);
     jw_key(&w, "delta");
     jw_obj(&w);
-    if (ev->kind == EV_TEXT) {
-        jw_key(&w, "content");
-        jw_strn(&w, ev->text ? ev->text : "", ev->len);
-    }
+    write_delta(&w, a, ev);
     jw_obj_end(&w);
-    if (a->r.want_logprobs && ev->kind == EV_TEXT && ev->n_tokens) {
+    if (a->r.want_logprobs && tokens) {
         jw_key(&w, "logprobs");
         jw_obj(&w);
         jw_key(&w, "content");
@@ -321,6 +331,7 @@ static void write_text_chunk(answer *a, const event *ev, buf *out) {
         jw_obj_end(&w);
     }
     jw_kstr(&w, "finish_reason", ev->kind == EV_FINISH ? ev->reason : NULL);
+    if (ev->kind == EV_FINISH && ev->malformed) jw_kbool(&w, "malformed_tool_call", true);
     jw_obj_end(&w);
     end_chunk(&w, a, out);
 }
@@ -330,9 +341,17 @@ static void chat_chunk(answer *a, const event *ev, buf *out) {
     switch (ev->kind) {
     case EV_ADMITTED: write_role_chunks(a, out); break;
     case EV_TEXT:
-        if (ev->len || ev->n_tokens) write_text_chunk(a, ev, out);
+        if (ev->len || ev->n_tokens) write_event_chunk(a, ev, out);
         break;
-    case EV_FINISH: write_text_chunk(a, ev, out); break;
+    case EV_RAW: /* its tokens only: what it says comes in the events after it */
+        if (a->r.want_logprobs && ev->n_tokens) write_event_chunk(a, ev, out);
+        break;
+    case EV_REASONING:
+    case EV_CALL:
+    case EV_CALL_ARGS:
+    case EV_FINISH: write_event_chunk(a, ev, out); break;
+    case EV_CALL_END:
+    case EV_CALL_DROP: break; /* the text of a dropped call follows, and its finish reason says it */
     case EV_DONE:
         if (a->include_usage) {
             openai_event_begin(out);
@@ -358,16 +377,30 @@ static void write_choice(jw *w, const answer *a, uint32_t index) {
     jw_key(w, "message");
     jw_obj(w);
     jw_kstr(w, "role", "assistant");
+    const buf *reasoning = &c->parts[OPENAI_REASONING], *calls = &c->parts[OPENAI_CALLS];
     jw_key(w, "content");
-    jw_strn(w, buf_str(&c->text), c->text.len);
+    if (calls->len && !c->text.len)
+        jw_null(w);
+    else
+        jw_strn(w, buf_str(&c->text), c->text.len);
+    if (reasoning->len) {
+        jw_key(w, "reasoning_content");
+        jw_strn(w, buf_str(reasoning), reasoning->len);
+    }
     jw_kstr(w, "refusal", NULL);
+    if (calls->len) {
+        jw_key(w, "tool_calls");
+        jw_arr(w);
+        jw_raw(w, calls->ptr, calls->len);
+        jw_arr_end(w);
+    }
     jw_obj_end(w);
     jw_key(w, "logprobs");
     if (a->r.want_logprobs) {
         jw_obj(w);
         jw_key(w, "content");
         jw_arr(w);
-        if (c->parts[0].len) jw_raw(w, c->parts[0].ptr, c->parts[0].len);
+        if (c->parts[OPENAI_TOKENS].len) jw_raw(w, c->parts[OPENAI_TOKENS].ptr, c->parts[OPENAI_TOKENS].len);
         jw_arr_end(w);
         jw_kstr(w, "refusal", NULL);
         jw_obj_end(w);
@@ -375,6 +408,7 @@ static void write_choice(jw *w, const answer *a, uint32_t index) {
         jw_null(w);
     }
     jw_kstr(w, "finish_reason", c->reason);
+    if (c->malformed) jw_kbool(w, "malformed_tool_call", true);
     jw_obj_end(w);
 }
 
@@ -397,6 +431,7 @@ const dialect dialect_openai_chat = {
     .parse = chat_parse,
     .chunk = chat_chunk,
     .tokens = chat_tokens,
+    .collect = openai_collect,
     .whole = chat_whole,
     .fail = openai_fail,
 };

@@ -263,6 +263,7 @@ static void completions_chunk(answer *a, const event *ev, buf *out) {
         if (ev->len || ev->n_tokens) write_chunk(a, ev, out);
         break;
     case EV_FINISH: write_chunk(a, ev, out); break;
+    default: break; /* its requests are not parsed */
     case EV_DONE:
         if (a->run + 1 == a->n_runs) write_end(a, out);
         break;

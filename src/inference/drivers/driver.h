@@ -33,7 +33,8 @@ typedef struct driver_choice {
     const char *finish;    /* NULL: did not get to its end */
     const int32_t *tokens; /* NULL where the provider does not tell; the driver's until release */
     size_t n_tokens;
-    uint32_t steps;
+    uint32_t steps, n_calls;
+    bool malformed; /* a call could not be read */
     bool has_digest;
     uint8_t logits_sha256[SHA256_LEN];
 } driver_choice;
@@ -41,7 +42,7 @@ typedef struct driver_choice {
 typedef struct driver_outcome {
     uint32_t n_choices;
     driver_choice choices[REQUEST_CHOICES_MAX];
-    uint64_t completion_tokens;
+    uint64_t completion_tokens, reasoning_tokens;
     uint64_t queue_ns, prefill_ns, decode_ns;
 } driver_outcome;
 

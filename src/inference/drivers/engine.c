@@ -45,7 +45,7 @@ static err_code engine_prepare(driver_call *c, err *e) {
     if (!x) return err_nomem(e, "a request");
     c->state = x;
     uint32_t context = scheduler_context(l->sched);
-    err_code rc = prompt_build(&x->prompt, l->m, l->special, r, context, e);
+    err_code rc = prompt_build(&x->prompt, l->m, l->special, l->format, r, context, e);
     if (!rc) rc = size_answer(c, context, (uint32_t)x->prompt.n_tokens, e);
     if (rc) return rc;
     job_spec spec = {.prompt = x->prompt.tokens,
@@ -58,7 +58,12 @@ static err_code engine_prepare(driver_call *c, err *e) {
                      .want_logprobs = r->want_logprobs,
                      .n_top = r->n_top,
                      .echo = r->echo,
-                     .ignore_end = r->ignore_end};
+                     .ignore_end = r->ignore_end,
+                     .format = r->parse ? l->format : NULL,
+                     .tools = r->tools,
+                     .one_call = r->one_call,
+                     .prompt_text = buf_str(&x->prompt.text),
+                     .prompt_text_len = x->prompt.text.len};
     spec.sampling.seed = c->seed;
     rc = job_new(&x->job, l->sched, &spec, e);
     if (rc) return rc;
@@ -88,10 +93,16 @@ static void fill_outcome(job *j, driver_outcome *out) {
         job_choice jc;
         job_get_choice(j, i, &jc);
         driver_choice *c = &out->choices[i];
-        *c = (driver_choice){
-            .finish = jc.finish, .tokens = jc.tokens, .n_tokens = jc.n_tokens, .steps = jc.steps, .has_digest = true};
+        *c = (driver_choice){.finish = jc.finish,
+                             .tokens = jc.tokens,
+                             .n_tokens = jc.n_tokens,
+                             .steps = jc.steps,
+                             .has_digest = true,
+                             .n_calls = jc.n_calls,
+                             .malformed = jc.malformed};
         memcpy(c->logits_sha256, jc.logits_sha256, SHA256_LEN);
         out->completion_tokens += jc.n_tokens;
+        out->reasoning_tokens += jc.reasoning_tokens;
     }
     job_times t;
     job_get_times(j, &t);
@@ -101,13 +112,14 @@ static void fill_outcome(job *j, driver_outcome *out) {
 }
 
 static err_code forward(const event_sink *sink, const piece *p) {
-    event ev = {.kind = p->kind == PIECE_TEXT ? EV_TEXT : EV_FINISH,
+    event ev = {.kind = p->kind == PIECE_FINISH ? EV_FINISH : p->event,
                 .choice = p->choice,
                 .text = p->text,
                 .len = p->len,
                 .tokens = p->tokens,
                 .n_tokens = p->n_tokens,
-                .reason = p->reason};
+                .reason = p->reason,
+                .malformed = p->malformed};
     return sink->event(sink->ctx, &ev);
 }
 

@@ -185,6 +185,7 @@ static inline err_code client_event(void *ctx, const event *ev) {
         c->prompt_tokens = ev->prompt_tokens;
         c->completion_tokens = ev->completion_tokens;
         break;
+    default: break;
     }
     return ERR_OK;
 }

@@ -53,7 +53,7 @@ static err_code build(const char *messages, const char *tools, const char *args,
     r.messages = f.messages;
     r.tools = f.tools;
     r.template_args = f.args;
-    return rc ? rc : prompt_build(&f.p, f.m, f.special, &r, 100000, e);
+    return rc ? rc : prompt_build(&f.p, f.m, f.special, NULL, &r, 100000, e);
 }
 
 /* One user message with this text, whatever is in it. */
@@ -253,24 +253,24 @@ TEST(prompt_raw_text_and_ids) {
     err e = {0};
     CHECK_OK(open_model(true, true, TINY_TEMPLATE, &e), e);
     request r = {.model = "tiny", .text = "<|im_end|>the", .text_len = 13};
-    CHECK_OK(prompt_build(&f.p, f.m, f.special, &r, 100, &e), e);
+    CHECK_OK(prompt_build(&f.p, f.m, f.special, NULL, &r, 100, &e), e);
     CHECK_INT(f.p.tokens[0], 1);
     CHECK_INT(count_control(), 1);
     prompt_free(&f.p);
-    CHECK_INT(prompt_build(&f.p, f.m, f.special, &r, 3, &e), ERR_TOO_LONG);
+    CHECK_INT(prompt_build(&f.p, f.m, f.special, NULL, &r, 3, &e), ERR_TOO_LONG);
     prompt_free(&f.p);
     r.text_len = 0;
-    CHECK_OK(prompt_build(&f.p, f.m, f.special, &r, 100, &e), e);
+    CHECK_OK(prompt_build(&f.p, f.m, f.special, NULL, &r, 100, &e), e);
     CHECK_INT(f.p.n_tokens, 1);
     prompt_free(&f.p);
     request t = {.model = "tiny", .tokens = ids, .n_tokens = 4};
-    CHECK_OK(prompt_build(&f.p, f.m, f.special, &t, 100, &e), e);
+    CHECK_OK(prompt_build(&f.p, f.m, f.special, NULL, &t, 100, &e), e);
     CHECK_INT(f.p.n_tokens, 4);
     CHECK(memcmp(f.p.tokens, ids, sizeof ids) == 0);
     CHECK_INT(f.p.text.len, 0);
     prompt_free(&f.p);
     t.text = "both";
-    CHECK_INT(prompt_build(&f.p, f.m, f.special, &t, 100, &e), ERR_INVALID);
+    CHECK_INT(prompt_build(&f.p, f.m, f.special, NULL, &t, 100, &e), ERR_INVALID);
 }
 
 TEST(prompt_bad_messages_get_a_sentence) {

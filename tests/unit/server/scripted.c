@@ -82,6 +82,54 @@ static err_code run_ok(script *s) {
     return rc == ERR_OK ? finish(s, 2u * s->r->n_choices) : rc;
 }
 
+static err_code say(script *s, uint32_t c, event_kind kind, const char *t) {
+    event ev = {.kind = kind, .choice = c, .text = t, .len = t ? strlen(t) : 0};
+    return emit(s, &ev);
+}
+
+static err_code over(script *s, uint32_t c, const char *reason, bool malformed) {
+    event ev = {.kind = EV_FINISH, .choice = c, .reason = reason, .malformed = malformed};
+    return emit(s, &ev);
+}
+
+static err_code all_done(script *s, uint64_t thought) {
+    event done = {.kind = EV_DONE, .record = records++, .completion_tokens = 20, .reasoning_tokens = thought};
+    return emit(s, &done);
+}
+
+static err_code run_calls(script *s) {
+    static const struct {
+        event_kind kind;
+        const char *text;
+    } says[] = {{EV_RAW, "<think>Hm. Yes.</think><call>"},
+                {EV_REASONING, "Hm."},
+                {EV_REASONING, " Yes."},
+                {EV_CALL, "f"},
+                {EV_CALL_ARGS, "{\"a\":"},
+                {EV_CALL_ARGS, " \"\xc3\xb6\"}"},
+                {EV_CALL_END, NULL},
+                {EV_CALL, "g"},
+                {EV_CALL_ARGS, "{}"},
+                {EV_CALL_END, NULL}};
+    err_code rc = admit(s);
+    for (uint32_t c = 0; c < s->r->n_choices; c++) {
+        for (size_t i = 0; rc == ERR_OK && i < sizeof says / sizeof *says; i++)
+            rc = say(s, c, says[i].kind, says[i].text);
+        if (rc == ERR_OK) rc = over(s, c, "tool_calls", false);
+    }
+    return rc == ERR_OK ? all_done(s, 7) : rc;
+}
+
+static err_code run_broken_calls(script *s, bool cut) {
+    err_code rc = admit(s);
+    if (rc == ERR_OK) rc = say(s, 0, EV_CALL, "f");
+    if (rc == ERR_OK) rc = say(s, 0, EV_CALL_ARGS, "{\"a");
+    if (rc == ERR_OK && !cut) rc = say(s, 0, EV_CALL_DROP, NULL);
+    if (rc == ERR_OK && !cut) rc = say(s, 0, EV_TEXT, "<call>{\"a\":");
+    if (rc == ERR_OK) rc = over(s, 0, cut ? "length" : "stop", !cut);
+    return rc == ERR_OK ? all_done(s, 0) : rc;
+}
+
 static err_code run_until_gone(script *s, err *e, bool admits, const char *tick) {
     if (admits && admit(s) != ERR_OK) return cancelled(e);
     for (int i = 0; i < 4000; i++) { /* 20 s: then the test has failed */
@@ -103,6 +151,9 @@ static err_code run_flood(script *s, err *e) {
 static err_code run(script *s, err *e) {
     const char *m = s->r->model;
     if (strcmp(m, "ok") == 0) return run_ok(s) == ERR_OK ? ERR_OK : cancelled(e);
+    if (strcmp(m, "calls") == 0) return run_calls(s) == ERR_OK ? ERR_OK : cancelled(e);
+    if (strcmp(m, "broken calls") == 0) return run_broken_calls(s, false) == ERR_OK ? ERR_OK : cancelled(e);
+    if (strcmp(m, "half a call") == 0) return run_broken_calls(s, true) == ERR_OK ? ERR_OK : cancelled(e);
     if (strcmp(m, "busy") == 0) return err_set(e, ERR_BUSY, "the queue is full");
     if (strcmp(m, "down") == 0) return err_set(e, ERR_UNAVAILABLE, "the ledger cannot be written");
     if (strcmp(m, "long") == 0) return err_set(e, ERR_TOO_LONG, "the prompt has 9 tokens, 8 fit");

@@ -21,6 +21,8 @@ static err_code parse(answer **a, const dialect *d, const char *text, err *e) {
 #define CHAT "\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]"
 #define COMP "\"model\":\"m\",\"prompt\":\"hi\""
 
+#define TOOL(name) "{\"type\":\"function\",\"function\":{\"name\":\"" name "\"}}"
+
 typedef struct bad_case {
     const char *body;
     err_code code;
@@ -52,7 +54,21 @@ static const bad_case bad_chat[] = {
     {"{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"x\",\"name\":1}]}", ERR_INVALID, "messages",
      "name"},
     {"{\"model\":\"m\",\"messages\":[{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{\"id\":\"a\"}]}]}",
-     ERR_UNSUPPORTED, "messages", "tool_calls"},
+     ERR_INVALID, "messages", "tool_calls[0] must have an id and a function with a name"},
+    {"{\"model\":\"m\",\"messages\":[{\"role\":\"assistant\",\"tool_calls\":{}}]}", ERR_INVALID, "messages", "array"},
+    {"{\"model\":\"m\",\"messages\":[{\"role\":\"assistant\",\"tool_calls\":[{\"type\":\"custom\"}]}]}",
+     ERR_UNSUPPORTED, "messages", "tool_calls[0]"},
+    {"{\"model\":\"m\",\"messages\":[{\"role\":\"assistant\",\"tool_calls\":[{\"id\":\"a\",\"function\":{\"name\":"
+     "\"f\",\"arguments\":{}}}]}]}",
+     ERR_INVALID, "messages", "string of JSON"},
+    {"{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"x\",\"tool_calls\":[]}]}", ERR_INVALID,
+     "messages", "assistant"},
+    {"{\"model\":\"m\",\"messages\":[{\"role\":\"tool\",\"content\":\"x\"}]}", ERR_INVALID, "messages",
+     "tool_call_id is missing"},
+    {"{\"model\":\"m\",\"messages\":[{\"role\":\"assistant\",\"reasoning_content\":5}]}", ERR_INVALID, "messages",
+     "reasoning_content"},
+    {"{\"model\":\"m\",\"messages\":[{\"role\":\"assistant\",\"function_call\":{\"name\":\"f\"}}]}", ERR_UNSUPPORTED,
+     "messages", "function_call"},
     {"{" CHAT ",\"colour\":\"red\"}", ERR_INVALID, "colour", "colour"},
     {"{" CHAT ",\"stream\":\"yes\"}", ERR_INVALID, "stream", "true or false"},
     {"{" CHAT ",\"stream_options\":{\"include_usage\":true}}", ERR_INVALID, "stream_options", "stream"},
@@ -100,13 +116,36 @@ static const bad_case bad_chat[] = {
     {"{" CHAT ",\"store\":true}", ERR_UNSUPPORTED, "store", "store"},
     {"{" CHAT ",\"response_format\":{\"type\":\"json_object\"}}", ERR_UNSUPPORTED, "response_format", "json_object"},
     {"{" CHAT ",\"response_format\":\"text\"}", ERR_INVALID, "response_format", "object"},
-    {"{" CHAT ",\"tools\":[{\"type\":\"function\"}]}", ERR_UNSUPPORTED, "tools", "not supported"},
-    {"{" CHAT ",\"functions\":[{\"name\":\"f\"}]}", ERR_UNSUPPORTED, "functions", "not supported"},
-    {"{" CHAT ",\"tool_choice\":\"required\"}", ERR_UNSUPPORTED, "tool_choice", "forced"},
-    {"{" CHAT ",\"tool_choice\":{\"type\":\"function\"}}", ERR_UNSUPPORTED, "tool_choice", "forced"},
+    {"{" CHAT ",\"tools\":{}}", ERR_INVALID, "tools", "array"},
+    {"{" CHAT ",\"tools\":[5]}", ERR_INVALID, "tools", "tools[0]"},
+    {"{" CHAT ",\"tools\":[{\"type\":\"web_search\"}]}", ERR_UNSUPPORTED, "tools", "web_search"},
+    {"{" CHAT ",\"tools\":[{\"type\":\"function\"}]}", ERR_INVALID, "tools", "tools[0].function"},
+    {"{" CHAT ",\"tools\":[" TOOL("a b") "]}", ERR_INVALID, "tools", "tools[0].function.name"},
+    {"{" CHAT ",\"tools\":[" TOOL("f") "," TOOL("f") "]}", ERR_INVALID, "tools", "two with the name 'f'"},
+    {"{" CHAT ",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"parameters\":[]}}]}", ERR_INVALID,
+     "tools", "schema"},
+    {"{" CHAT ",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"strict\":1}}]}", ERR_INVALID, "tools",
+     "strict"},
+    {"{" CHAT ",\"functions\":[{\"name\":\"f\"}]}", ERR_UNSUPPORTED, "functions", "'tools'"},
+    {"{" CHAT ",\"function_call\":\"auto\"}", ERR_UNSUPPORTED, "function_call", "'tool_choice'"},
+    {"{" CHAT ",\"tool_choice\":\"required\"}", ERR_INVALID, "tool_choice", "'tools' has none"},
+    {"{" CHAT ",\"tool_choice\":\"maybe\"}", ERR_INVALID, "tool_choice", "maybe"},
+    {"{" CHAT ",\"tool_choice\":5}", ERR_INVALID, "tool_choice", "tool_choice"},
+    {"{" CHAT ",\"tool_choice\":{\"type\":\"function\"}}", ERR_INVALID, "tool_choice", "name is needed"},
+    {"{" CHAT ",\"tools\":[" TOOL("f") "],\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":\"g\"}}}",
+     ERR_INVALID, "tool_choice", "no tool 'g'"},
+    {"{" CHAT ",\"tools\":[" TOOL("f") "],\"tool_choice\":{\"type\":\"allowed_tools\",\"allowed_tools\":{\"mode\":"
+                                       "\"auto\",\"tools\":[" TOOL("g") "]}}}",
+     ERR_INVALID, "tool_choice", "no tool 'g'"},
+    {"{" CHAT ",\"tool_choice\":{\"type\":\"allowed_tools\",\"tools\":[" TOOL("g") "]}}", ERR_INVALID, "tool_choice",
+     "mode"},
+    {"{" CHAT ",\"parallel_tool_calls\":\"no\"}", ERR_INVALID, "parallel_tool_calls", "true or false"},
+    {"{" CHAT ",\"chat_template_kwargs\":[]}", ERR_INVALID, "chat_template_kwargs", "object"},
+    {"{" CHAT ",\"chat_template_kwargs\":{\"a\":{}}}", ERR_INVALID, "chat_template_kwargs", "'a'"},
+    {"{" CHAT ",\"chat_template_kwargs\":{\"a b\":1}}", ERR_INVALID, "chat_template_kwargs", "name"},
     {"{" CHAT ",\"modalities\":[\"text\",\"audio\"]}", ERR_UNSUPPORTED, "modalities", "text"},
     {"{" CHAT ",\"audio\":{}}", ERR_UNSUPPORTED, "audio", "audio"},
-    {"{" CHAT ",\"reasoning_effort\":\"high\"}", ERR_UNSUPPORTED, "reasoning_effort", "reasoning_effort"},
+    {"{" CHAT ",\"reasoning_effort\":\"very\"}", ERR_INVALID, "reasoning_effort", "reasoning_effort"},
     {"{" CHAT ",\"prompt\":\"x\"}", ERR_INVALID, "prompt", "prompt"},
 };
 
@@ -216,6 +255,63 @@ TEST(messages_are_made_plain_for_templates) {
     answer_free(a);
 }
 
+/* Breaks where a field about tools is dropped, or tools are offered that the caller did not want offered. */
+TEST(tools_arrive) {
+    answer *a;
+    err e;
+    CHECK_OK(parse(&a, &dialect_openai_chat,
+                   "{" CHAT ",\"tools\":[" TOOL("f") ",{\"type\":\"function\",\"function\":{\"name\":\"g\",\"strict\":"
+                                                     "false,\"parameters\":{\"type\":\"object\"}}}],"
+                                                     "\"parallel_tool_calls\":false,\"reasoning_effort\":\"low\","
+                                                     "\"chat_template_kwargs\":{\"enable_thinking\":false}}",
+                   &e),
+             e);
+    buf b = {.max = 4096};
+    CHECK_OK(json_canonical(&b, a->r.tools, &e), e);
+    CHECK_STR(buf_str(&b),
+              "[{\"function\":{\"name\":\"f\",\"parameters\":{\"properties\":{},\"type\":\"object\"}},\"type\":"
+              "\"function\"},{\"function\":{\"name\":\"g\",\"parameters\":{\"type\":\"object\"}},\"type\":"
+              "\"function\"}]");
+    CHECK(a->r.parse && a->r.one_call);
+    CHECK_STR(a->r.reasoning_effort, "low");
+    CHECK(a->r.template_args && a->r.template_args->child);
+    answer_free(a);
+    buf_reset(&b);
+    CHECK_OK(parse(&a, &dialect_openai_chat,
+                   "{" CHAT ",\"tool_choice\":{\"type\":\"allowed_tools\",\"allowed_tools\":{\"mode\":\"auto\","
+                   "\"tools\":[" TOOL("g") "]}},\"tools\":[" TOOL("f") "," TOOL("g") "]}",
+                   &e),
+             e);
+    CHECK_INT(cJSON_GetArraySize(a->r.tools), 1);
+    CHECK(!a->r.one_call);
+    answer_free(a);
+    CHECK_OK(parse(&a, &dialect_openai_chat, "{" CHAT ",\"tool_choice\":\"none\",\"tools\":[" TOOL("f") "]}", &e), e);
+    CHECK(!a->r.tools);
+    answer_free(a);
+    buf_free(&b);
+}
+
+/* Breaks where a call of the conversation does not get to the template. */
+TEST(calls_of_the_conversation_arrive) {
+    answer *a;
+    err e;
+    CHECK_OK(parse(&a, &dialect_openai_chat,
+                   "{\"model\":\"m\",\"messages\":[{\"role\":\"assistant\",\"content\":null,\"reasoning\":\"hm\","
+                   "\"tool_calls\":[{\"index\":0,\"id\":\"c1\",\"type\":\"function\",\"function\":{\"name\":\"f\","
+                   "\"arguments\":\"{\\\"a\\\": 1.0}\"}}]},{\"role\":\"tool\",\"tool_call_id\":\"c1\",\"content\":"
+                   "[{\"type\":\"text\",\"text\":\"42\"}]}]}",
+                   &e),
+             e);
+    buf b = {.max = 4096};
+    CHECK_OK(json_canonical(&b, a->r.messages, &e), e);
+    CHECK_STR(buf_str(&b),
+              "[{\"content\":\"\",\"reasoning_content\":\"hm\",\"role\":\"assistant\",\"tool_calls\":[{\"function\":{"
+              "\"arguments\":\"{\\\"a\\\": 1.0}\",\"name\":\"f\"},\"id\":\"c1\",\"type\":\"function\"}]},"
+              "{\"content\":\"42\",\"role\":\"tool\",\"tool_call_id\":\"c1\"}]");
+    buf_free(&b);
+    answer_free(a);
+}
+
 TEST(prompts_of_every_form) {
     answer *a;
     err e;
@@ -253,7 +349,7 @@ TEST(too_many_prompts) {
 }
 
 TEST(no_allocation_failure_is_lost) {
-    static const char body[] = "{" CHAT ",\"logit_bias\":{\"7\":1},\"stop\":[\"a\"]}";
+    static const char body[] = "{" CHAT ",\"logit_bias\":{\"7\":1},\"stop\":[\"a\"],\"tools\":[" TOOL("f") "]}";
     int refused = 0;
     for (int n = 0; n < 200; n++) {
         answer *a;
@@ -359,6 +455,8 @@ int main(int argc, char **argv) {
     RUN(chat_fields_arrive);
     RUN(chat_defaults);
     RUN(messages_are_made_plain_for_templates);
+    RUN(tools_arrive);
+    RUN(calls_of_the_conversation_arrive);
     RUN(prompts_of_every_form);
     RUN(too_many_prompts);
     RUN(no_allocation_failure_is_lost);

@@ -300,6 +300,79 @@ TEST(a_chat_answer) {
     reply_free(&r);
 }
 
+/* Breaks where reasoning or a call loses a piece, where ids are not unique, or a dropped call stays. */
+TEST(a_chat_answer_with_calls) {
+    reply r;
+    post(CHAT_PATH, CHAT("calls", ",\"n\":2"), &r);
+    CHECK_INT(r.status, 200);
+    cJSON *v = cJSON_Parse(buf_str(&r.body));
+    CHECK(v != NULL);
+    CHECK(cJSON_IsNull(json_at(v, "choices.0.message.content")));
+    CHECK_STR(str_at(v, "choices.0.message.reasoning_content"), "Hm. Yes.");
+    CHECK_INT(cJSON_GetArraySize(json_at(v, "choices.0.message.tool_calls")), 2);
+    CHECK_STR(str_at(v, "choices.0.message.tool_calls.0.type"), "function");
+    CHECK_STR(str_at(v, "choices.0.message.tool_calls.0.function.name"), "f");
+    CHECK_STR(str_at(v, "choices.0.message.tool_calls.0.function.arguments"), "{\"a\": \"\xc3\xb6\"}");
+    CHECK_STR(str_at(v, "choices.0.message.tool_calls.1.function.arguments"), "{}");
+    CHECK_STR(str_at(v, "choices.0.finish_reason"), "tool_calls");
+    CHECK(num_at(v, "usage.completion_tokens_details.reasoning_tokens") == 7);
+    const char *ids[4] = {
+        str_at(v, "choices.0.message.tool_calls.0.id"), str_at(v, "choices.0.message.tool_calls.1.id"),
+        str_at(v, "choices.1.message.tool_calls.0.id"), str_at(v, "choices.1.message.tool_calls.1.id")};
+    for (int i = 0; i < 4; i++) {
+        CHECK(ids[i] && strncmp(ids[i], "call_", 5) == 0);
+        for (int k = 0; k < i; k++) CHECK(strcmp(ids[i], ids[k]) != 0);
+    }
+    cJSON_Delete(v);
+    reply_free(&r);
+    post(CHAT_PATH, CHAT("broken calls", ""), &r);
+    v = cJSON_Parse(buf_str(&r.body));
+    CHECK_STR(str_at(v, "choices.0.message.content"), "<call>{\"a\":");
+    CHECK(!json_at(v, "choices.0.message.tool_calls"));
+    CHECK_STR(str_at(v, "choices.0.finish_reason"), "stop");
+    CHECK(cJSON_IsTrue(json_at(v, "choices.0.malformed_tool_call")));
+    cJSON_Delete(v);
+    reply_free(&r);
+    post(CHAT_PATH, CHAT("half a call", ""), &r);
+    v = cJSON_Parse(buf_str(&r.body));
+    CHECK_STR(str_at(v, "choices.0.message.tool_calls.0.function.arguments"), "{\"a");
+    CHECK_STR(str_at(v, "choices.0.finish_reason"), "length");
+    CHECK(!json_at(v, "choices.0.malformed_tool_call"));
+    cJSON_Delete(v);
+    reply_free(&r);
+}
+
+/* Breaks where a delta has another shape than OpenAI's. */
+TEST(a_streamed_chat_answer_with_calls) {
+    reply r;
+    post(CHAT_PATH, CHAT("calls", ",\"stream\":true"), &r);
+    CHECK_INT(r.status, 200);
+    const char *b = buf_str(&r.body);
+    static const char *const in_order[] = {
+        "\"delta\":{\"role\":\"assistant\",\"content\":\"\"}",
+        "\"delta\":{\"reasoning_content\":\"Hm.\"}",
+        "\"delta\":{\"reasoning_content\":\" Yes.\"}",
+        "\"delta\":{\"tool_calls\":[{\"index\":0,\"id\":\"call_",
+        ",\"type\":\"function\",\"function\":{\"name\":\"f\",\"arguments\":\"\"}}]}",
+        "\"delta\":{\"tool_calls\":[{\"index\":0,\"function\":{\"arguments\":\"{\\\"a\\\":\"}}]}",
+        "\"delta\":{\"tool_calls\":[{\"index\":0,\"function\":{\"arguments\":\" \\\"",
+        "\"delta\":{\"tool_calls\":[{\"index\":1,\"id\":\"call_",
+        "\"delta\":{\"tool_calls\":[{\"index\":1,\"function\":{\"arguments\":\"{}\"}}]}",
+        "\"delta\":{},\"finish_reason\":\"tool_calls\"",
+        "data: [DONE]",
+    };
+    for (size_t i = 0; i < sizeof in_order / sizeof *in_order; i++) {
+        const char *at = strstr(b, in_order[i]);
+        if (!at) FAIL("no %s in order", in_order[i]);
+        b = at + strlen(in_order[i]);
+    }
+    reply_free(&r);
+    post(CHAT_PATH, CHAT("broken calls", ",\"stream\":true"), &r);
+    CHECK_HAS(buf_str(&r.body), "\"delta\":{\"content\":\"<call>{\\\"a\\\":\"}");
+    CHECK_HAS(buf_str(&r.body), "\"finish_reason\":\"stop\",\"malformed_tool_call\":true");
+    reply_free(&r);
+}
+
 TEST(a_streamed_chat_answer) {
     reply r;
     post(CHAT_PATH, CHAT("ok", ",\"stream\":true,\"stream_options\":{\"include_usage\":true}"), &r);
@@ -312,7 +385,8 @@ TEST(a_streamed_chat_answer) {
     const char *text = strstr(b, "\"delta\":{\"content\":\"Hello\"}");
     const char *end = strstr(b, "\"delta\":{},\"finish_reason\":\"stop\"");
     const char *usage =
-        strstr(b, "\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":2,\"total_tokens\":5}");
+        strstr(b, "\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":2,\"total_tokens\":5,"
+                  "\"completion_tokens_details\":{\"reasoning_tokens\":0}}");
     const char *done = strstr(b, "data: [DONE]\n\n");
     CHECK(first && text && end && usage && done && first < text && text < end && end < usage && usage < done);
     CHECK(done[strlen("data: [DONE]\n\n")] == 0);
@@ -938,6 +1012,8 @@ int main(int argc, char **argv) {
     RUN(bad_bodies_are_400);
     RUN(a_chat_answer);
     RUN(a_streamed_chat_answer);
+    RUN(a_chat_answer_with_calls);
+    RUN(a_streamed_chat_answer_with_calls);
     RUN(completions_of_several_prompts);
     RUN(log_probabilities_of_completions);
     RUN(a_failure_after_the_first_byte_is_an_event);
