@@ -20,6 +20,12 @@
  * 5. Time is bounded by steps: one for each node evaluated, more for work that grows with its operands (tpl_charge).
  *    Whatever reads a string to its end pays for it, a comparison too (tests/unit/engine/test_template_hostile.c).
  *
+ * Known to differ from Jinja 2, on purpose:
+ * - a number of JSON that is whole is an integer, 1.0 too (records hold RFC 8785, which knows no difference); integers
+ *   have 64 bits, and those past 2^53 that come from JSON are rounded;
+ * - a generator makes all its items at once, so what fails in one that nobody reads fails all the same;
+ * - |safe and |escape give plain strings: joining text to them escapes nothing.
+ *
  * Has caused bugs: `~` binds tighter than `+`; filters bind tighter than unary minus; a for loop's body starts a fresh
  * scope each round; `d.items` is the method even where the dict has a key "items".
  */
@@ -65,7 +71,8 @@ typedef enum tv_type {
     TV_METHOD,
     TV_JOINER,
     TV_CYCLER,
-    TV_GENERATOR, /* what map, select, reverse, ... give: gone through once, always true, without a length */
+    TV_GENERATOR, /* what map, select, reverse, ... give: gone through once, always true, without a length. And what
+                   * keys, values and items of a dict give: as long as the dict, gone through often */
 } tv_type;
 
 typedef struct tv_list tv_list;
@@ -109,7 +116,8 @@ struct tv_list {
 /* Made whole at once; only what is left of it is seen. */
 struct tv_generator {
     const tv_list *list;
-    uint32_t at; /* items taken */
+    uint32_t at;      /* items taken */
+    const char *view; /* "dict_keys", ...: of a dict; NULL: a generator */
 };
 
 typedef struct tv_entry {
@@ -457,8 +465,9 @@ bool tv_dict_new(rt *r, tv *out);
 bool tv_dict_set(rt *r, tv_dict *d, tv key, tv val);
 bool tv_dict_get(rt *r, const tv_dict *d, tv key, tv *out); /* TV_ABSENT where missing; false: not a key, or steps */
 bool tv_dict_get_str(rt *r, const tv_dict *d, tstr key, tv *out);
-bool tv_to_list(rt *r, tv v, tv *out);   /* what a for loop goes over, as a list; empties a generator */
-bool tv_make_generator(rt *r, tv *list); /* of a list */
+bool tv_to_list(rt *r, tv v, tv *out); /* what a for loop goes over, as a list; empties a generator */
+bool tv_make_generator(rt *r, tv *list, const char *view); /* of a list */
+bool tv_dict_items(rt *r, tv *out, const tv_dict *d);      /* a list of pairs */
 bool tv_from_json(rt *r, tv *out, const cJSON *j, int depth);
 bool tv_string_copy(rt *r, tv *out, const char *s, size_t n);
 bool tv_take_buf(rt *r, tv *out, buf *b);  /* the bytes as a string; frees b also on failure */
@@ -492,7 +501,8 @@ typedef struct json_style {
     tstr comma, colon;
 } json_style;
 bool tpl_to_json(rt *r, buf *out, tv v, const json_style *st, int depth);
-bool tpl_printf(rt *r, tv *out, tstr fmt, const tv *args, uint32_t n, const tv_dict *named); /* "..." % ... */
+bool tpl_printf(rt *r, tv *out, tstr fmt, const tv *args, uint32_t n, const tv_dict *named,
+                bool lenient); /* "..." % ... */
 bool tpl_strftime(rt *r, tv *out, tstr fmt);
 
 /* ---- what templates may call ----------------------------------------------------------------------------- */

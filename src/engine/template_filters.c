@@ -71,9 +71,10 @@ static bool f_escape(rt *r, tv *out, tv in, const targs *a, const tv *p) {
 }
 
 static bool f_indent(rt *r, tv *out, tv in, const targs *a, const tv *p) {
-    tstr s;
     int64_t width = 4;
-    if (!text_of(r, in, &s)) return false;
+    if (in.type == TV_UNDEFINED) return tpl_fail_undefined(r, in);
+    if (in.type != TV_STRING) return tpl_fail(r, ERR_INVALID, "indent needs a string, not %s", tv_type_name(in));
+    tstr s = tv_tstr(in);
     tv lines, pad = p[0];
     if (pad.type != TV_STRING) {
         if (!targ_int(r, "the width of indent", pad, &width)) return false;
@@ -103,12 +104,12 @@ static bool f_format(rt *r, tv *out, tv in, const targs *a, const tv *p) {
     tstr s;
     tv named;
     if (!text_of(r, in, &s)) return false;
-    if (!a->n_kw) return tpl_printf(r, out, s, a->pos, a->n_pos, NULL);
+    if (!a->n_kw) return tpl_printf(r, out, s, a->pos, a->n_pos, NULL, false);
     if (a->n_pos) return tpl_fail(r, ERR_INVALID, "format takes positional or named arguments, not both");
     if (!tv_dict_new(r, &named)) return false;
     for (uint32_t i = 0; i < a->n_kw; i++)
         if (!tv_dict_set(r, named.u.dict, tv_strn(a->kw[i].name.p, a->kw[i].name.n), a->kw[i].v)) return false;
-    return tpl_printf(r, out, s, NULL, 0, named.u.dict);
+    return tpl_printf(r, out, s, NULL, 0, named.u.dict, false);
 }
 
 static bool f_center(rt *r, tv *out, tv in, const targs *a, const tv *p) {
@@ -314,7 +315,10 @@ static bool f_length(rt *r, tv *out, tv in, const targs *a, const tv *p) {
 
 static bool f_attr(rt *r, tv *out, tv in, const targs *a, const tv *p) {
     tstr name;
-    return text_of(r, p[0], &name) && tpl_get_attr(r, out, in, name, NULL);
+    if (!text_of(r, p[0], &name)) return false;
+    if (in.type != TV_DICT || tpl_method_find(TV_DICT, name)) return tpl_get_attr(r, out, in, name, NULL);
+    *out = tv_undefined(TV_DICT, name.p, name.n); /* the keys of a dict are no attributes */
+    return true;
 }
 
 const tfilter tpl_text_filters[] = {

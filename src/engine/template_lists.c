@@ -78,14 +78,34 @@ static bool sorted(rt *r, tv *out, const tv_list *l, const tv *keys, bool revers
 
 /* ---- order ----------------------------------------------------------------------------------------------- */
 
-static bool f_sort(rt *r, tv *out, tv in, const targs *a, const tv *p) {
-    tv list, *keys;
-    return tv_to_list(r, in, &list) && keys_of(r, list.u.list, p[2], targ_bool(p[1], false), &keys) &&
-           sorted(r, out, list.u.list, keys, targ_bool(p[0], false));
+/* A list of what the attributes in "a,b.c" lead to. */
+static bool attributes_key(rt *r, tv *out, tv item, tv paths, bool with_case) {
+    uint32_t n = 1, k = 0;
+    tstr s = paths.type == TV_STRING ? tv_tstr(paths) : (tstr){"", 0};
+    for (uint32_t i = 0; i < s.n; i++) n += s.p[i] == ',';
+    if (!tv_list_new(r, out, TV_LIST, n)) return false;
+    tv *keys = out->u.list->items;
+    if (paths.type != TV_STRING) return sort_key(r, keys, item, paths, with_case);
+    for (; k < n; k++) {
+        const char *comma = memchr(s.p, ',', s.n);
+        uint32_t len = comma ? (uint32_t)(comma - s.p) : s.n;
+        if (!sort_key(r, &keys[k], item, tv_strn(s.p, len), with_case)) return false;
+        s = (tstr){s.p + len + (comma != NULL), s.n - len - (comma != NULL)};
+    }
+    return true;
 }
 
-static bool pairs_of(rt *r, tv in, tv *out) {
-    return tpl_method_call(r, out, in, tpl_method_find(TV_DICT, (tstr){"items", 5}), &(targs){0});
+static bool f_sort(rt *r, tv *out, tv in, const targs *a, const tv *p) {
+    tv list, *keys;
+    bool reverse = targ_bool(p[0], false), with_case = targ_bool(p[1], false);
+    if (!tv_to_list(r, in, &list)) return false;
+    const tv_list *l = list.u.list;
+    if (tv_absent(p[2]) || p[2].type == TV_NONE)
+        return keys_of(r, l, p[2], with_case, &keys) && sorted(r, out, l, keys, reverse);
+    if (!(keys = tpl_alloc(r, ((size_t)l->n + 1) * sizeof *keys))) return false;
+    for (uint32_t i = 0; i < l->n; i++)
+        if (!tpl_charge(r, 1) || !attributes_key(r, &keys[i], l->items[i], p[2], with_case)) return false;
+    return sorted(r, out, l, keys, reverse);
 }
 
 static bool f_dictsort(rt *r, tv *out, tv in, const targs *a, const tv *p) {
@@ -95,7 +115,8 @@ static bool f_dictsort(rt *r, tv *out, tv in, const targs *a, const tv *p) {
     bool by_value = tv_str_is(p[1], "value");
     if (!tv_absent(p[1]) && !by_value && !tv_str_is(p[1], "key"))
         return tpl_fail(r, ERR_INVALID, "dictsort is by 'key' or 'value'");
-    return pairs_of(r, in, &pairs) && keys_of(r, pairs.u.list, tv_int(by_value), targ_bool(p[0], false), &keys) &&
+    return tv_dict_items(r, &pairs, in.u.dict) &&
+           keys_of(r, pairs.u.list, tv_int(by_value), targ_bool(p[0], false), &keys) &&
            sorted(r, out, pairs.u.list, keys, targ_bool(p[2], false));
 }
 
@@ -103,8 +124,9 @@ static bool f_reverse(rt *r, tv *out, tv in, const targs *a, const tv *p) {
     static const tv backwards[3] = {{0}, {0}, {.type = TV_INT, .u.i = -1}};
     if (in.type == TV_STRING) return tpl_slice(r, out, in, backwards);
     tv list;
-    bool lazy = in.type != TV_GENERATOR; /* Python has an iterator for what it can go through backwards */
-    return tv_to_list(r, in, &list) && tpl_slice(r, out, list, backwards) && (!lazy || tv_make_generator(r, out));
+    bool lazy =
+        in.type != TV_GENERATOR || in.u.gen->view; /* Python has an iterator for what it can go through backwards */
+    return tv_to_list(r, in, &list) && tpl_slice(r, out, list, backwards) && (!lazy || tv_make_generator(r, out, NULL));
 }
 
 static bool f_unique(rt *r, tv *out, tv in, const targs *a, const tv *p) {
@@ -119,7 +141,7 @@ static bool f_unique(rt *r, tv *out, tv in, const targs *a, const tv *p) {
         out->u.list->items[n++] = list.u.list->items[i];
     }
     out->u.list->n = n;
-    return tv_make_generator(r, out);
+    return tv_make_generator(r, out, NULL);
 }
 
 static bool extreme(rt *r, tv *out, tv in, const tv *p, int want) {
@@ -152,12 +174,13 @@ static bool end_item(rt *r, tv *out, tv in, bool last) {
     return true;
 }
 static bool f_first(rt *r, tv *out, tv in, const targs *a, const tv *p) {
-    if (in.type != TV_GENERATOR || in.u.gen->at >= in.u.gen->list->n) return end_item(r, out, in, false);
+    if (in.type != TV_GENERATOR || in.u.gen->view || in.u.gen->at >= in.u.gen->list->n)
+        return end_item(r, out, in, false);
     *out = in.u.gen->list->items[in.u.gen->at++];
     return true;
 }
 static bool f_last(rt *r, tv *out, tv in, const targs *a, const tv *p) {
-    if (in.type == TV_GENERATOR)
+    if (in.type == TV_GENERATOR && !in.u.gen->view)
         return tpl_fail(r, ERR_INVALID, "last needs a list, not generator: put |list before it");
     return end_item(r, out, in, true);
 }
@@ -166,9 +189,9 @@ static bool f_list(rt *r, tv *out, tv in, const targs *a, const tv *p) {
 }
 
 static bool f_items(rt *r, tv *out, tv in, const targs *a, const tv *p) {
-    if (in.type == TV_UNDEFINED) return tv_list_new(r, out, TV_LIST, 0) && tv_make_generator(r, out);
+    if (in.type == TV_UNDEFINED) return tv_list_new(r, out, TV_LIST, 0) && tv_make_generator(r, out, NULL);
     if (in.type != TV_DICT) return tpl_fail(r, ERR_INVALID, "items needs a dict, not %s", tv_type_name(in));
-    return pairs_of(r, in, out) && tv_make_generator(r, out);
+    return tv_dict_items(r, out, in.u.dict) && tv_make_generator(r, out, NULL);
 }
 
 static bool sub_list(rt *r, tv *out, const tv_list *l, uint32_t from, uint32_t n, uint32_t padded, tv fill) {
@@ -190,7 +213,7 @@ static bool f_batch(rt *r, tv *out, tv in, const targs *a, const tv *p) {
         uint32_t have = n - i * by < by ? n - i * by : by;
         if (!sub_list(r, &out->u.list->items[i], list.u.list, i * by, have, fill ? by : have, p[1])) return false;
     }
-    return tv_make_generator(r, out);
+    return tv_make_generator(r, out, NULL);
 }
 
 static bool f_slice(rt *r, tv *out, tv in, const targs *a, const tv *p) {
@@ -207,7 +230,7 @@ static bool f_slice(rt *r, tv *out, tv in, const targs *a, const tv *p) {
         if (!sub_list(r, &out->u.list->items[i], list.u.list, from, n, n + (fill && i >= longer), p[1])) return false;
         from += n;
     }
-    return tv_make_generator(r, out);
+    return tv_make_generator(r, out, NULL);
 }
 
 static bool f_groupby(rt *r, tv *out, tv in, const targs *a, const tv *p) {
@@ -297,13 +320,14 @@ static bool map_attribute(rt *r, tv *out, const tv_list *l, const targs *a) {
     if (!tv_list_new(r, out, TV_LIST, l->n)) return false;
     for (uint32_t i = 0; i < l->n; i++)
         if (!tpl_charge(r, 1) || !attr_path(r, &out->u.list->items[i], l->items[i], path, instead)) return false;
-    return tv_make_generator(r, out);
+    return tv_make_generator(r, out, NULL);
 }
 
 static bool f_map(rt *r, tv *out, tv in, const targs *a, const tv *p) {
     tv list;
     tstr name;
-    if (!tv_truthy(in)) return tv_list_new(r, out, TV_LIST, 0) && tv_make_generator(r, out); /* none too, as in Jinja */
+    if (!tv_truthy(in))
+        return tv_list_new(r, out, TV_LIST, 0) && tv_make_generator(r, out, NULL); /* none too, as in Jinja */
     if (!tv_to_list(r, in, &list)) return false;
     if (!a->n_pos) return map_attribute(r, out, list.u.list, a);
     if (!need_name(r, "map", a, &name)) return false;
@@ -320,7 +344,7 @@ static bool f_map(rt *r, tv *out, tv in, const targs *a, const tv *p) {
         r->depth--;
         if (!ok) return false;
     }
-    return tv_make_generator(r, out);
+    return tv_make_generator(r, out, NULL);
 }
 
 /* select, reject (the item) and selectattr, rejectattr (an attribute of it): kept where the test says `keep`. */
@@ -328,7 +352,7 @@ static bool choose(rt *r, tv *out, tv in, const targs *a, bool by_attr, bool kee
     tv list, path = tv_of(TV_ABSENT);
     targs rest = *a;
     const ttest *t = NULL;
-    if (!tv_truthy(in)) return tv_list_new(r, out, TV_LIST, 0) && tv_make_generator(r, out);
+    if (!tv_truthy(in)) return tv_list_new(r, out, TV_LIST, 0) && tv_make_generator(r, out, NULL);
     if (!tv_to_list(r, in, &list)) return false;
     if (by_attr) {
         if (!rest.n_pos) return tpl_fail(r, ERR_INVALID, "selectattr and rejectattr need the name of an attribute");
@@ -354,7 +378,7 @@ static bool choose(rt *r, tv *out, tv in, const targs *a, bool by_attr, bool kee
         if (yes == keep) out->u.list->items[n++] = item;
     }
     out->u.list->n = n;
-    return tv_make_generator(r, out);
+    return tv_make_generator(r, out, NULL);
 }
 static bool f_select(rt *r, tv *out, tv in, const targs *a, const tv *p) {
     return choose(r, out, in, a, false, true);

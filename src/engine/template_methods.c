@@ -439,24 +439,16 @@ static bool m_refuse(rt *r, tv *out, tv self, const targs *a, const tv *p) {
 }
 
 static bool m_items(rt *r, tv *out, tv self, const targs *a, const tv *p) {
-    const tv_dict *d = self.u.dict;
-    if (!tv_list_new(r, out, TV_LIST, d->n)) return false;
-    tv *list = out->u.list->items;
-    for (uint32_t i = 0; i < d->n; i++) {
-        if (!tv_list_new(r, &list[i], TV_TUPLE, 2)) return false;
-        list[i].u.list->items[0] = d->e[i].key;
-        list[i].u.list->items[1] = d->e[i].val;
-    }
-    return tpl_charge(r, d->n / 4);
+    return tv_dict_items(r, out, self.u.dict) && tv_make_generator(r, out, "dict_items");
 }
 static bool m_keys(rt *r, tv *out, tv self, const targs *a, const tv *p) {
-    return tv_to_list(r, self, out);
+    return tv_to_list(r, self, out) && tv_make_generator(r, out, "dict_keys");
 }
 static bool m_values(rt *r, tv *out, tv self, const targs *a, const tv *p) {
     const tv_dict *d = self.u.dict;
     if (!tv_list_new(r, out, TV_LIST, d->n)) return false;
     for (uint32_t i = 0; i < d->n; i++) out->u.list->items[i] = d->e[i].val;
-    return true;
+    return tv_make_generator(r, out, "dict_values");
 }
 static bool m_get(rt *r, tv *out, tv self, const targs *a, const tv *p) {
     if (!tv_dict_get(r, self.u.dict, p[0], out)) return false;

@@ -400,8 +400,9 @@ bool tpl_binary(rt *r, tpl_op op, tv *out, tv a, tv b) {
     static const char signs[][3] = {"+", "-", "*", "/", "//", "%", "**"};
     if (a.type == TV_UNDEFINED) return tpl_fail_undefined(r, a);
     if (op == OP_MOD && a.type == TV_STRING) { /* printf-style formatting */
-        if (b.type == TV_TUPLE) return tpl_printf(r, out, tv_tstr(a), b.u.list->items, b.u.list->n, NULL);
-        return tpl_printf(r, out, tv_tstr(a), &b, 1, b.type == TV_DICT ? b.u.dict : NULL);
+        if (b.type == TV_TUPLE) return tpl_printf(r, out, tv_tstr(a), b.u.list->items, b.u.list->n, NULL, false);
+        return tpl_printf(r, out, tv_tstr(a), &b, 1, b.type == TV_DICT ? b.u.dict : NULL,
+                          b.type == TV_LIST || b.type == TV_UNDEFINED);
     }
     if (b.type == TV_UNDEFINED) return tpl_fail_undefined(r, b);
     if (tv_is_number(a) && tv_is_number(b)) {

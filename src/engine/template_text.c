@@ -126,6 +126,15 @@ bool tpl_repr(rt *r, buf *out, tv v, int depth) {
     case TV_LIST:
     case TV_TUPLE: return repr_items(r, out, v, depth);
     case TV_DICT: return repr_dict(r, out, v.u.dict, depth);
+    case TV_GENERATOR:
+        if (!v.u.gen->view) {
+            buf_puts(out, "<generator object>");
+            break;
+        }
+        buf_printf(out, "%s(", v.u.gen->view);
+        if (!repr_items(r, out, (tv){.type = TV_LIST, .u.list = (tv_list *)v.u.gen->list}, depth)) return false;
+        buf_putc(out, ')');
+        break;
     case TV_MACRO: buf_printf(out, "<Macro '%.*s'>", (int)v.u.macro->def->name.n, v.u.macro->def->name.p); break;
     default: buf_printf(out, "<%s>", tv_type_name(v)); break;
     }
@@ -376,7 +385,8 @@ static bool print_spec(rt *r, buf *out, const spec *s, tv v) {
     return tpl_fail(r, ERR_UNSUPPORTED, "the conversion %%%c is not supported", s->conv);
 }
 
-static bool printf_into(rt *r, buf *out, tstr f, const tv *args, uint32_t n, const tv_dict *named) {
+/* `lenient`: the one argument is something with items, which Python takes for names: it need not be used. */
+static bool printf_into(rt *r, buf *out, tstr f, const tv *args, uint32_t n, const tv_dict *named, bool lenient) {
     uint32_t next = 0;
     for (size_t i = 0; i < f.n;) {
         if (f.p[i] != '%') {
@@ -400,13 +410,13 @@ static bool printf_into(rt *r, buf *out, tstr f, const tv *args, uint32_t n, con
         if (tv_absent(v)) return tpl_fail(r, ERR_INVALID, "the format asks for an argument that is not given");
         if (!print_spec(r, out, &s, v)) return false;
     }
-    if (!named && next < n) return tpl_fail(r, ERR_INVALID, "the format does not use all its arguments");
+    if (!named && !lenient && next < n) return tpl_fail(r, ERR_INVALID, "the format does not use all its arguments");
     return tpl_charge(r, f.n / 16);
 }
 
-bool tpl_printf(rt *r, tv *out, tstr fmt, const tv *args, uint32_t n, const tv_dict *named) {
+bool tpl_printf(rt *r, tv *out, tstr fmt, const tv *args, uint32_t n, const tv_dict *named, bool lenient) {
     buf b = {.max = TPL_STRING_MAX};
-    if (printf_into(r, &b, fmt, args, n, named)) return tv_take_buf(r, out, &b);
+    if (printf_into(r, &b, fmt, args, n, named, lenient)) return tv_take_buf(r, out, &b);
     buf_free(&b);
     return false;
 }

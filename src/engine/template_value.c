@@ -33,6 +33,7 @@ bool tv_truthy(tv v) {
     case TV_LIST:
     case TV_TUPLE: return v.u.list->n > 0;
     case TV_DICT: return v.u.dict->n > 0;
+    case TV_GENERATOR: return !v.u.gen->view || v.u.gen->list->n > 0;
     default: return true;
     }
 }
@@ -215,12 +216,18 @@ bool tv_contains(rt *r, tv needle, tv hay, bool *out) {
         for (uint32_t i = 0; i < hay.u.list->n && !*out; i++)
             if (!tv_equal(r, needle, hay.u.list->items[i], out)) return false;
         return true;
-    case TV_GENERATOR:
-        while (hay.u.gen->at < hay.u.gen->list->n && !*out)
-            if (!tv_equal(r, needle, hay.u.gen->list->items[hay.u.gen->at++], out)) return false;
+    case TV_GENERATOR: {
+        const tv_list *l = hay.u.gen->list;
+        uint32_t at = hay.u.gen->at;
+        while (at < l->n && !*out)
+            if (!tv_equal(r, needle, l->items[at++], out)) return false;
+        if (!hay.u.gen->view) hay.u.gen->at = at;
         return true;
+    }
     case TV_DICT: {
         tv v;
+        if (needle.type == TV_LIST || needle.type == TV_DICT)
+            return tpl_fail(r, ERR_INVALID, "a %s cannot be the key of a dict", tv_type_name(needle));
         if (!tv_dict_get(r, hay.u.dict, needle, &v)) return false;
         *out = !tv_absent(v);
         return true;
@@ -265,7 +272,7 @@ bool tv_to_list(rt *r, tv v, tv *out) {
     case TV_GENERATOR:
         if (!tv_list_new(r, out, TV_LIST, 0)) return false;
         *out->u.list = (tv_list){v.u.gen->list->items + v.u.gen->at, v.u.gen->list->n - v.u.gen->at};
-        v.u.gen->at = v.u.gen->list->n;
+        if (!v.u.gen->view) v.u.gen->at = v.u.gen->list->n;
         return true;
     case TV_DICT:
         if (!tv_list_new(r, out, TV_LIST, v.u.dict->n)) return false;
@@ -275,10 +282,10 @@ bool tv_to_list(rt *r, tv v, tv *out) {
     }
 }
 
-bool tv_make_generator(rt *r, tv *list) {
+bool tv_make_generator(rt *r, tv *list, const char *view) {
     tv_generator *g = tpl_alloc(r, sizeof *g);
     if (!g) return false;
-    *g = (tv_generator){.list = list->u.list};
+    *g = (tv_generator){.list = list->u.list, .view = view};
     *list = (tv){.type = TV_GENERATOR, .u.gen = g};
     return true;
 }
@@ -290,6 +297,9 @@ bool tv_length(rt *r, tv v, int64_t *out) {
     case TV_LIST:
     case TV_TUPLE: *out = v.u.list->n; return true;
     case TV_DICT: *out = v.u.dict->n; return true;
+    case TV_GENERATOR:
+        *out = v.u.gen->list->n;
+        return v.u.gen->view || tpl_fail(r, ERR_INVALID, "a generator has no length: put |list before it");
     default: return tpl_fail(r, ERR_INVALID, "a value of type %s has no length", tv_type_name(v));
     }
 }
@@ -396,6 +406,17 @@ bool tv_dict_get(rt *r, const tv_dict *d, tv key, tv *out) {
     if (!dict_find(r, d, key, &at)) return false;
     if (at != UINT32_MAX) *out = d->e[at].val;
     return true;
+}
+
+bool tv_dict_items(rt *r, tv *out, const tv_dict *d) {
+    if (!tv_list_new(r, out, TV_LIST, d->n)) return false;
+    tv *list = out->u.list->items;
+    for (uint32_t i = 0; i < d->n; i++) {
+        if (!tv_list_new(r, &list[i], TV_TUPLE, 2)) return false;
+        list[i].u.list->items[0] = d->e[i].key;
+        list[i].u.list->items[1] = d->e[i].val;
+    }
+    return tpl_charge(r, d->n / 4);
 }
 
 bool tv_dict_get_str(rt *r, const tv_dict *d, tstr key, tv *out) {

@@ -12,6 +12,20 @@ static const char expression_vars[] =
     "{\"s\": \"Hello World\", \"u\": \"Grüße, 世界 🙂\", \"e\": \"\", \"n\": 5, \"neg\": -7, \"f\": 2.5, \"z\": 0, \"t\": true, \"none_\": null, \"l\": [3, 1, 2], \"ls\": [\"b\", \"A\", \"c\"], \"le\": [], \"d\": {\"b\": 1, \"a\": [1, 2], \"c\": null}, \"de\": {}, \"m\": [{\"role\": \"user\", \"content\": \"hi\", \"n\": 2}, {\"role\": \"assistant\", \"content\": null, \"n\": 1}, {\"role\": \"tool\", \"content\": \"x\", \"k\": {\"q\": [5, 6]}, \"n\": 2}], \"ws\": \" \\t a b  c \\n\"}";
 
 static const template_case expression_cases[] = {
+    {"de.keys() or 'none'", "none"},
+    {"d.keys()", "dict_keys(['b', 'a', 'c'])"},
+    {"d.values() | length", "3"},
+    {"de.items()", "dict_items([])"},
+    {"d.items() | first | first", "b"},
+    {"d.keys() | reverse | list", "['c', 'a', 'b']"},
+    {"d.keys()[0] is undefined", "True"},
+    {"'a' in d.keys()", "True"},
+    {"'yes' if le | select else 'no'", "yes"},
+    {"m | sort(attribute='n,role') | map(attribute='role') | join(' ')", "assistant tool user"},
+    {"m | sort(attribute='zz') | length", "3"},
+    {"'x' % l", "x"},
+    {"'x' % nothing", "x"},
+    {"d | attr('b') is undefined", "True"},
     {"1+2*3", "7"},
     {"(1+2)*3", "9"},
     {"2**10", "1024"},
@@ -627,6 +641,11 @@ static const template_case expression_cases[] = {
 };
 
 static const template_case expression_errors[] = {
+    {"m | select | length", "a generator has no length: put |list before it"},
+    {"d.keys() | tojson", "a value of type generator has no JSON"},
+    {"m | map('length') | last", "last needs a list, not generator: put |list before it"},
+    {"n | indent", "indent needs a string, not integer"},
+    {"l in d", "a list cannot be the key of a dict"},
     {"5//0", "line 1, column 5: division by zero"},
     {"5%0", "line 1, column 5: division by zero"},
     {"d.x.y", "line 1, column 7: the dict has no 'x'"},
