@@ -73,6 +73,11 @@ static void walker_free(walker *w) {
     mem_free(w);
 }
 
+grammar *grammar_hold(grammar *g) {
+    atomic_fetch_add(&g->refs, 1);
+    return g;
+}
+
 void grammar_free(grammar *g) {
     if (!g || atomic_fetch_sub(&g->refs, 1) > 1) return;
     while (g->idle) {

@@ -83,10 +83,12 @@ void inference_drain(inference *inf, int64_t timeout_ms) {
 
 static void loaded_empty(loaded *l) {
     scheduler_free(l->sched);
+    grammar_cache_free(l->grammars);
     answer_format_free(l->format);
     special_set_free(l->special);
     model_free(l->m);
     l->sched = NULL;
+    l->grammars = NULL;
     l->format = NULL;
     l->special = NULL;
     l->m = NULL;
@@ -121,6 +123,7 @@ static err_code load_now(inference *inf, loaded *l, const char *path, err *e) {
     if (!rc) rc = model_open(&l->m, path, e);
     if (!rc) rc = special_set_new(&l->special, l->m, e);
     if (!rc) rc = answer_format_new(&l->format, model_template(l->m), l->special, e);
+    if (!rc) rc = grammar_cache_new(&l->grammars, e);
     if (!rc) rc = scheduler_new(&l->sched, l->m, &o, e);
     if (rc) loaded_empty(l);
     return rc;

@@ -10,7 +10,8 @@
  *
  * Records (audit.h; all in canonical JSON)
  *   admitted   key, role, dialect, model, route, artifact, numerics, isa, params {temperature … max_tokens, n; seed as
- *              a decimal string; stops: how many; logit_bias: [[token, bias]]}, prompt_tokens, user (keyed hash).
+ *              a decimal string; stops: how many; logit_bias: [[token, bias]]; grammar: {kind, sha256 over kind, a NUL
+ *              and the source}}, prompt_tokens, user (keyed hash).
  *              Contents: prompt (the text as the model reads it), prompt_tokens (ids, int32 little endian), request
  *              ({messages, tools, template_args, stops} as they came).
  *   completed  request (seq of admitted), choices [{finish, tokens, steps, logits_sha256; tool_calls: how many;
@@ -65,6 +66,15 @@ err_code models_resolve(island *i, const char *name, char *path, size_t cap, uin
 #define REQUEST_STOPS_MAX      16
 #define REQUEST_STOP_BYTES_MAX 256
 
+/* What form an answer has to have (engine.h, constrained output). */
+typedef enum grammar_kind {
+    GRAMMAR_NONE,
+    GRAMMAR_JSON_SCHEMA, /* source: the schema's JSON, its properties in the order in which they are to come */
+    GRAMMAR_REGEX,       /* a regular expression */
+    GRAMMAR_CHOICE,      /* a JSON array of strings */
+    GRAMMAR_TEXT,        /* GBNF */
+} grammar_kind;
+
 /* What every dialect parses into. Strings and trees belong to the caller and live until pipeline_run returns. */
 typedef struct request {
     identity who;
@@ -92,6 +102,9 @@ typedef struct request {
     bool echo;        /* the prompt's text (and log-probabilities) first */
     const char *user; /* the caller's own name for its end user; may be NULL; only a keyed hash is recorded */
     bool ignore_end;  /* go on past end-of-generation tokens (benches) */
+    grammar_kind grammar;
+    const char *grammar_source; /* NULL only where there is none */
+    size_t grammar_len;
 } request;
 
 typedef enum event_kind {

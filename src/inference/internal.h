@@ -2,6 +2,7 @@
 #ifndef POLDER_INFERENCE_INTERNAL_H
 #define POLDER_INFERENCE_INTERNAL_H
 
+#include "inference/answer_grammar.h"
 #include "inference/drivers/driver.h"
 #include "inference/format.h"
 #include "inference/prompt.h"
@@ -24,6 +25,7 @@ typedef struct loaded {
     model *m;
     special_set *special;
     answer_format *format;
+    grammar_cache *grammars;
     scheduler *sched;
 } loaded;
 

@@ -186,6 +186,9 @@ static err_code choice_init(choice *c, job *j, uint32_t index, err *e) {
     p.seed += index;
     rc = sampler_new(&c->sampler, j->s->m, &p, e);
     if (!rc) sampler_prompt(c->sampler, spec->prompt, spec->n_prompt);
+    constraint *follow = NULL;
+    if (!rc && spec->grammar) rc = constraint_new(&follow, spec->grammar, e);
+    if (follow) sampler_constrain(c->sampler, follow);
     return rc;
 }
 

@@ -53,6 +53,17 @@ static void put_bias(fields *f, const sampler_params *p) {
     join(f, &list);
 }
 
+static void put_grammar(fields *f, const request *r) {
+    uint8_t digest[SHA256_LEN];
+    char hex[SHA256_HEX_LEN + 1];
+    answer_grammar_digest(r, digest);
+    hex_encode(hex, digest, sizeof digest);
+    fields o = put_object(f, "grammar");
+    put_str(&o, "kind", answer_grammar_kind(r->grammar));
+    put_str(&o, "sha256", hex);
+    join(f, &o);
+}
+
 static void put_params(fields *f, const driver_call *c) {
     const request *r = c->r;
     const sampler_params *p = &r->sampling;
@@ -74,6 +85,7 @@ static void put_params(fields *f, const driver_call *c) {
     if (r->echo) put_bool(&o, "echo", true);
     if (r->ignore_end) put_bool(&o, "ignore_end", true);
     if (p->n_bias) put_bias(&o, p);
+    if (r->grammar) put_grammar(&o, r);
     join(f, &o);
 }
 
@@ -100,7 +112,7 @@ static err_code content_tokens(record *rec, const char *name, const int32_t *tok
 
 /* The request as it came, without its dialect: what the caller wrote and what the rendered prompt does not show. */
 static err_code content_request(record *rec, const request *r, err *e) {
-    if (!r->messages && !r->tools && !r->template_args && !r->n_stops) return ERR_OK;
+    if (!r->messages && !r->tools && !r->template_args && !r->n_stops && !r->grammar) return ERR_OK;
     fields f = {.o = cJSON_CreateObject()};
     if (!f.o) return err_nomem(e, "the record of a request");
     if (r->messages) put_tree(&f, "messages", cJSON_Duplicate(r->messages, true));
@@ -110,6 +122,12 @@ static err_code content_request(record *rec, const request *r, err *e) {
         fields list = {.o = put_tree(&f, "stops", cJSON_CreateArray())};
         for (uint32_t i = 0; i < r->n_stops && list.o; i++) put_tree(&list, NULL, cJSON_CreateString(r->stops[i]));
         join(&f, &list);
+    }
+    if (r->grammar) { /* as text: the order of a schema's properties counts */
+        fields o = put_object(&f, "grammar");
+        put_str(&o, "kind", answer_grammar_kind(r->grammar));
+        put_str(&o, "source", r->grammar_source);
+        join(&f, &o);
     }
     buf text = {.max = LEDGER_CONTENT_MAX};
     err_code rc = check(&f, e);

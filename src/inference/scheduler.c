@@ -277,6 +277,11 @@ static void draw_row(void *ctx, size_t i) {
 static void choice_drawn(scheduler *s, choice *c) {
     const job_spec *spec = &c->j->spec;
     int32_t token = c->drawn.token;
+    if (token < 0) { /* no token follows the grammar of the request */
+        err e = *sampler_error(c->sampler);
+        job_fail(s, c->j, e.code, &e);
+        return;
+    }
     observe_token(s, c);
     if (!keep_token(c, token)) {
         job_fail_nomem(s, c->j);

@@ -66,6 +66,7 @@ typedef struct job_spec {
     uint32_t n_stops;
     bool want_logprobs, echo, ignore_end;
     uint32_t n_top;
+    grammar *grammar; /* every choice follows it; NULL: none. The caller's until job_free */
     const answer_format
         *format; /* read the answer by it; NULL: it is text. The caller's until job_free, as all below */
     const cJSON *tools;

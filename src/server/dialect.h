@@ -51,6 +51,7 @@ typedef struct answer {
     bool strict_tools;          /* some tool's arguments must follow its schema */
     request r;                  /* the prompt of run k is set by answer_run */
     logit_bias *bias;
+    char *grammar_source; /* owned; what r.grammar_source points to */
     prompt *prompts; /* n_runs of them; NULL: one run over r.messages */
     uint32_t n_runs;
     bool stream, include_usage;

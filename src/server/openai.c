@@ -206,6 +206,14 @@ const openai_field openai_common_fields[] = {
     {"max_tokens", take_max_tokens},
     {"user", take_user},
     {"metadata", take_metadata},
+    {"response_format", openai_take_response_format},
+    {"structured_outputs", openai_take_structured},
+    {"guided_json", openai_take_guided},
+    {"guided_regex", openai_take_guided},
+    {"guided_choice", openai_take_guided},
+    {"guided_grammar", openai_take_guided},
+    {"grammar", openai_take_grammar},
+    {"json_schema", openai_take_json_schema},
     {NULL, NULL},
 };
 

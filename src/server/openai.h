@@ -45,6 +45,13 @@ void openai_collect(answer *a, choice *c, const event *ev);
 /* "tool_calls" of a delta, for EV_CALL and EV_CALL_ARGS of the answer's choice `at`. */
 void openai_call_delta(jw *w, const answer *a, uint32_t at, const choice *c, const event *ev);
 
+/* ---- the form of an answer (openai_format.c) ---- */
+err_code openai_take_response_format(answer *a, const cJSON *v, err *e);
+err_code openai_take_guided(answer *a, const cJSON *v, err *e); /* guided_json, guided_regex, … */
+err_code openai_take_structured(answer *a, const cJSON *v, err *e);
+err_code openai_take_grammar(answer *a, const cJSON *v, err *e);
+err_code openai_take_json_schema(answer *a, const cJSON *v, err *e);
+
 /* "data: …\n\n" around one JSON value. */
 void openai_event_begin(buf *out);
 void openai_event_end(buf *out);

@@ -145,14 +145,6 @@ static err_code take_max_completion_tokens(answer *a, const cJSON *v, err *e) {
     return rc;
 }
 
-static err_code take_response_format(answer *a, const cJSON *v, err *e) {
-    const char *type = NULL;
-    if (json_get_str(v, "type", &type, NULL) != ERR_OK || !type)
-        return err_set(e, ERR_INVALID, "'response_format' must be an object with a type");
-    if (strcmp(type, "text") == 0) return ERR_OK;
-    return err_set(e, ERR_UNSUPPORTED, "'response_format': \"%.40s\" is not supported: answers are plain text", type);
-}
-
 static err_code take_modalities(answer *a, const cJSON *v, err *e) {
     const cJSON *m;
     bool ok = cJSON_IsArray(v);
@@ -165,7 +157,6 @@ static const openai_field chat_fields[] = {
     {"logprobs", take_logprobs},
     {"top_logprobs", take_top_logprobs},
     {"max_completion_tokens", take_max_completion_tokens},
-    {"response_format", take_response_format},
     {"tools", openai_take_tools},
     {"tool_choice", openai_take_tool_choice},
     {"parallel_tool_calls", openai_take_parallel},

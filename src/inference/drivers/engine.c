@@ -11,6 +11,7 @@
 
 typedef struct engine_call {
     prompt prompt;
+    grammar *grammar; /* NULL: none is asked for */
     job *job;
 } engine_call;
 
@@ -47,6 +48,9 @@ static err_code engine_prepare(driver_call *c, err *e) {
     uint32_t context = scheduler_context(l->sched);
     err_code rc = prompt_build(&x->prompt, l->m, l->special, l->format, r, context, e);
     if (!rc) rc = size_answer(c, context, (uint32_t)x->prompt.n_tokens, e);
+    if (!rc)
+        rc = answer_grammar_get(&x->grammar, l->grammars, l->m, l->format, r, buf_str(&x->prompt.text),
+                                x->prompt.text.len, e);
     if (rc) return rc;
     job_spec spec = {.prompt = x->prompt.tokens,
                      .n_prompt = (uint32_t)x->prompt.n_tokens,
@@ -59,6 +63,7 @@ static err_code engine_prepare(driver_call *c, err *e) {
                      .n_top = r->n_top,
                      .echo = r->echo,
                      .ignore_end = r->ignore_end,
+                     .grammar = x->grammar,
                      .format = r->parse ? l->format : NULL,
                      .tools = r->tools,
                      .one_call = r->one_call,
@@ -152,6 +157,7 @@ static void engine_release(driver_call *c) {
     engine_call *x = c->state;
     if (!x) return;
     job_free(x->job);
+    grammar_free(x->grammar);
     prompt_free(&x->prompt);
     mem_free(x);
     c->state = NULL;
