@@ -258,7 +258,7 @@ err_code vocab_encode(const vocab *v, const char *text, size_t len, int flags, s
     if (add) rc = add_all(&c.out, v->before, v->n_before);
     if (rc == ERR_OK && len) rc = cut_special(&c, &v->raw, text, len, true, encode_piece);
     if (rc == ERR_OK && add) rc = add_all(&c.out, v->after, v->n_after);
-    merger_free(&c.m);
+    merger_done(&c.m);
     buf_free(&c.formed);
     buf_free(&c.marked);
     if (rc != ERR_OK) {

@@ -49,9 +49,15 @@ static void load_pieces(vocab *v) {
     }
 }
 
-static uint32_t pair_slot(const vocab *v, int32_t left, int32_t right) {
-    uint64_t h = ((uint64_t)(uint32_t)left << 32 | (uint32_t)right) * 0x9e3779b97f4a7c15u;
-    return (uint32_t)(h >> 32) & v->pairs_mask;
+static inline uint64_t pair_hash(int32_t left, int32_t right) {
+    return ((uint64_t)(uint32_t)left << 32 | (uint32_t)right) * 0x9e3779b97f4a7c15u;
+}
+static inline uint32_t pair_slot(const vocab *v, uint64_t hash) {
+    return (uint32_t)(hash >> 32) & v->pairs_mask;
+}
+/* Most pairs that are asked for do not merge: a bit for each that may, in a table that stays in the cache. */
+static inline uint32_t pair_bit(uint64_t hash) {
+    return (uint32_t)(hash >> (64 - PAIR_BITS_LOG));
 }
 
 /* Whether these bytes are a special token's, which no merge makes. */
@@ -61,7 +67,8 @@ static bool special_text(const vocab *v, const char *p, size_t n) {
 }
 
 static err_code add_pair(vocab *v, merge_pair p, err *e) {
-    uint32_t i = pair_slot(v, p.left, p.right), probes = 0;
+    uint64_t hash = pair_hash(p.left, p.right);
+    uint32_t i = pair_slot(v, hash), bit = pair_bit(hash), probes = 0;
     for (; v->pairs[i].left >= 0; i = (i + 1) & v->pairs_mask) {
         if (v->pairs[i].left == p.left && v->pairs[i].right == p.right)
             return ERR_OK; /* twice: the first rank counts */
@@ -69,6 +76,7 @@ static err_code add_pair(vocab *v, merge_pair p, err *e) {
             return err_set(e, ERR_INVALID, "tokenizer: the merges were made to be slow: too many fall together");
     }
     v->pairs[i] = p;
+    v->pair_bits[bit / 64] |= (uint64_t)1 << bit % 64;
     return ERR_OK;
 }
 
@@ -97,12 +105,56 @@ err_code pairs_load(vocab *v, const vocab_spec *s, err *e) {
         return err_set(e, ERR_INVALID, "tokenizer: %zu merges; at most %u are read", s->n_merges, VOCAB_MERGES_MAX);
     size_t slots = 16;
     while (slots < s->n_merges * 3 / 2) slots *= 2;
-    if (!(v->pairs = mem_alloc(slots * sizeof *v->pairs))) return err_nomem(e, "the tokenizer's merges");
+    v->pairs = mem_alloc(slots * sizeof *v->pairs);
+    v->pair_bits = mem_array((1u << PAIR_BITS_LOG) / 64, sizeof *v->pair_bits);
+    if (!v->pairs || !v->pair_bits) return err_nomem(e, "the tokenizer's merges");
     v->pairs_mask = (uint32_t)slots - 1;
     for (size_t i = 0; i < slots; i++) v->pairs[i].left = -1;
     err_code rc = ERR_OK;
     for (size_t i = 0; rc == ERR_OK && i < s->n_merges; i++) rc = add_merge(v, &s->merges[i], (uint32_t)i, e);
     return rc;
+}
+
+/* ---- encoding --------------------------------------------------------------------------------------------- */
+
+static uint32_t find_pair(const vocab *v, int32_t left, int32_t right, int32_t *merged) {
+    uint64_t hash = pair_hash(left, right);
+    uint32_t bit = pair_bit(hash);
+    if (!(v->pair_bits[bit / 64] >> bit % 64 & 1)) return VOCAB_NO_RANK;
+    const merge_pair *pairs = v->pairs;
+    for (uint32_t i = pair_slot(v, hash); pairs[i].left >= 0; i = (i + 1) & v->pairs_mask) {
+        if (pairs[i].left != left || pairs[i].right != right) continue;
+        *merged = pairs[i].merged;
+        return pairs[i].rank;
+    }
+    return VOCAB_NO_RANK;
+}
+
+uint32_t bpe_pair(const merger *m, const symbol *left, const symbol *right, int32_t *merged) {
+    if (left->id < 0 || right->id < 0) return VOCAB_NO_RANK;
+    if (!m->v->byte_pairs || left->len + right->len > 2) return find_pair(m->v, left->id, right->id, merged);
+    const byte_pair *p = &m->v->byte_pairs[(uint8_t)m->text[left->start]][(uint8_t)m->text[right->start]];
+    *merged = p->merged;
+    return p->rank;
+}
+
+/* What two bytes give, which is asked at each place of a text, without a search. */
+static err_code make_byte_pairs(vocab *v, err *e) {
+    if (!(v->byte_pairs = mem_array(256, sizeof *v->byte_pairs))) return err_nomem(e, "the tokenizer's merges");
+    for (int a = 0; a < 256; a++) {
+        for (int b = 0; b < 256; b++) {
+            byte_pair *p = &v->byte_pairs[a][b];
+            const char text[2] = {(char)a, (char)b};
+            p->rank = VOCAB_NO_RANK;
+            if (v->byte_ids[a] < 0 || v->byte_ids[b] < 0) continue;
+            if (v->pairs) {
+                p->rank = find_pair(v, v->byte_ids[a], v->byte_ids[b], &p->merged);
+            } else if ((p->merged = vocab_lookup(v, text, 2)) >= 0) {
+                p->rank = v->ranks[p->merged];
+            }
+        }
+    }
+    return ERR_OK;
 }
 
 err_code bpe_load(vocab *v, const vocab_spec *s, err *e) {
@@ -113,23 +165,13 @@ err_code bpe_load(vocab *v, const vocab_spec *s, err *e) {
         char c = (char)b;
         v->byte_ids[b] = vocab_lookup(v, &c, 1);
     }
-    if (!s->union_rank) return pairs_load(v, s, e);
-    if (!(v->ranks = mem_array(v->n, sizeof *v->ranks))) return err_nomem(e, "the tokenizer's ranks");
-    for (uint32_t i = 0; i < v->n; i++) v->ranks[i] = i;
-    return ERR_OK;
-}
-
-/* ---- encoding --------------------------------------------------------------------------------------------- */
-
-uint32_t bpe_pair(const merger *m, const symbol *left, const symbol *right, int32_t *merged) {
-    if (left->id < 0 || right->id < 0) return VOCAB_NO_RANK;
-    const merge_pair *pairs = m->v->pairs;
-    for (uint32_t i = pair_slot(m->v, left->id, right->id); pairs[i].left >= 0; i = (i + 1) & m->v->pairs_mask) {
-        if (pairs[i].left != left->id || pairs[i].right != right->id) continue;
-        *merged = pairs[i].merged;
-        return pairs[i].rank;
+    if (!s->union_rank) {
+        rc = pairs_load(v, s, e);
+    } else {
+        if (!(v->ranks = mem_array(v->n, sizeof *v->ranks))) return err_nomem(e, "the tokenizer's ranks");
+        for (uint32_t i = 0; i < v->n; i++) v->ranks[i] = i;
     }
-    return VOCAB_NO_RANK;
+    return rc == ERR_OK ? make_byte_pairs(v, e) : rc;
 }
 
 typedef struct job {
@@ -138,27 +180,15 @@ typedef struct job {
     id_list *out;
 } job;
 
-/* A byte that is no token of its own: the unknown token where there is one, nothing otherwise. */
-static err_code add_symbol(const vocab *v, int32_t id, id_list *out) {
-    if (id < 0) id = v->unk;
-    return id < 0 ? ERR_OK : id_list_add(out, id);
-}
-
 static err_code encode_word(void *ctx, const char *p, size_t n) {
     job *j = ctx;
     const vocab *v = j->v;
-    if (n == 1) return add_symbol(v, v->byte_ids[(uint8_t)*p], j->out);
     if (n <= v->longest && v->ignore_merges) {
         int32_t id = vocab_lookup(v, p, n);
         if (id >= 0) return id_list_add(j->out, id);
     }
-    err_code rc = merger_reserve(j->m, n, j->out->e);
-    if (rc != ERR_OK) return rc;
-    for (size_t i = 0; i < n; i++) merger_add(j->m, (uint32_t)i, 1, v->byte_ids[(uint8_t)p[i]]);
-    merge_run(j->m);
-    for (size_t i = 0; i < j->m->n && rc == ERR_OK; i++)
-        if (j->m->symbols[i].len) rc = add_symbol(v, j->m->symbols[i].id, j->out);
-    return rc;
+    j->m->after_unk = false;
+    return merge_word(j->m, p, n, j->out);
 }
 
 err_code bpe_encode(const vocab *v, merger *m, const char *s, size_t n, id_list *out) {

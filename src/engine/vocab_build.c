@@ -122,6 +122,8 @@ void vocab_free(vocab *v) {
     mem_free(v->ranks);
     mem_free(v->joins);
     mem_free(v->pairs);
+    mem_free(v->pair_bits);
+    mem_free(v->byte_pairs);
     mem_free(v->scores);
     mem_free(v->charsmap);
     word_trie_free(&v->words);

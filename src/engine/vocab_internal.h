@@ -13,6 +13,7 @@
 #ifndef POLDER_ENGINE_VOCAB_INTERNAL_H
 #define POLDER_ENGINE_VOCAB_INTERNAL_H
 
+#include "base/bytes.h"
 #include "engine/pretok.h"
 #include "engine/vocab_keys.h"
 #include "engine/vocab_normal.h"
@@ -36,6 +37,12 @@ typedef struct merge_pair {      /* BPE: tokens left and right become `merged`, 
     int32_t left, right, merged; /* left is -1 in an empty slot */
     uint32_t rank;
 } merge_pair;
+
+typedef struct byte_pair {
+    uint32_t rank; /* VOCAB_NO_RANK: they do not merge */
+    int32_t merged;
+} byte_pair;
+#define PAIR_BITS_LOG 22
 
 typedef struct trie_node { /* of special tokens; 0 is the root and no node's child */
     uint32_t child, next;
@@ -77,6 +84,8 @@ struct vocab {
     uint64_t *joins; /* SPM and BPE of characters: bits of pairs of characters that are neighbours in some token */
     merge_pair *pairs;
     uint32_t pairs_mask;
+    uint64_t *pair_bits;          /* which pairs may be in `pairs` */
+    byte_pair (*byte_pairs)[256]; /* SPEC_BPE: of two bytes */
 
     word_trie words; /* unigram, WordPiece */
     float *scores;   /* unigram */
@@ -118,6 +127,15 @@ typedef struct symbol {
     int32_t merged;      /* the token it would give */
 } symbol;
 
+typedef struct merger_piece { /* a token of a window; id -1: a character that is none */
+    uint32_t start, len;
+    int32_t id;
+} merger_piece;
+typedef struct merger_pieces {
+    merger_piece *p;
+    size_t cap;
+} merger_pieces;
+
 typedef struct merger { /* scratch, reused from word to word; vocab_merge.c says how the queue works */
     const vocab *v;
     const char *text;
@@ -125,14 +143,20 @@ typedef struct merger { /* scratch, reused from word to word; vocab_merge.c says
     size_t n, cap;
     uint64_t *first, *later; /* rank << 32 | index of the left symbol: the order of merging */
     size_t n_first, at_first, n_run, at_run, n_heap;
+    merger_pieces rooms[2];
     bool after_unk; /* the last token that went out is the unknown one, and neighbours of it fuse */
 } merger;
-void merger_free(merger *m);
+void merger_done(merger *m);
 /* Room for n symbols; sets m->n to 0. */
 err_code merger_reserve(merger *m, size_t n, err *e);
-void merger_add(merger *m, uint32_t start, uint32_t len, int32_t id);
-/* Merge until nothing can be merged. Symbols with len > 0, in order, are the result. */
-void merge_run(merger *m);
+/* The tokens of a word, n > 0: bytes (SPEC_BPE) or characters merged until nothing can be merged. */
+err_code merge_word(merger *m, const char *s, size_t n, id_list *out);
+/* Bytes of the character at s; 1 where there is none. */
+static inline size_t merger_char_len(const char *s, size_t n) {
+    uint32_t cp;
+    int k = utf8_decode(&cp, s, n);
+    return k > 0 ? (size_t)k : 1;
+}
 
 /* ---- the models: load what encoding needs beside tokens; encode text without special tokens ---- */
 err_code chars_load(vocab *v, const vocab_spec *s, err *e);

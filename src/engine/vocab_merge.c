@@ -18,13 +18,18 @@
 #define NONE       UINT32_MAX
 #define WORD_SHORT 16 /* up to here a scan for the lowest rank is faster than the queue */
 
-void merger_free(merger *m) {
+static void merger_free(merger *m) {
     mem_free(m->symbols);
     mem_free(m->first);
     mem_free(m->later);
     m->symbols = NULL;
     m->first = m->later = NULL;
     m->cap = 0;
+}
+
+void merger_done(merger *m) {
+    merger_free(m);
+    for (int i = 0; i < 2; i++) mem_free(m->rooms[i].p);
 }
 
 err_code merger_reserve(merger *m, size_t n, err *e) {
@@ -43,7 +48,7 @@ err_code merger_reserve(merger *m, size_t n, err *e) {
     return ERR_OK;
 }
 
-void merger_add(merger *m, uint32_t start, uint32_t len, int32_t id) {
+static void merger_add(merger *m, uint32_t start, uint32_t len, int32_t id) {
     uint32_t i = (uint32_t)m->n++;
     m->symbols[i] =
         (symbol){.start = start, .len = len, .id = id, .prev = i ? i - 1 : NONE, .next = NONE, .rank = VOCAB_NO_RANK};
@@ -177,10 +182,118 @@ static void merge_long(merger *m) {
     }
 }
 
-void merge_run(merger *m) {
+static void merge_run(merger *m) {
     for (uint32_t i = 0; i < m->n; i++) find_rank(m, i);
     if (m->n > WORD_SHORT)
         merge_long(m);
     else if (m->n)
         merge_short(m);
+}
+
+/* ---- long words, a window at a time ------------------------------------------------------------------------ */
+
+/* A long word is merged in windows that overlap, so that what is worked on stays in the cache, and to the same tokens:
+ *
+ *   A sequence of tokens is the encoding of its text if and only if each two neighbours are the encoding of theirs.
+ *
+ * (Only if: no merge has crossed the place between two tokens of an encoding, and what happens on its two sides does
+ * not depend on the other side. If: take the first merge that crosses a place between two of the tokens. Up to then all
+ * merges were inside of tokens, in the order in which the two tokens alone would have done them, so the two alone would
+ * have done this one too, and would not be their own encoding.)
+ *
+ * So when window A and window B, which begins at a token of A, have the same token at the same place, A's tokens up to
+ * there and B's from there on are the encoding of both. Where they have none, A is merged again with twice the length:
+ * the time stays O(n log n) for any text. */
+
+#define WINDOW  1024u /* characters or bytes */
+#define OVERLAP 256u
+
+typedef struct window {
+    const merger_piece *p;
+    size_t n, end; /* end: of its text */
+} window;
+
+/* Merges s[from, to), which is not empty, into `room`. */
+static err_code merge_window(merger *m, const char *s, size_t from, size_t to, merger_pieces *room, window *w, err *e) {
+    err_code rc = merger_reserve(m, to - from, e);
+    if (rc != ERR_OK) return rc;
+    m->text = s + from;
+    if (m->v->model == SPEC_BPE) {
+        for (size_t i = from; i < to; i++) merger_add(m, (uint32_t)(i - from), 1, m->v->byte_ids[(uint8_t)s[i]]);
+    } else {
+        for (size_t i = from, len; i < to; i += len) {
+            len = merger_char_len(s + i, to - i);
+            int32_t id = len <= m->v->longest ? vocab_lookup(m->v, s + i, len) : -1;
+            merger_add(m, (uint32_t)(i - from), (uint32_t)len, id);
+        }
+    }
+    merge_run(m);
+    if (room->cap < m->n) {
+        merger_piece *more = mem_realloc(room->p, m->n * sizeof *more);
+        if (!more) return err_nomem(e, "the tokenizer's merges");
+        room->p = more;
+        room->cap = m->n;
+    }
+    *w = (window){room->p, 0, to};
+    for (uint32_t i = 0; i != NONE; i = m->symbols[i].next)
+        room->p[w->n++] = (merger_piece){(uint32_t)from + m->symbols[i].start, m->symbols[i].len, m->symbols[i].id};
+    return ERR_OK;
+}
+
+/* The end of a window of about `len` bytes at `from`: not inside of a character. */
+static size_t window_end(const merger *m, const char *s, size_t n, size_t from, size_t len) {
+    if (n - from <= len) return n;
+    size_t end = from + len;
+    for (int k = 0; k < 3 && m->v->model != SPEC_BPE && ((uint8_t)s[end] & 0xc0) == 0x80; k++) end--;
+    return end;
+}
+
+/* The first token of `a` and of `b` that are the same at the same place; false where there is none. */
+static bool meet(const window *a, size_t *i, const window *b, size_t *j) {
+    for (*j = 0; *i < a->n && *j < b->n;) {
+        const merger_piece *x = &a->p[*i], *y = &b->p[*j];
+        if (x->start == y->start && x->len == y->len && x->id == y->id) return true;
+        *i += x->start <= y->start;
+        *j += y->start <= x->start;
+    }
+    return false;
+}
+
+static err_code put_pieces(merger *m, const char *s, const merger_piece *p, size_t n, id_list *out) {
+    err_code rc = ERR_OK;
+    for (size_t i = 0; i < n && rc == ERR_OK; i++) {
+        if (p[i].id < 0) {
+            rc = add_unknown(m->v, m, s + p[i].start, p[i].len, out);
+        } else {
+            m->after_unk = false;
+            rc = id_list_add(out, p[i].id);
+        }
+    }
+    return rc;
+}
+
+err_code merge_word(merger *m, const char *s, size_t n, id_list *out) {
+    window a, b;
+    size_t size = WINDOW, from = 0;
+    unsigned mine = 0; /* which room holds `a` */
+    err_code rc = merge_window(m, s, 0, window_end(m, s, n, 0, size), &m->rooms[0], &a, out->e);
+    while (rc == ERR_OK && a.end < n) {
+        size_t i = a.n - 1, j, at;
+        while (i && a.end - a.p[i].start < OVERLAP) i--;
+        at = a.p[i].start;
+        if (i) {
+            rc = merge_window(m, s, at, window_end(m, s, n, at, WINDOW), &m->rooms[!mine], &b, out->e);
+            if (rc == ERR_OK && b.end > a.end && meet(&a, &i, &b, &j)) {
+                rc = put_pieces(m, s, a.p, i, out);
+                a = (window){b.p + j, b.n - j, b.end};
+                mine = !mine;
+                from = a.p[0].start;
+                size = WINDOW;
+                continue;
+            }
+        }
+        size *= 2;
+        if (rc == ERR_OK) rc = merge_window(m, s, from, window_end(m, s, n, from, size), &m->rooms[mine], &a, out->e);
+    }
+    return rc == ERR_OK ? put_pieces(m, s, a.p, a.n, out) : rc;
 }

@@ -137,6 +137,7 @@ err_code chars_load(vocab *v, const vocab_spec *s, err *e) {
 uint32_t spm_pair(const merger *m, const symbol *left, const symbol *right, int32_t *merged) {
     size_t n = (size_t)left->len + right->len;
     if (n > m->v->longest) return VOCAB_NO_RANK;
+    if (n == 2 && m->v->byte_pairs) return bpe_pair(m, left, right, merged);
     int32_t id = vocab_lookup(m->v, m->text + left->start, n);
     if (id < 0) return VOCAB_NO_RANK;
     *merged = id;
@@ -157,42 +158,19 @@ err_code add_unknown(const vocab *v, merger *m, const char *p, size_t n, id_list
     return rc;
 }
 
-static err_code add_symbol(const vocab *v, merger *m, const char *s, uint32_t len, int32_t id, id_list *out) {
-    if (id < 0) return add_unknown(v, m, s, len, out);
-    m->after_unk = false;
-    return id_list_add(out, id);
-}
-
-static err_code put_out(const vocab *v, merger *m, const char *s, id_list *out) {
-    err_code rc = ERR_OK;
-    if (m->n == 1) return add_symbol(v, m, s, m->symbols[0].len, m->symbols[0].id, out);
-    merge_run(m);
-    for (size_t i = 0; i < m->n && rc == ERR_OK; i++) {
-        const symbol *y = &m->symbols[i];
-        if (y->len) rc = add_symbol(v, m, s + y->start, y->len, y->id, out);
-    }
-    return rc;
-}
-
-/* Cuts where no merge can cross; reserves room for a stretch at a time, growing with what it meets. */
+/* Cuts where no merge can cross; a character that joins no neighbour is a token or is none. */
 err_code chars_encode(const vocab *v, merger *m, const char *s, size_t n, id_list *out) {
     err_code rc = ERR_OK;
     m->after_unk = false;
     for (size_t from = 0, end; from < n && rc == ERR_OK; from = end) {
-        size_t len, n_chars = 1;
+        size_t len;
         uint32_t before = char_at(s + from, n - from, &len);
-        for (end = from + len; end < n; end += len, n_chars++) {
+        for (end = from + len; end < n; end += len) {
             uint32_t c = char_at(s + end, n - end, &len), bit = join_of(before, c);
             if (!(v->joins[bit / 64] >> bit % 64 & 1)) break;
             before = c;
         }
-        if ((rc = merger_reserve(m, n_chars, out->e)) != ERR_OK) return rc;
-        m->text = s + from;
-        for (size_t i = from; i < end; i += len) {
-            char_at(s + i, n - i, &len);
-            merger_add(m, (uint32_t)(i - from), (uint32_t)len, len <= v->longest ? vocab_lookup(v, s + i, len) : -1);
-        }
-        rc = put_out(v, m, s + from, out);
+        rc = merge_word(m, s + from, end - from, out);
     }
     return rc;
 }
