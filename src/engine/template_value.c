@@ -271,7 +271,8 @@ bool tv_to_list(rt *r, tv v, tv *out) {
     case TV_STRING: return chars_to_list(r, v, out);
     case TV_GENERATOR:
         if (!tv_list_new(r, out, TV_LIST, 0)) return false;
-        *out->u.list = (tv_list){v.u.gen->list->items + v.u.gen->at, v.u.gen->list->n - v.u.gen->at};
+        if (v.u.gen->at < v.u.gen->list->n)
+            *out->u.list = (tv_list){v.u.gen->list->items + v.u.gen->at, v.u.gen->list->n - v.u.gen->at};
         if (!v.u.gen->view) v.u.gen->at = v.u.gen->list->n;
         return true;
     case TV_DICT:
