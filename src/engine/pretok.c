@@ -93,9 +93,20 @@ static inline bool is_newline(uint32_t cp) {
     return cp == '\n' || cp == '\r';
 }
 
+/* Script=Han of Unicode 15. */
 static bool is_han(uint32_t cp) {
-    return (cp >= 0x4e00 && cp <= 0x9fff) || (cp >= 0x3400 && cp <= 0x4dbf) || (cp >= 0x20000 && cp <= 0x2ebef) ||
-           (cp >= 0xf900 && cp <= 0xfaff) || (cp >= 0x2f800 && cp <= 0x2fa1f);
+    static const uint32_t ranges[][2] = {
+        {0x2e80, 0x2e99},   {0x2e9b, 0x2ef3},   {0x2f00, 0x2fd5},   {0x3005, 0x3005},   {0x3007, 0x3007},
+        {0x3021, 0x3029},   {0x3038, 0x303b},   {0x3400, 0x4dbf},   {0x4e00, 0x9fff},   {0xf900, 0xfa6d},
+        {0xfa70, 0xfad9},   {0x16fe2, 0x16fe3}, {0x16ff0, 0x16ff1}, {0x20000, 0x2a6df}, {0x2a700, 0x2b739},
+        {0x2b740, 0x2b81d}, {0x2b820, 0x2cea1}, {0x2ceb0, 0x2ebe0}, {0x2f800, 0x2fa1d}, {0x30000, 0x3134a},
+        {0x31350, 0x323af},
+    };
+    if (cp >= 0x4e00 && cp <= 0x9fff) return true;
+    if (cp < 0x2e80 || cp > 0x323af) return false;
+    for (size_t i = 0; i < sizeof ranges / sizeof ranges[0]; i++)
+        if (cp >= ranges[i][0] && cp <= ranges[i][1]) return true;
+    return false;
 }
 
 /* The end of the run of characters of the classes `mask` at pos. */
@@ -252,6 +263,20 @@ static bool find_numbers(text t, size_t pos, const void *options, size_t *from, 
 static bool find_number_run(text t, size_t pos, const void *options, size_t *from, size_t *to) {
     *from = run_without(t, pos, NUMBER);
     *to = run_of(t, *from, NUMBER);
+    return *to > *from;
+}
+
+/* Falcon's tokenizer.json looks for digits when bytes are characters already: "Digits" isolates runs of the characters
+ * that are numeric, and six of the characters that stand for bytes above ASCII are: the bytes of U+00B2, U+00B3, U+00B9
+ * and U+00BC to U+00BE. Words are cut inside of characters by that. */
+static bool is_numeric_byte(uint8_t b) {
+    return (b >= '0' && b <= '9') || b == 0xb2 || b == 0xb3 || b == 0xb9 || (b >= 0xbc && b <= 0xbe);
+}
+static bool find_byte_digits(text t, size_t pos, const void *options, size_t *from, size_t *to) {
+    while (pos < t.end && !is_numeric_byte((uint8_t)t.s[pos])) pos++;
+    *from = pos;
+    while (pos < t.end && is_numeric_byte((uint8_t)t.s[pos])) pos++;
+    *to = pos;
     return *to > *from;
 }
 
@@ -415,6 +440,10 @@ static const pretok table[] = {
      false,
      false},
     {"falcon", {{find_punctuation, falcon_marks}, {find_gpt2, NULL}, {find_three_digits, NULL}}, false, false},
+    {"falcon-digits",
+     {{find_punctuation, falcon_marks}, {find_gpt2, NULL}, {find_byte_digits, NULL}, {find_three_digits, NULL}},
+     false,
+     false},
     {"deepseek-llm",
      {{find_newline, NULL},
       {find_set, &cased_letters},

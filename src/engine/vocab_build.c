@@ -60,8 +60,9 @@ static err_code copy_facts(vocab *v, const vocab_spec *s, const char *name, err 
     v->prefix = s->prefix;
     v->cut = s->words;
     v->escape_spaces = s->escape_spaces;
-    /* Prepend and Replace are normalisers of tokenizer.json, Metaspace is a pre-tokenizer and works later */
-    v->early_marks = s->words == SPEC_WORDS_ALL && (s->prefix == SPEC_PREFIX_NONE || s->prefix == SPEC_PREFIX_ALWAYS);
+    v->early_marks = !s->late_marks;
+    if (s->words != SPEC_WORDS_ALL || s->prefix == SPEC_PREFIX_MISSING || s->prefix == SPEC_PREFIX_FIRST)
+        v->early_marks = false; /* these look at what special tokens leave */
     v->ignore_merges = s->ignore_merges;
     v->byte_fallback = s->byte_fallback;
     v->fuse_unk = s->fuse_unk;

@@ -324,6 +324,7 @@ static err_code read_facts(vocab_spec *s, const gguf *g, err *e) {
     if (rc == ERR_OK) rc = gguf_u32_or(g, KEY_WORDS, 0, SPEC_WORDS_SPACE, s->words, &x, e);
     if (rc == ERR_OK) s->words = (spec_words)x;
     if (rc == ERR_OK) rc = gguf_bool_or(g, KEY_ESCAPE, marks, &s->escape_spaces, e);
+    if (rc == ERR_OK) rc = gguf_bool_or(g, KEY_LATE_MARKS, s->words == SPEC_WORDS_SPACE, &s->late_marks, e);
     if (rc == ERR_OK) rc = gguf_bool_or(g, KEY_IGNORE_MERGES, ignore, &s->ignore_merges, e);
     if (rc == ERR_OK) rc = gguf_bool_or(g, KEY_UNION_RANK, false, &s->union_rank, e);
     if (rc == ERR_OK) rc = gguf_bool_or(g, KEY_BYTE_FALLBACK, marks, &s->byte_fallback, e);

@@ -240,7 +240,7 @@ static err_code read_metaspace(spec_maker *m, const cJSON *step, bool split_firs
         s->prefix = SPEC_PREFIX_FIRST;
     else if (strcmp(scheme, "never") != 0)
         return refuse_pre(m, step);
-    s->escape_spaces = true;
+    s->escape_spaces = s->late_marks = true;
     bool split = flag_of(step, "split", true);
     if (split_first && !split) return refuse_pre(m, step);
     s->words = split_first ? SPEC_WORDS_SPACE : split ? SPEC_WORDS_MARKS : SPEC_WORDS_ALL;

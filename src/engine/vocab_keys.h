@@ -42,6 +42,7 @@
 #define KEY_PREFIX        "polder.tokenizer.space_prefix"
 #define KEY_WORDS         "polder.tokenizer.words"
 #define KEY_ESCAPE        "polder.tokenizer.escape_spaces"
+#define KEY_LATE_MARKS    "polder.tokenizer.late_marks"
 #define KEY_IGNORE_MERGES "polder.tokenizer.ignore_merges"
 #define KEY_BYTE_FALLBACK "polder.tokenizer.byte_fallback"
 #define KEY_FUSE_UNK      "polder.tokenizer.fuse_unknown"

@@ -194,6 +194,7 @@ static void write_facts(writer *w, const char *model) {
     put_u32(w, KEY_FORM, s->form);
     put_u32(w, KEY_WORDS, s->words);
     put_flag(w, KEY_ESCAPE, s->escape_spaces);
+    if (s->late_marks) put_flag(w, KEY_LATE_MARKS, true);
     put_flag(w, KEY_IGNORE_MERGES, s->ignore_merges);
     if (s->union_rank) put_flag(w, KEY_UNION_RANK, true);
     put_flag(w, KEY_BYTE_FALLBACK, s->byte_fallback);

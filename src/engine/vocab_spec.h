@@ -94,6 +94,7 @@ struct vocab_spec {
     spec_form form;
     spec_prefix prefix;
     bool escape_spaces; /* ' ' is U+2581 for the model: SPM, BPE_CHARS, unigram */
+    bool late_marks;    /* prefix and escaping come after the search for SPEC_NORMALIZED tokens (Metaspace) */
     spec_words words;
     bool ignore_merges; /* a word that is a token is that token */
     bool union_rank;    /* byte-level BPE of tiktoken: neighbours merge where their union is a token, the lowest id

@@ -211,6 +211,9 @@ TEST(pretok_cuts) {
         {"deepseek-llm", "a\nb c  ", "a|\n|b| c|  "},
         {"deepseek-llm", "x 12", "x| |12"},
         {"falcon", "12345-ab", "123|45|-|ab"},
+        {"falcon-digits", "a 12345-ab", "a| |123|45|-|ab"},
+        {"falcon-digits", "\xd0\xbc.", "\xd0|\xbc|."},
+        {"kimi-k2", "a\xe3\x80\x85\xe3\x80\x87\xe2\xba\x80 b", "a|\xe3\x80\x85\xe3\x80\x87\xe2\xba\x80| b"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         buf b = {.max = 4096};

@@ -1,10 +1,13 @@
-// compare.mjs TOKENIZE WORK SHARED N [PACKAGE...]: polder's ids against @huggingface/tokenizers and, to say who is wrong
+// compare.mjs TOKENIZE WORK SHARED N [PACKAGE...|made]: polder's ids against @huggingface/tokenizers and, to say who is wrong
 // where they differ, against the Rust library that it is written after. One line a package:
 //   tokenizers PACKAGE strings N ids_equal N decode_equal N
 // ids_equal counts strings whose ids are the same with special tokens around the text and without. What differs must
 // have a reason that is known, or the Rust library on polder's side:
 //   newer    a character that Unicode has had only since version 15, of which the tables of the two know different things
 //   js       ids as the Rust library's
+// Tokenizers that are made of parts (made.mjs) are compared with the Rust library, and there:
+//   js agrees  the Rust library's tables of normal forms and of punctuation are older than Unicode 15, npm's are not
+//   literal    text like <0x0A>, which the Rust library's unigram takes for the byte; no text of a user is that in polder
 import { execFileSync, spawn } from 'node:child_process';
 import { createRequire } from 'node:module';
 import fs from 'node:fs';
@@ -106,8 +109,50 @@ export async function comparePackage(name, json, file, n, kind) {
     return { ...sums, strings: texts.length };
 }
 
+// Kinds of tokenizers that no package has, made of the vocabularies that there are, against the Rust library alone.
+async function compareMade(name, json, n) {
+    const file = path.join(work, `made-${name}.json`);
+    fs.writeFileSync(file, JSON.stringify(json));
+    const texts = makeStrings(n, 7, json.added_tokens.map(t => t.content), shared === '-' ? null : shared);
+    const rust = Rust.fromString(JSON.stringify(json)), jobs = texts.flatMap(t => [[ADD | PARSE | SHOW, t], [PARSE | SHOW, t]]);
+    const ours = await run(['json', file], jobs), again = await run(['keys', 'json', file], jobs);
+    const js = new Tokenizer(json, {});
+    let equal = 0, fresh = 0, old = 0, literal = 0, wrong = 0, keys = 0;
+    for (let i = 0; i < texts.length; i++) {
+        const on = (await rust.encode(texts[i], null, { addSpecialTokens: true })).getIds();
+        const off = (await rust.encode(texts[i], null, { addSpecialTokens: false })).getIds();
+        if (same(again[2 * i].ids, ours[2 * i].ids)) keys++;
+        if (same(ours[2 * i].ids, on) && same(ours[2 * i + 1].ids, off)) equal++;
+        else if (hasNewer(texts[i])) fresh++;
+        else if (json.model.type === 'Unigram' && /<0x[0-9A-F]{2}>/.test(texts[i])) literal++;
+        else if (same(ours[2 * i].ids, js.encode(texts[i], { add_special_tokens: true }).ids)) old++;
+        else if (wrong++ < 3)
+            console.log(`     ${name}: ${JSON.stringify(texts[i]).slice(0, 300)}\n       polder ${ours[2 * i].ids.slice(0, 60)}\n` +
+                `       rust   ${on.slice(0, 60)}`);
+    }
+    fs.rmSync(file);
+    console.log(`tokenizers made-${name} strings ${texts.length} ids_equal ${equal} keys_equal ${keys} (differ: newer ${fresh}, ` +
+        `js agrees ${old}, literal ${literal}, unexplained ${wrong})`);
+    return wrong === 0 && keys === texts.length && equal >= texts.length * 0.95;
+}
+
+async function allMade(n) {
+    const read = name => JSON.parse(fs.readFileSync(path.join(scope, name, 'models', 'tokenizer.json'), 'utf8'));
+    const { made } = await import('./made.mjs');
+    for (const [name, json] of made(read)) {
+        try {
+            const good = await compareMade(name, json, n);
+            good ? passed++ : failed++;
+            if (!good) console.log(`FAIL made-${name}`);
+        } catch (e) {
+            failed++;
+            console.log(`FAIL made-${name}: ${e.message ?? e}`);
+        }
+    }
+}
+
 const scope = path.join(work, 'node_modules', '@lenml');
-const names = only.length ? only : fs.readdirSync(scope).filter(x => x.startsWith('tokenizer-')).sort();
+const names = only.length ? only.filter(x => x !== 'made') : fs.readdirSync(scope).filter(x => x.startsWith('tokenizer-')).sort();
 let passed = 0, failed = 0;
 const n = Number(count), need = Math.floor(n * 10000 / 11000);
 for (const name of names) {
@@ -127,5 +172,6 @@ for (const name of names) {
         }
     }
 }
+if (Rust && (!only.length || only.includes('made'))) await allMade(Math.ceil(n / 5));
 console.log(`${passed} passed, ${failed} failed`);
 process.exit(failed ? 1 : 0);

@@ -118,13 +118,21 @@ function part(r, sentences, added) {
     return r.pick(['a', 'ab', 'Ab', 'ABC', 'x', '日', 'é']).repeat(1 + r.int(30));
 }
 
+// One word of thousands of characters: longer than what polder merges at once.
+function longWord(r) {
+    const letters = r.pick(['ab', 'etaoin', 'abcdefghijklmnopqrstuvwxyz', 'xyz ', '=-', '日本語', 'éèe\u0301', '0']);
+    const n = 2000 + r.int(6000), list = [...letters];
+    return Array.from({ length: n }, () => r.pick(list)).join('');
+}
+
 // n texts; `added` are the contents of a vocabulary's added tokens.
 export function makeStrings(n, seed, added, shared) {
     const r = random(seed), real = realSentences(shared), sentences = real.length ? real : samples;
     const out = [];
     for (let i = 0; i < n; i++) {
         let s = '';
-        if (i % 5 === 0) s = r.pick(sentences);
+        if (i % 700 === 699) s = longWord(r);
+        else if (i % 5 === 0) s = r.pick(sentences);
         else if (i % 5 === 1) s = Array.from({ length: 1 + r.int(40) }, () => codePoint(r)).join('');
         else for (let k = 1 + r.int(7); k > 0; k--) s += part(r, sentences, added) + (r.int(3) ? '' : ' ');
         out.push(s.toWellFormed());

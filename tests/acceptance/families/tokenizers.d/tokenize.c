@@ -1,9 +1,9 @@
-/* A tokenizer as a filter, so that 10,000 texts are one process: tokenize json|tiktoken|gguf PATH [FAMILY]
+/* A tokenizer as a filter, so that 10,000 texts are one process: tokenize json|tiktoken|gguf PATH [FAMILY [CONFIG]]
  *
  * In, little endian: u32 flags (TOK_*, 4: decode shows special tokens), u32 bytes, text. Out: u32 n, n times i32 id,
  * u32 bytes, what the ids decode to. `tokenize unassigned` prints the ranges of characters that the tables do not know,
- * one "first last" a line. `tokenize keys json|tiktoken PATH [FAMILY]` builds the vocabulary from the GGUF keys that
- * its description writes, and then is the same filter. */
+ * one "first last" a line. `tokenize keys json|tiktoken PATH [FAMILY [CONFIG]]` builds the vocabulary from the GGUF
+ * keys that its description writes, and then is the same filter. */
 #include "base/mem.h"
 #include "engine/model_internal.h"
 #include "engine/vocab_spec.h"
@@ -65,17 +65,22 @@ static err_code answer(const vocab *v, uint32_t flags, const char *text, size_t 
     return ERR_OK;
 }
 
-static err_code open_spec(vocab_spec **s, const char *kind, const char *path, const char *family, err *e) {
-    buf text = {.max = 1u << 28};
+static err_code open_spec(vocab_spec **s, const char *kind, char **args, err *e) {
+    const char *path = args[0], *family = args[1], *config_path = family ? args[2] : NULL;
+    buf text = {.max = 1u << 28}, config = {.max = 1u << 24};
     err_code rc = file_read(&text, path, e);
+    if (rc == ERR_OK && config_path) rc = file_read(&config, config_path, e);
     spec_sources src = {.name = path, .tokenizer = {buf_str(&text), text.len}, .pre = family};
+    if (config_path) src.config = (spec_text_file){buf_str(&config), config.len};
     if (rc == ERR_OK)
         rc = strcmp(kind, "tiktoken") == 0 ? vocab_spec_from_tiktoken(s, &src, e) : vocab_spec_from_json(s, &src, e);
     buf_free(&text);
+    buf_free(&config);
     return rc;
 }
 
-static err_code open_vocab(vocab **v, const char *kind, const char *path, const char *family, bool keys, err *e) {
+static err_code open_vocab(vocab **v, char **args, bool keys, err *e) {
+    const char *kind = args[0], *path = args[1];
     gguf *g = NULL;
     vocab_spec *s = NULL;
     err_code rc;
@@ -85,7 +90,7 @@ static err_code open_vocab(vocab **v, const char *kind, const char *path, const 
         gguf_free(g);
         return rc;
     }
-    rc = open_spec(&s, kind, path, family, e);
+    rc = open_spec(&s, kind, args + 1, e);
     if (rc == ERR_OK) rc = keys ? vocab_through_gguf(v, s, e) : vocab_build(v, s, path, e);
     vocab_spec_free(s);
     return rc;
@@ -96,12 +101,12 @@ int main(int argc, char **argv) {
     if (argc == 2 && strcmp(argv[1], "unassigned") == 0) return print_unassigned();
     bool keys = argc > 1 && strcmp(argv[1], "keys") == 0;
     if (argc < 3 + keys) {
-        fprintf(stderr, "usage: tokenize [keys] json|tiktoken|gguf PATH [FAMILY]\n");
+        fprintf(stderr, "usage: tokenize [keys] json|tiktoken|gguf PATH [FAMILY [CONFIG]]\n");
         return 2;
     }
     err e = {0};
     vocab *v = NULL;
-    if (open_vocab(&v, argv[1 + keys], argv[2 + keys], argc > 3 + keys ? argv[3 + keys] : NULL, keys, &e) != ERR_OK) {
+    if (open_vocab(&v, argv + 1 + keys, keys, &e) != ERR_OK) {
         fprintf(stderr, "%s: %s\n", err_name(e.code), e.msg);
         return 3;
     }
