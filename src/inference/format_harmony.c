@@ -5,8 +5,8 @@
  *   <|start|>assistant<|channel|>commentary<|message|>…<|end|>                          text before calls
  *   <|start|>assistant<|channel|>final<|message|>…<|return|>                            text
  *
- * The recipient may also stand before the channel. <|call|> and <|return|> end the answer. The prompt ends inside the
- * first header. */
+ * The recipient may also stand before the channel. <|call|> and <|return|> end the answer, as tokens that the engine
+ * stops at; conversations show several calls in a row. The prompt ends inside the first header. */
 #include "inference/format_internal.h"
 
 enum { M_CHANNEL, M_MESSAGE, M_END, M_START, M_CONSTRAIN, M_CALL, M_RETURN };
@@ -90,10 +90,9 @@ static void harmony_byte(answer_parser *p, char c) {
 }
 
 static void message_end(answer_parser *p, int mark) {
-    bool over = mark == M_CALL || mark == M_RETURN;
     if (p->st == ST_CALL) (void)parse_call_end(p);
     go(p, ST_OUT);
-    p->stopped |= over;
+    p->stopped |= mark == M_RETURN;
 }
 
 static void harmony_mark(answer_parser *p, int mark) {

@@ -31,6 +31,7 @@ struct call_format {
     const char *marks[FORMAT_MARKS_MAX];
     uint32_t open;  /* marks that begin a call in text */
     uint32_t close; /* marks that are no text after a call */
+    uint32_t skip;  /* marks that are no text; a call without mark may begin behind them */
     char bare;      /* the character that a call without mark begins an answer with; 0: there is none */
     bool takes_all; /* text and reasoning are inside the format too */
     bool own_ids;   /* calls are told apart by functions.NAME:INDEX */

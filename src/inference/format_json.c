@@ -270,8 +270,9 @@ const call_format format_phi4 = {
 
 const call_format format_llama_json = {
     .name = "llama_json",
-    .marks = {"<|python_tag|>"},
+    .marks = {"<|python_tag|>", "<|python_start|>", "<|python_end|>"},
     .open = MARK_BIT(0),
+    .skip = MARK_BIT(1) | MARK_BIT(2), /* Llama 4 puts text between them */
     .bare = '{',
     .begin = json_calls_begin,
     .byte = json_calls_byte,

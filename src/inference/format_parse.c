@@ -33,7 +33,8 @@ static void enter(answer_parser *p, parse_mode mode) {
     const answer_format *f = p->f;
     p->mode = mode;
     p->active = 0;
-    if (mode == MODE_TEXT && p->tools && f->calls) p->active = f->calls->open | (p->n_calls ? f->calls->close : 0);
+    if (mode == MODE_TEXT && p->tools && f->calls)
+        p->active = f->calls->open | f->calls->skip | (p->n_calls ? f->calls->close : 0);
     if (mode == MODE_TEXT && f->think_open[0] && p->at_start) p->active |= MARK_BIT(MARK_THINK_OPEN);
     if (mode == MODE_THINK) p->active = MARK_BIT(MARK_THINK_CLOSE);
 }
@@ -219,6 +220,8 @@ static void take_mark(answer_parser *p, int mark) {
         buf_reset(&p->raw);
         buf_puts(&p->raw, text);
         begin_call(p, mark);
+    } else if (p->f->calls->skip & MARK_BIT(mark)) {
+        p->at_start = true;
     } /* else one that closes, after a call */
 }
 

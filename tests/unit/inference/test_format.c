@@ -367,6 +367,9 @@ TEST(llama_json) {
          "t\"{\"name\": \"Delft\", \"parameters\": {}}\"", 0, false},
         {"in the middle it is text", LLAMA, "I say {\"name\": \"now\", \"parameters\": {}}",
          "t\"I say {\"name\": \"now\", \"parameters\": {}}\"", 0, false},
+        {"Llama 4", LLAMA,
+         "<|python_start|>I look.<|python_end|>{\"name\": \"now\", \"parameters\": {}}{\"name\": \"now\"}",
+         "t\"I look.\" c\"now\" a\"{}\" e c\"now\" a\"{}\" e", CALLS(2), false},
         {"code after the tag", LLAMA, "<|python_tag|>print(1)", "t\"<|python_tag|>print(1)\"", MALFORMED, false},
     };
     CHECK_ALL(list);
@@ -499,9 +502,9 @@ TEST(harmony) {
          "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>commentary<|message|>I "
          "look.<|end|><|start|>"
          "assistant<|channel|>commentary to=functions.weather <|constrain|>json<|message|>{\"city\": \"<b>\"}<|call|>",
-         "r\"Hm.\" t\"I look.\" c\"weather\" a\"{\"city\": \"<b>\"}\" e", CALLS(1) | STOPPED, false},
+         "r\"Hm.\" t\"I look.\" c\"weather\" a\"{\"city\": \"<b>\"}\" e", CALLS(1), false},
         {"the recipient first", OSS, " to=functions.now<|channel|>commentary json<|message|>{}<|call|>",
-         "c\"now\" a\"{}\" e", CALLS(1) | STOPPED, false},
+         "c\"now\" a\"{}\" e", CALLS(1), false},
         {"the engine takes the end away", OSS, "<|channel|>commentary to=functions.now<|message|>{}",
          "c\"now\" a\"{}\" e", CALLS(1), false},
         {"a text begun by the prompt",
@@ -515,10 +518,9 @@ TEST(harmony) {
          "<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>analysis<|message|>b<|end|>",
          "r\"a\n\nb\"", 0, false},
         {"somebody else's tool", OSS, "<|channel|>commentary to=browser.open<|message|>{}<|call|>",
-         "t\"<|channel|>commentary to=browser.open<|message|>{}\"", MALFORMED | STOPPED, false},
+         "t\"<|channel|>commentary to=browser.open<|message|>{}\"", MALFORMED, false},
         {"no JSON", OSS, "<|channel|>commentary to=functions.now<|message|>soon<|call|>",
-         "c\"now\" a\"soon\" d t\"<|channel|>commentary to=functions.now<|message|>soon<|call|>\"", MALFORMED | STOPPED,
-         false},
+         "c\"now\" a\"soon\" d t\"<|channel|>commentary to=functions.now<|message|>soon<|call|>\"", MALFORMED, false},
         {"no tools",
          {.calls = "harmony", .no_tools = true, .prompt = "<|start|>assistant"},
          "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>Hi<|return|>",
