@@ -261,7 +261,8 @@ static err_code take_query(model *m, weights *w, const sizes *z, mla *p, uint32_
     return weights_matrix(w, &p->q, false, rows, z->q_rank, e, "blk.%u.attn_q_b.weight", i);
 }
 
-static err_code take_layer(model *m, weights *w, const sizes *z, uint32_t i, err *e) {
+static err_code take_layer(model *m, weights *w, uint32_t i, err *e) {
+    const sizes *z = m->more;
     model_layer *l = &m->layers[i];
     mla *p = l->more;
     uint32_t d = m->hp.d_model, n_head = m->hp.n_head;
@@ -279,6 +280,12 @@ static err_code take_layer(model *m, weights *w, const sizes *z, uint32_t i, err
     rc = weights_matrices(w, p->k_b, false, n_head, z->rank, z->nope, e, "blk.%u.attn_k_b.weight", i);
     if (rc != ERR_OK) return rc;
     return weights_matrices(w, p->v_b, false, n_head, z->v, z->rank, e, "blk.%u.attn_v_b.weight", i);
+}
+
+static err_code take_latent(model *m, weights *w, err *e) {
+    err_code rc = ERR_OK;
+    for (uint32_t i = 0; rc == ERR_OK && i < m->hp.n_layer; i++) rc = take_layer(m, w, i, e);
+    return rc;
 }
 
 /* K_h (nope, rank) of any type to (rank, nope) in binary32. scratch: 2 * nope * rank floats. */
@@ -318,31 +325,20 @@ static err_code split_all(model *m, const gguf *g, const sizes *z, err *e) {
     if (!scratch) return err_nomem(e, "room to transpose a matrix");
     for (uint32_t i = 0; rc == ERR_OK && i < m->hp.n_layer; i++) rc = split_kv_b(m, g, z, i, scratch, e);
     mem_free(scratch);
-    return rc;
-}
-
-static err_code take_weights(model *m, const gguf *g, const sizes *z, err *e) {
-    const decoder_parts parts = {.output = HAS_MAYBE};
-    weights w = {0};
-    err_code rc = weights_new(&w, m, g, e);
-    if (rc == ERR_OK) rc = decoder_take(m, &w, &parts, e);
-    for (uint32_t i = 0; rc == ERR_OK && i < m->hp.n_layer; i++) rc = take_layer(m, &w, z, i, e);
-    if (rc == ERR_OK) rc = weights_load(&w, e);
-    if (rc == ERR_OK) rc = split_all(m, g, z, e);
-    if (!m->output) m->output = m->embd;
-    weights_free(&w);
-    return rc;
+    return rc == ERR_OK ? rc : err_prefix(e, "%s", gguf_path(g));
 }
 
 static err_code deepseek2_load(model *m, const gguf *g, err *e) {
+    const decoder_parts parts = {.output = HAS_MAYBE};
     sizes *z = NULL;
     err_code rc;
     if ((rc = params_common(m, g, e)) != ERR_OK || (rc = model_take(m, &z, 1, sizeof *z, e)) != ERR_OK) return rc;
     m->more = z;
     if ((rc = read_sizes(m, g, z, e)) != ERR_OK || (rc = read_rope(m, g, z, e)) != ERR_OK ||
-        (rc = read_experts(m, g, e)) != ERR_OK || (rc = prepare_layers(m, z, e)) != ERR_OK)
+        (rc = read_experts(m, g, e)) != ERR_OK || (rc = prepare_layers(m, z, e)) != ERR_OK ||
+        (rc = decoder_load_with(m, g, &parts, take_latent, e)) != ERR_OK)
         return rc;
-    return take_weights(m, g, z, e);
+    return split_all(m, g, z, e);
 }
 
 const arch arch_deepseek2 = {"deepseek2", deepseek2_load, decoder_run};

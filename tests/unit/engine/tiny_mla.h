@@ -14,6 +14,7 @@ typedef struct tiny_mla {
     bool fused;     /* attn_kv_b instead of attn_k_b and attn_v_b */
     bool old_keys;  /* no *_mla keys */
     bool choice;    /* exp_probs_b */
+    bool tied;      /* no output.weight */
     float yarn_log; /* not 0: YaRN by 4, original context 32, with this log multiplier */
 } tiny_mla;
 
@@ -246,7 +247,7 @@ static inline void mla_make(buf *out, const tiny_mla *t) {
     uint64_t n_kv = mla_keys(&kvs, t);
     mla_tensor(&w, -1, "token_embd.weight", 1, TINY_VOCAB, t->d);
     mla_tensor(&w, -1, "output_norm.weight", 1, 0, t->d);
-    mla_tensor(&w, -1, "output.weight", 1, TINY_VOCAB, t->d);
+    if (!t->tied) mla_tensor(&w, -1, "output.weight", 1, TINY_VOCAB, t->d);
     for (uint32_t i = 0; i < t->n_layer; i++) mla_layer(&w, (int)i);
     out->max = 128u << 20;
     buf_puts(out, "GGUF");
