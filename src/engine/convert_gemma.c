@@ -3,6 +3,7 @@
 
 #include "base/mem.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
@@ -141,6 +142,14 @@ static unsigned gemma4_kind(const convert *c, uint32_t layer) {
     return kind | (cfg_bool_or(c, "enable_moe_block", c->n_expert > 0) ? ROW_MOE : 0u);
 }
 
+/* The tensor itself knows best. */
+static uint32_t layer_width(const convert *c, uint32_t layer, uint32_t def) {
+    char name[160];
+    snprintf(name, sizeof name, "%slayers.%u.mlp.gate_proj.weight", c->prefix, layer);
+    const st_tensor *t = st_find(c->set, name);
+    return t && t->n_dims == 2 ? (uint32_t)t->dims[0] : def;
+}
+
 static err_code gemma4_layers(convert *c, bool *swa, uint32_t *ff, uint32_t *kv, err *e) {
     uint32_t width, heads = c->n_head_kv, full_heads;
     err_code rc = cfg_u32(c, "intermediate_size", 1, 1u << 20, &width, e);
@@ -153,7 +162,7 @@ static err_code gemma4_layers(convert *c, bool *swa, uint32_t *ff, uint32_t *kv,
     for (uint32_t i = 0; i < c->n_layer; i++) {
         const cJSON *t = cJSON_GetArrayItem(types, (int)i);
         swa[i] = cJSON_IsString(t) && strcmp(t->valuestring, "sliding_attention") == 0;
-        ff[i] = wide && i >= c->n_layer - shared_layers(c) ? 2 * width : width;
+        ff[i] = layer_width(c, i, wide && i >= c->n_layer - shared_layers(c) ? 2 * width : width);
         kv[i] = swa[i] ? heads : full_heads;
     }
     key_bools(c, "attention.sliding_window_pattern", swa, c->n_layer);

@@ -32,6 +32,7 @@
 #endif
 
 #include "engine/engine.h"
+#include "inference/hub.h"
 #include "island/island.h"
 
 typedef struct inference inference;

@@ -1,15 +1,21 @@
 /* Model names and the artifacts behind them.
  *
+ * What comes as a folder of safetensors or as a split GGUF becomes one GGUF file first; the artifact's row keeps the
+ * digests of all files that it was made of, their licence and, for what was pulled, where they came from.
+ *
  * An artifact is a file in the store, found by its SHA-256; a model name points at one. Names and artifacts change
  * under one lock, in one transaction with the ledger record that tells of it: no record, no change. A blob is removed
  * after the last name of it is gone; a crash in between leaves a blob that nobody names, never a name without a blob.
  */
 #include "inference/internal.h"
+#include "inference/models_internal.h"
+#include "inference/workdir.h"
 
 #include "base/json.h"
 #include "base/mem.h"
 #include "base/sys.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static const store_migration migrations[] = {
@@ -27,6 +33,7 @@ static const store_migration migrations[] = {
      "CREATE TABLE inference_secrets("
      " name TEXT PRIMARY KEY,"
      " value BLOB NOT NULL) STRICT;"},
+    {"inference", 2, "ALTER TABLE artifacts ADD COLUMN source TEXT NOT NULL DEFAULT '{}';"}, /* where it came from */
 };
 
 static pthread_mutex_t change_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -155,12 +162,25 @@ static err_code row_model(store_stmt *q, cJSON **out, err *e) {
     return ERR_OK;
 }
 
-static err_code row_model_cb(store_stmt *q, void *ctx, err *e) {
-    return row_model(q, ctx, e);
+/* The same and where it came from. */
+static err_code row_model_source(store_stmt *q, void *ctx, err *e) {
+    cJSON **out = ctx, *source = NULL;
+    size_t n = 0;
+    err_code rc = row_model(q, out, e);
+    const char *text = rc ? NULL : store_col_text(q, 5, &n);
+    if (!rc && text) rc = json_parse(&source, text, n, "polder.db: the source of a model", e);
+    if (!rc && source && source->child && !cJSON_AddItemToObject(*out, "source", source))
+        rc = err_nomem(e, "a model's facts");
+    else if (rc || (source && !source->child))
+        cJSON_Delete(source);
+    if (!rc) return ERR_OK;
+    cJSON_Delete(*out);
+    *out = NULL;
+    return rc;
 }
 
-#define MODEL_COLUMNS                                                                              \
-    "SELECT n.digest, n.name, a.bytes, a.facts, n.created_ms FROM model_names n JOIN artifacts a " \
+#define MODEL_COLUMNS                                                                                        \
+    "SELECT n.digest, n.name, a.bytes, a.facts, n.created_ms, a.source FROM model_names n JOIN artifacts a " \
     "ON a.digest = n.digest"
 
 err_code models_list(island *i, cJSON **out, err *e) {
@@ -195,7 +215,7 @@ err_code models_show(island *i, const char *name, cJSON **out, err *e) {
     bool found = false;
     err_code rc = models_open_tables(s, e);
     if (rc) return rc == ERR_NOT_FOUND ? not_known(NULL, name, e) : rc;
-    rc = query_one(s, MODEL_COLUMNS " WHERE n.name = ?", &SV_TEXT(name), 1, &found, row_model_cb, out, e);
+    rc = query_one(s, MODEL_COLUMNS " WHERE n.name = ?", &SV_TEXT(name), 1, &found, row_model_source, out, e);
     return rc || found ? rc : not_known(s, name, e);
 }
 
@@ -217,13 +237,19 @@ err_code models_verify(island *i, const char *name, cJSON **out, err *e) {
 
 /* ---- changing ---------------------------------------------------------------------------------------------- */
 
+/* What requests it answers. */
+static const char *kind_of(const model_facts *f) {
+    if (f->pooling == POOLING_RANK) return "rerank";
+    return f->encoder || f->pooling > POOLING_NONE ? "embedding" : "completion";
+}
+
 static bool add_facts(cJSON *o, const model_facts *f) {
     return cJSON_AddStringToObject(o, "arch", f->arch) && cJSON_AddStringToObject(o, "title", f->name) &&
            cJSON_AddStringToObject(o, "quant", f->quant) && cJSON_AddStringToObject(o, "tokenizer", f->tokenizer) &&
            cJSON_AddNumberToObject(o, "parameters", (double)f->n_params) &&
            cJSON_AddNumberToObject(o, "vocabulary", f->n_vocab) && cJSON_AddNumberToObject(o, "layers", f->n_layer) &&
            cJSON_AddNumberToObject(o, "width", f->d_model) && cJSON_AddNumberToObject(o, "context", f->n_ctx_train) &&
-           cJSON_AddBoolToObject(o, "has_template", f->has_template);
+           cJSON_AddBoolToObject(o, "has_template", f->has_template) && cJSON_AddStringToObject(o, "kind", kind_of(f));
 }
 
 typedef struct change { /* what one transaction does */
@@ -233,8 +259,34 @@ typedef struct change { /* what one transaction does */
     uint8_t digest[SHA256_LEN];
     uint64_t bytes;
     model_facts facts;
+    cJSON *source; /* {"format", "files", "licence", …}; NULL where only a name changes */
     bool new_artifact, last_name;
 } change;
+
+#define RECORD_FILES_MAX 128 /* an entry is bounded: of more files their number and the digest of the list */
+
+static bool add_source(cJSON *o, const cJSON *source) {
+    cJSON *copy = source ? cJSON_Duplicate(source, true) : NULL;
+    if (!source) return true;
+    cJSON *files = cJSON_GetObjectItemCaseSensitive(copy, "files");
+    int n = cJSON_GetArraySize(files);
+    bool ok = copy != NULL;
+    if (ok && n > RECORD_FILES_MAX) {
+        buf text = {.max = 64u << 20};
+        uint8_t digest[SHA256_LEN];
+        char hex[SHA256_HEX_LEN + 1];
+        ok = json_canonical(&text, files, NULL) == ERR_OK && !text.failed;
+        sha256_of(digest, buf_str(&text), text.len);
+        hex_encode(hex, digest, SHA256_LEN);
+        buf_free(&text);
+        cJSON_DeleteItemFromObjectCaseSensitive(copy, "files");
+        ok =
+            ok && cJSON_AddNumberToObject(copy, "files_count", n) && cJSON_AddStringToObject(copy, "files_sha256", hex);
+    }
+    if (ok && cJSON_AddItemToObject(o, "source", copy)) return true;
+    cJSON_Delete(copy);
+    return false;
+}
 
 /* The record of a change; appended inside the transaction, so that neither is there without the other. */
 static err_code tell(const change *c, const char *what, err *e) {
@@ -246,7 +298,9 @@ static err_code tell(const change *c, const char *what, err *e) {
     cJSON *o = record_body(r);
     bool ok = cJSON_AddStringToObject(o, "model", c->name) && cJSON_AddStringToObject(o, "artifact", digest) &&
               cJSON_AddStringToObject(o, "by", c->by ? c->by->key_id : "local");
-    if (ok && c->new_artifact) ok = cJSON_AddNumberToObject(o, "bytes", (double)c->bytes) && add_facts(o, &c->facts);
+    if (ok && c->new_artifact)
+        ok = cJSON_AddNumberToObject(o, "bytes", (double)c->bytes) && add_facts(o, &c->facts) &&
+             add_source(o, c->source);
     if (ok && c->last_name) ok = cJSON_AddBoolToObject(o, "artifact_removed", true) != NULL;
     uint64_t seq;
     rc = ok ? ledger_append(island_ledger(c->i), r, &seq, e) : err_nomem(e, "a record");
@@ -260,18 +314,24 @@ static err_code artifact_exists(store *s, const uint8_t digest[SHA256_LEN], bool
 }
 
 static err_code insert_artifact(store *s, const change *c, err *e) {
-    buf facts = {.max = 1 << 16};
+    buf facts = {.max = 1 << 16}, source = {.max = 64u << 20};
     cJSON *o = cJSON_CreateObject();
     err_code rc = o && add_facts(o, &c->facts) ? json_canonical(&facts, o, e) : err_nomem(e, "a model's facts");
     if (!rc) rc = buf_check(&facts, "a model's facts", e);
+    if (!rc && c->source) rc = json_canonical(&source, c->source, e);
+    if (!rc) rc = buf_check(&source, "a model's source", e);
     if (!rc) {
-        store_val v[] = {SV_BLOB(c->digest, SHA256_LEN), SV_TEXT("gguf"), SV_INT((int64_t)c->bytes), SV_TEXT(facts.ptr),
-                         SV_INT(time_unix_ms())};
-        rc = store_write(s, "INSERT INTO artifacts(digest, kind, bytes, facts, created_ms) VALUES(?, ?, ?, ?, ?)", v, 5,
-                         NULL, e);
+        store_val v[] = {SV_BLOB(c->digest, SHA256_LEN), SV_TEXT("gguf"),
+                         SV_INT((int64_t)c->bytes),      SV_TEXT(facts.ptr),
+                         SV_INT(time_unix_ms()),         SV_TEXT(c->source ? source.ptr : "{}")};
+        rc = store_write(s,
+                         "INSERT INTO artifacts(digest, kind, bytes, facts, created_ms, source) "
+                         "VALUES(?, ?, ?, ?, ?, ?)",
+                         v, 6, NULL, e);
     }
     cJSON_Delete(o);
     buf_free(&facts);
+    buf_free(&source);
     return rc;
 }
 
@@ -311,29 +371,87 @@ static err_code name_imported(change *c, err *e) {
     return rc || taken ? rc : store_transaction(s, add_in_transaction, c, e);
 }
 
-static err_code import(change *c, const char *path, store_progress progress, void *ctx, err *e) {
+/* The source of a plain GGUF file: the file itself. */
+static err_code source_of_file(change *c, const char *path, err *e) {
+    char hex[SHA256_HEX_LEN + 1];
+    const char *base = strrchr(path, '/');
+    cJSON *source = cJSON_CreateObject(), *files = source ? cJSON_AddArrayToObject(source, "files") : NULL;
+    cJSON *one = files ? cJSON_CreateObject() : NULL;
+    hex_encode(hex, c->digest, SHA256_LEN);
+    bool ok = one && cJSON_AddItemToArray(files, one) && cJSON_AddStringToObject(source, "format", "gguf") &&
+              cJSON_AddStringToObject(one, "name", base ? base + 1 : path) &&
+              cJSON_AddNumberToObject(one, "bytes", (double)c->bytes) && cJSON_AddStringToObject(one, "sha256", hex);
+    c->source = source;
+    return ok ? ERR_OK : err_nomem(e, "a model's source");
+}
+
+/* Facts that the caller knows (a hub's) come first in the source. */
+static err_code merge_known(change *c, const cJSON *known, err *e) {
+    for (const cJSON *v = known ? known->child : NULL; v; v = v->next) {
+        cJSON *copy = cJSON_Duplicate(v, true);
+        if (copy) cJSON_DeleteItemFromObjectCaseSensitive(c->source, v->string);
+        if (copy && cJSON_AddItemToObject(c->source, v->string, copy)) continue;
+        cJSON_Delete(copy);
+        return err_nomem(e, "a model's source");
+    }
+    return ERR_OK;
+}
+
+static err_code store_and_name(change *c, const char *path, const char *shown, const cJSON *known,
+                               store_progress progress, void *ctx, err *e) {
     store *s = island_store(c->i);
-    err_code rc = store_blob_import(s, path, c->digest, &c->bytes, progress, ctx, e);
+    err_code rc = check_file(path, &c->facts, e);
     if (rc) return rc;
-    if (c->bytes != c->facts.file_bytes) rc = err_set(e, ERR_INVALID, "%s: changed while it was imported", path);
-    if (!rc) rc = name_imported(c, e);
-    bool used = true;
-    if (rc && artifact_exists(s, c->digest, &used, NULL) == ERR_OK && !used) store_blob_remove(s, c->digest, NULL);
+    pthread_mutex_lock(&change_lock);
+    rc = store_blob_import(s, path, c->digest, &c->bytes, progress, ctx, e);
+    if (!rc) {
+        if (c->bytes != c->facts.file_bytes) rc = err_set(e, ERR_INVALID, "%s: changed while it was imported", shown);
+        if (!rc && !c->source) rc = source_of_file(c, shown, e);
+        if (!rc) rc = merge_known(c, known, e);
+        if (!rc) rc = name_imported(c, e);
+        bool used = true;
+        if (rc && artifact_exists(s, c->digest, &used, NULL) == ERR_OK && !used) store_blob_remove(s, c->digest, NULL);
+    }
+    pthread_mutex_unlock(&change_lock);
     return rc;
 }
 
-err_code models_add(island *i, const identity *by, const char *path, const char *name, store_progress progress,
-                    void *ctx, cJSON **out, err *e) {
+/* A folder, or a part of a split model, becomes one file in DIR/tmp and is imported from there. */
+static err_code convert_and_store(change *c, const char *path, const cJSON *known, store_progress progress, void *ctx,
+                                  err *e) {
+    workdir w;
+    char file[4200];
+    model_file_options o = {.progress = progress, .ctx = ctx};
+    err_code rc = workdir_new(&w, island_dir(c->i), e);
+    if (rc) return rc;
+    snprintf(file, sizeof file, "%s/model.gguf", w.path);
+    rc = model_file_convert(path, file, &o, &c->source, e);
+    if (!rc) rc = store_and_name(c, file, path, known, progress, ctx, e);
+    workdir_remove(&w);
+    return rc;
+}
+
+err_code models_add_known(island *i, const identity *by, const char *path, const char *name, const cJSON *known,
+                          store_progress progress, void *ctx, cJSON **out, err *e) {
     *out = NULL;
     change c = {.i = i, .by = by, .name = name};
     err_code rc = check_name(name, e);
     if (!rc) rc = models_open_tables(island_store(i), e);
-    if (!rc) rc = check_file(path, &c.facts, e);
-    if (rc) return rc;
-    pthread_mutex_lock(&change_lock);
-    rc = import(&c, path, progress, ctx, e);
-    pthread_mutex_unlock(&change_lock);
+    if (!rc && model_file_needs_convert(path))
+        rc = convert_and_store(&c, path, known, progress, ctx, e);
+    else if (!rc)
+        rc = store_and_name(&c, path, path, known, progress, ctx, e);
+    cJSON_Delete(c.source);
     return rc ? rc : models_show(i, name, out, e);
+}
+
+err_code models_add(island *i, const identity *by, const char *path, const char *name, store_progress progress,
+                    void *ctx, cJSON **out, err *e) {
+    return models_add_known(i, by, path, name, NULL, progress, ctx, out, e);
+}
+
+err_code models_check_name(const char *name, err *e) {
+    return check_name(name, e);
 }
 
 static err_code remove_in_transaction(store *s, void *ctx, err *e) {

@@ -42,6 +42,9 @@
     X(inference, kv_memory_mib, INT, "1024", 1, 1048576, "Memory for keys and values, MiB for each loaded model")  \
     X(inference, step_tokens, INT, "256", 1, 65536, "Tokens computed in one step over all sequences")              \
     X(inference, max_output_tokens, INT, "0", 0, 16777216, "Most tokens of one answer; 0: what the context holds") \
+    X(models, hub, STR, "", 0, 500,                                                                                \
+      "Address that polder model pull may fetch from, as https://huggingface.co; empty: nothing is fetched")       \
+    X(models, token_file, STR, "", 0, 1000, "File with the access token for that hub; empty: none")                \
     X(ledger, group_max, INT, "512", 1, 65536, "Records that share one sync at most")                              \
     X(log, level, STR, "info", 1, 16, "debug, info, warn or error")
 

@@ -87,6 +87,16 @@ static err_code run_model_add(island *i, inference *inf, const identity *by, con
     return rc == ERR_OK ? models_add(i, by, path, name, NULL, NULL, out, e) : rc;
 }
 
+static err_code run_model_pull(island *i, inference *inf, const identity *by, const cJSON *args, cJSON **out, err *e) {
+    static const char *const known[] = {"source", "name", "mirror", NULL};
+    pull_options o = {0};
+    err_code rc = check_args("model.pull", args, known, e);
+    if (rc == ERR_OK) rc = need_str("model.pull", args, "source", &o.source, e);
+    if (rc == ERR_OK) rc = json_get_str(args, "name", &o.name, e);
+    if (rc == ERR_OK) rc = json_get_str(args, "mirror", &o.mirror, e);
+    return rc == ERR_OK ? models_pull(i, by, &o, out, e) : rc;
+}
+
 static err_code run_model_ls(island *i, inference *inf, const identity *by, const cJSON *args, cJSON **out, err *e) {
     static const char *const known[] = {NULL};
     err_code rc = check_args("model.ls", args, known, e);
@@ -122,7 +132,9 @@ const admin_op admin_ops[] = {
     {"key.add", "make an API key: {name, role}; the reply shows it once", ROLE_ADMIN, run_key_add, false},
     {"key.ls", "list API keys", ROLE_ADMIN, run_key_ls, true},
     {"key.revoke", "revoke an API key: {key}, its id or its name", ROLE_ADMIN, run_key_revoke, false},
-    {"model.add", "import a GGUF file: {path, name}", ROLE_OPERATOR, run_model_add, false},
+    {"model.add", "import a GGUF file or a safetensors folder: {path, name}", ROLE_OPERATOR, run_model_add, false},
+    {"model.pull", "fetch a model from the configured hub: {source, name, mirror}", ROLE_OPERATOR, run_model_pull,
+     false},
     {"model.ls", "list models", ROLE_OPERATOR, run_model_ls, true},
     {"model.show", "what a model is: {name}", ROLE_OPERATOR, run_model_show, true},
     {"model.verify", "hash a model's file again: {name}", ROLE_OPERATOR, run_model_verify, true},
