@@ -173,8 +173,8 @@ void model_pool_add(const model *m, float *v /* (d_model) */, const float *rows,
 /* Keep the first `dimensions` of n numbers and scale them to length 1 (zero stays zero). ERR_INTERNAL where one is not
  * finite: the model's weights are to blame. */
 err_code embedding_finish(float *v, uint32_t n, uint32_t dimensions, err *e);
-/* The score of a pooled row: the head's output for a single label as it is (any number, higher is better), the
- * probability of "yes" for heads of yes and no. Changes v. Only where model_ranks. */
+/* The score of a pooled row, from 0 to 1: the probability of "yes" for heads of yes and no, the sigmoid of the head's
+ * output for others. Changes v. Only where model_ranks. */
 err_code model_rank(const model *m, float *v /* (d_model) */, float *score, err *e);
 /* Query and document as the model reads them together: around and between them what its tokenizer puts for pairs, or
  * the file's template "rerank". Nothing in either text becomes a special token. Only where model_ranks. */

@@ -191,12 +191,12 @@ err_code model_rank(const model *m, float *v, float *score, err *e) {
     apply(vec, y, r->cols, r->out_bias, v, r->n_labels, d);
     err_code rc = check_finite(y, r->n_labels, e);
     if (rc != ERR_OK) return rc;
-    *score = y[r->yes];
+    *score = num_sigmoid32(y[r->yes]);
     if (!r->softmax || r->n_labels == 1) return ERR_OK;
     float max = y[0], sum = 0;
     for (uint32_t i = 1; i < r->n_labels; i++) max = y[i] > max ? y[i] : max;
     for (uint32_t i = 0; i < r->n_labels; i++) sum += num_exp32(y[i] - max);
-    *score = num_exp32(*score - max) / sum;
+    *score = num_exp32(y[r->yes] - max) / sum;
     return ERR_OK;
 }
 

@@ -3,7 +3,7 @@
  * The head of a ranking model, on the pooled row x (d_model), as llama.cpp stores it:
  *   x = tanh(cls x + cls.bias)                where the file has cls.weight (BERT's and RoBERTa's "pooler")
  *   y = cls.output x + cls.output.bias        (n_labels)
- *   score = y[0], or softmax(y)["yes"] for a decoder whose head are the rows of "yes" and "no"
+ *   score = sigmoid(y[0]), or softmax(y)["yes"] for a decoder whose head are the rows of "yes" and "no"
  * Weights of a head are taken as binary32 whatever their type; an output is a chain of fused multiply-adds over the
  * inputs in order, from +0, then the bias is added.
  */

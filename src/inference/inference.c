@@ -83,6 +83,7 @@ void inference_drain(inference *inf, int64_t timeout_ms) {
 
 static void loaded_empty(loaded *l) {
     scheduler_free(l->sched);
+    embedder_free(l->emb);
     grammar_cache_free(l->grammars);
     answer_format_free(l->format);
     special_set_free(l->special);
@@ -110,6 +111,20 @@ void inference_close(inference *inf) {
     mem_free(inf);
 }
 
+static bool makes_text(const model *m) {
+    const model_facts *f = model_get_facts(m);
+    return !f->encoder && (f->pooling == POOLING_ABSENT || f->pooling == POOLING_NONE);
+}
+
+static err_code make_embedder(loaded *l, const scheduler_options *o, err *e) {
+    embedder_options eo = {.threads = o->threads,
+                           .max_jobs = o->max_sequences + o->max_queue,
+                           .context = o->context,
+                           .kv_bytes = o->kv_bytes,
+                           .step_tokens = o->step_tokens};
+    return embedder_new(&l->emb, l->m, &eo, e);
+}
+
 /* The file is hashed before it is used: a record names the bytes that gave the answer, not the name that they had. */
 static err_code load_now(inference *inf, loaded *l, const char *path, err *e) {
     const island_config *c = island_get_config(inf->i);
@@ -124,7 +139,7 @@ static err_code load_now(inference *inf, loaded *l, const char *path, err *e) {
     if (!rc) rc = special_set_new(&l->special, l->m, e);
     if (!rc) rc = answer_format_new(&l->format, model_template(l->m), l->special, e);
     if (!rc) rc = grammar_cache_new(&l->grammars, e);
-    if (!rc) rc = scheduler_new(&l->sched, l->m, &o, e);
+    if (!rc) rc = makes_text(l->m) ? scheduler_new(&l->sched, l->m, &o, e) : make_embedder(l, &o, e);
     if (rc) loaded_empty(l);
     return rc;
 }

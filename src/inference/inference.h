@@ -18,6 +18,11 @@
  *              malformed_tool_call: true where one could not be read}], prompt_tokens, completion_tokens, ms {queue,
  *              prefill, decode}. Contents, for choice a, b, … p: answer_a (of a parsed request as the model wrote it:
  *              what was read from it follows from it), tokens_a.
+ *   For vectors and scores: admitted has params {inputs, dimensions, pooling} and the contents request (canonical JSON:
+ *              {input} as it came, or {query, documents}), prompt_tokens (ids of all inputs, one after another) and
+ *              lengths (tokens of each, int32 little endian); completed has inputs, dimensions (1 for scores),
+ *              vectors_sha256 over all numbers as they were answered (float32 little endian, inputs in order), and the
+ *              content vector_digests (SHA-256 of each input's, 32 bytes).
  *   failed     the same with reason (an error's name; "cancelled" where the client went) and what there was by then.
  *   model.imported, model.named, model.removed: model, artifact; the first with the file's facts.
  * tokens counts every token that was drawn, an end token and those of a stop string included; logits_sha256 is over
@@ -66,6 +71,24 @@ err_code models_resolve(island *i, const char *name, char *path, size_t cap, uin
 #define REQUEST_CHOICES_MAX    16
 #define REQUEST_STOPS_MAX      16
 #define REQUEST_STOP_BYTES_MAX 256
+#define EMBED_INPUTS_MAX       2048
+#define EMBED_NUMBERS_MAX      (8u << 20) /* of all vectors of one answer */
+
+/* A request for vectors instead of text; or, with a query, for how well documents answer it. */
+typedef struct embed_input {
+    const char *text; /* NULL: tokens, taken as they are */
+    size_t len;
+    const int32_t *tokens;
+    size_t n_tokens;
+} embed_input;
+
+typedef struct embed_request {
+    const char *query; /* NULL: vectors of the inputs; otherwise the inputs are documents, as text */
+    size_t query_len;
+    const embed_input *inputs;
+    uint32_t n_inputs;   /* 1 to EMBED_INPUTS_MAX */
+    uint32_t dimensions; /* vectors are cut to so many and scaled to length 1; 0: the model's own */
+} embed_request;
 
 /* What form an answer has to have (engine.h, constrained output). */
 typedef enum grammar_kind {
@@ -87,6 +110,7 @@ typedef struct request {
     size_t text_len;
     const int32_t *tokens; /* a prompt of token ids */
     size_t n_tokens;
+    const embed_request *embed; /* vectors or scores; of the rest only `user` counts then */
     const cJSON *tools;           /* OpenAI's list, for the template and for reading calls; may be NULL */
     const cJSON *template_args;   /* further variables for the template; may be NULL */
     bool parse;                   /* read the answer: reasoning and calls are events of their own (format.h) */
@@ -119,6 +143,7 @@ typedef enum event_kind {
     EV_CALL_END,
     EV_CALL_DROP, /* the call that began is none: forget it; its text follows */
     EV_FINISH,    /* one choice ended: reason. After the last one comes EV_DONE */
+    EV_VECTOR,    /* of an embed_request: the vector of one input, or its score (one number) */
     EV_DONE,      /* last, once: the outcome is durable; usage and its record */
 } event_kind;
 
@@ -143,6 +168,9 @@ typedef struct event {
     size_t len;
     const token_info *tokens; /* EV_TEXT, EV_RAW: the tokens that made it; may be NULL */
     size_t n_tokens;
+    uint32_t input;          /* EV_VECTOR: which one */
+    const float *vector;     /* EV_VECTOR */
+    uint32_t n_vector;       /* numbers in it */
     const char *reason;      /* EV_FINISH: "stop", "length" or "tool_calls" */
     bool malformed;          /* EV_FINISH: a call could not be read and went out as text */
     uint64_t record;         /* EV_ADMITTED: seq of admitted; EV_DONE: seq of completed */

@@ -4,6 +4,7 @@
 
 #include "inference/answer_grammar.h"
 #include "inference/drivers/driver.h"
+#include "inference/embedder.h"
 #include "inference/format.h"
 #include "inference/prompt.h"
 #include "inference/scheduler.h"
@@ -26,7 +27,8 @@ typedef struct loaded {
     special_set *special;
     answer_format *format;
     grammar_cache *grammars;
-    scheduler *sched;
+    scheduler *sched; /* a model that generates, */
+    embedder *emb;    /* or one that makes vectors or ranks */
 } loaded;
 
 struct inference {
@@ -59,6 +61,13 @@ err_code models_user_key(store *s, uint8_t key[32], err *e);
 
 /* ---- records.c ---- */
 err_code records_admitted(record **out, const inference *inf, const driver *d, const driver_call *c, err *e);
+/* The same two for vectors and scores (records_embed.c). */
+err_code records_embed_admitted(record **out, const inference *inf, const driver *d, const driver_call *c, err *e);
+err_code records_embed_outcome(record **out, uint64_t admitted, err_code rc, const driver_call *c,
+                               const driver_outcome *o, bool with_contents, err *e);
+/* Into a record: the caller's end user as a keyed hash; token ids as a content. */
+err_code records_put_user(record *rec, const inference *inf, const char *user, err *e);
+err_code records_content_tokens(record *rec, const char *name, const int32_t *tokens, size_t n, err *e);
 /* completed (rc is ERR_OK) or failed. `answers` are the choices' texts as far as they went out; with_contents false
  * leaves texts and tokens out (the last resort where memory is short). */
 err_code records_outcome(record **out, uint64_t admitted, err_code rc, const driver_call *c, const driver_outcome *o,

@@ -65,6 +65,7 @@ static err_code stage_check(const request *r, err *e) {
     if (!utf8_valid(r->model, strlen(r->model)) || strlen(r->model) > MODEL_NAME_MAX)
         return err_set(e, ERR_NOT_FOUND, "model '%.80s' is not known here: a name has at most %d characters", r->model,
                        MODEL_NAME_MAX);
+    if (r->embed) return ERR_OK; /* its driver checks the rest */
     if (!r->n_choices || r->n_choices > REQUEST_CHOICES_MAX)
         return err_set(e, ERR_INVALID, "n: %u choices, 1 to %d are allowed", r->n_choices, REQUEST_CHOICES_MAX);
     if (r->n_stops > REQUEST_STOPS_MAX)
@@ -77,12 +78,26 @@ static err_code stage_check(const request *r, err *e) {
     return ERR_OK;
 }
 
+static err_code no_text(const char *name, const model *m, err *e) {
+    bool ranks = model_get_facts(m)->pooling == POOLING_RANK;
+    return err_set(e, ERR_UNSUPPORTED, "model '%s' %s and generates no text: ask it by %s", name,
+                   ranks ? "ranks documents" : "makes embeddings", ranks ? "/v1/rerank" : "/v1/embeddings");
+}
+
+static err_code no_vectors(const request *r, err *e) {
+    return err_set(e, ERR_UNSUPPORTED,
+                   "model '%s' generates text: its file names no pooling, so it %s; take a model that was made for it",
+                   r->model, r->embed->query ? "cannot rank documents" : "makes no embeddings");
+}
+
 /* One kind of candidate so far: an artifact that the local engine runs. */
 static err_code stage_route(run *x, err *e) {
     loaded *l = NULL;
     err_code rc = inference_get_loaded(x->inf, x->r->model, run_gone, x, &l, e);
     if (rc) return rc;
-    x->d = &driver_engine;
+    if (!x->r->embed && !l->sched) return no_text(x->r->model, l->m, e);
+    if (x->r->embed && !l->emb) return no_vectors(x->r, e);
+    x->d = x->r->embed ? &driver_embed : &driver_engine;
     x->call = (driver_call){.r = x->r,
                             .seed = x->r->has_seed ? x->r->sampling.seed : random_u64(),
                             .max_output_tokens = (uint64_t)island_get_config(x->inf->i)->inference_max_output_tokens,
@@ -104,7 +119,7 @@ static err_code ledger_refused(run *x, err_code rc, const char *what, err *e) {
 /* On ERR_OK the record is durable. */
 static err_code stage_admit(run *x, err *e) {
     record *rec = NULL;
-    err_code rc = records_admitted(&rec, x->inf, x->d, &x->call, e);
+    err_code rc = (x->r->embed ? records_embed_admitted : records_admitted)(&rec, x->inf, x->d, &x->call, e);
     if (rc) return rc;
     rc = ledger_append(island_ledger(x->inf->i), rec, &x->admitted, e);
     record_free(rec);
@@ -115,7 +130,7 @@ static err_code stage_admit(run *x, err *e) {
 /* ---- answer ----------------------------------------------------------------------------------------------- */
 
 static err_code stage_answer(run *x, err *e) {
-    x->outcome.n_choices = x->r->n_choices;
+    x->outcome.n_choices = x->r->embed ? 0 : x->r->n_choices;
     for (uint32_t i = 0; i < REQUEST_CHOICES_MAX; i++) buf_init(&x->answers[i], LEDGER_CONTENT_MAX);
     metric_add(x->inf->m_tokens_in, (double)x->call.n_prompt_tokens);
     event ev = {.kind = EV_ADMITTED,
@@ -126,7 +141,7 @@ static err_code stage_answer(run *x, err *e) {
     if (tell(x, &ev) != ERR_OK) return err_set(e, ERR_CANCELLED, "the request was cancelled");
     event_sink sink = {.ctx = x, .event = run_event, .gone = run_gone};
     err_code rc = x->d->run(&x->call, &sink, &x->outcome, e);
-    for (uint32_t i = 0; i < x->r->n_choices && rc == ERR_CANCELLED; i++) {
+    for (uint32_t i = 0; i < x->outcome.n_choices && rc == ERR_CANCELLED; i++) {
         if (x->answers[i].failed) rc = buf_check(&x->answers[i], "an answer", e);
     }
     metric_add(x->inf->m_tokens_out, (double)x->outcome.completion_tokens);
@@ -138,7 +153,10 @@ static err_code stage_answer(run *x, err *e) {
 /* Write one outcome record. *made: the ledger may have it, so no other outcome may follow. */
 static err_code append_outcome(run *x, err_code rc, bool with_contents, bool *made, uint64_t *seq, err *e) {
     record *rec = NULL;
-    err_code bad = records_outcome(&rec, x->admitted, rc, &x->call, &x->outcome, x->answers, with_contents, e);
+    err_code bad =
+        x->r->embed
+            ? records_embed_outcome(&rec, x->admitted, rc, &x->call, &x->outcome, with_contents, e)
+            : records_outcome(&rec, x->admitted, rc, &x->call, &x->outcome, x->answers, with_contents, e);
     *made = false;
     if (bad) return bad;
     bad = ledger_append(island_ledger(x->inf->i), rec, seq, e);

@@ -97,7 +97,7 @@ static void put_user(fields *f, const inference *inf, const char *user) {
     put_str(f, "user", hex);
 }
 
-static err_code content_tokens(record *rec, const char *name, const int32_t *tokens, size_t n, err *e) {
+err_code records_content_tokens(record *rec, const char *name, const int32_t *tokens, size_t n, err *e) {
     uint8_t *le = mem_array(n ? n : 1, 4);
     if (!le) return err_nomem(e, "the record of a request");
     for (size_t i = 0; i < n; i++) {
@@ -139,6 +139,12 @@ static err_code content_request(record *rec, const request *r, err *e) {
     return rc;
 }
 
+err_code records_put_user(record *rec, const inference *inf, const char *user, err *e) {
+    fields f = {.o = record_body(rec)};
+    put_user(&f, inf, user);
+    return check(&f, e);
+}
+
 static err_code fill_admitted(record *rec, const inference *inf, const driver *d, const driver_call *c, err *e) {
     const request *r = c->r;
     fields f = {.o = record_body(rec)};
@@ -153,7 +159,7 @@ static err_code fill_admitted(record *rec, const inference *inf, const driver *d
     err_code rc = check(&f, e);
     if (!rc) rc = d->describe(c, f.o, e);
     if (!rc && c->prompt) rc = record_content(rec, "prompt", c->prompt, c->prompt_len, e);
-    if (!rc) rc = content_tokens(rec, "prompt_tokens", c->prompt_tokens, c->n_prompt_tokens, e);
+    if (!rc) rc = records_content_tokens(rec, "prompt_tokens", c->prompt_tokens, c->n_prompt_tokens, e);
     if (!rc) rc = content_request(rec, r, e);
     return rc;
 }
@@ -206,7 +212,7 @@ static err_code outcome_contents(record *rec, const driver_outcome *o, const buf
         rc = record_content(rec, name, buf_str(&answers[i]), answers[i].len, e);
         snprintf(name, sizeof name, "tokens_%c", 'a' + (int)i);
         if (!rc && o->choices[i].tokens)
-            rc = content_tokens(rec, name, o->choices[i].tokens, o->choices[i].n_tokens, e);
+            rc = records_content_tokens(rec, name, o->choices[i].tokens, o->choices[i].n_tokens, e);
     }
     return rc;
 }

@@ -33,6 +33,8 @@ void answer_free(answer *a) {
     mem_free(a->choices);
     mem_free(a->prompts);
     mem_free(a->bias);
+    mem_free(a->inputs);
+    mem_free(a->ids);
     mem_free(a->grammar_source);
     cJSON_Delete(a->messages);
     cJSON_Delete(a->tools);

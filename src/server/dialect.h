@@ -51,6 +51,11 @@ typedef struct answer {
     bool strict_tools;          /* some tool's arguments must follow its schema */
     request r;                  /* the prompt of run k is set by answer_run */
     logit_bias *bias;
+    embed_request embed; /* what r.embed points to, where vectors or scores are asked for */
+    embed_input *inputs; /* owned; embed.inputs */
+    int32_t *ids;        /* owned; the token ids in them */
+    bool base64, return_documents;
+    uint32_t top_n; /* of the scores; 0: all */
     char *grammar_source; /* owned; what r.grammar_source points to */
     prompt *prompts; /* n_runs of them; NULL: one run over r.messages */
     uint32_t n_runs;
@@ -84,7 +89,7 @@ struct dialect {
     void (*fail)(const err *e, int status, const char *param, bool in_stream, buf *out);
 };
 
-extern const dialect dialect_openai_chat, dialect_openai_completions;
+extern const dialect dialect_openai_chat, dialect_openai_completions, dialect_openai_embeddings, dialect_rerank;
 
 /* Takes `body`, also on error. */
 err_code answer_new(answer **out, const dialect *d, cJSON *body, err *e);

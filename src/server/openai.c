@@ -331,7 +331,7 @@ void openai_fail(const err *e, int status, const char *param, bool in_stream, bu
 /* ---- models ------------------------------------------------------------------------------------------------ */
 
 static void write_model(jw *w, const cJSON *m) {
-    const char *name = "", *digest = NULL;
+    const char *name = "", *digest = NULL, *kind = "completion"; /* what was imported before has no kind */
     int64_t created = 0;
     (void)json_get_str(m, "name", &name, NULL);
     (void)json_get_str(m, "digest", &digest, NULL);
@@ -342,6 +342,11 @@ static void write_model(jw *w, const cJSON *m) {
     jw_kint(w, "created", created);
     jw_kstr(w, "owned_by", "polder");
     if (digest) jw_kstr(w, "digest", digest);
+    (void)json_get_str(m, "kind", &kind, NULL);
+    jw_key(w, "capabilities");
+    jw_arr(w);
+    jw_str(w, kind);
+    jw_arr_end(w);
     jw_obj_end(w);
 }
 

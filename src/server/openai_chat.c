@@ -341,6 +341,7 @@ static void chat_chunk(answer *a, const event *ev, buf *out) {
     case EV_CALL:
     case EV_CALL_ARGS:
     case EV_FINISH: write_event_chunk(a, ev, out); break;
+    case EV_VECTOR: /* of other requests */
     case EV_CALL_END:
     case EV_CALL_DROP: break; /* the text of a dropped call follows, and its finish reason says it */
     case EV_DONE:

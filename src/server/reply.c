@@ -45,6 +45,7 @@ static void headers_of_answer(const exchange *x, struct MHD_Response *r) {
     if (!x->answer || !x->answer->admitted) return;
     snprintf(t, sizeof t, "%" PRIu64, x->answer->record);
     header(r, "x-polder-record", t);
+    if (x->answer->r.embed) return; /* nothing is drawn */
     snprintf(t, sizeof t, "%" PRIu64, x->answer->seed);
     header(r, "x-polder-seed", t);
 }

@@ -6,6 +6,8 @@
 const route routes[] = {
     {"/v1/chat/completions", "POST", ACCESS_USE, &dialect_openai_chat, serve_dialect},
     {"/v1/completions", "POST", ACCESS_USE, &dialect_openai_completions, serve_dialect},
+    {"/v1/embeddings", "POST", ACCESS_USE, &dialect_openai_embeddings, serve_dialect},
+    {"/v1/rerank", "POST", ACCESS_USE, &dialect_rerank, serve_dialect},
     {"/v1/models", "GET", ACCESS_USE, NULL, serve_models},
     {"/v1/models/", "GET", ACCESS_USE, NULL, serve_models},
     {"/healthz", "GET", ACCESS_OPEN, NULL, serve_health},

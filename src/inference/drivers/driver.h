@@ -25,6 +25,7 @@ typedef struct driver_call {
     size_t prompt_len;
     const int32_t *prompt_tokens;
     size_t n_prompt_tokens;
+    const struct embed_seq *inputs; /* of vectors and scores: (n_inputs) parts of prompt_tokens */
     uint32_t max_new;     /* new tokens of each choice */
     char fingerprint[32]; /* of candidate and numerics, for the client */
 } driver_call;
@@ -44,6 +45,10 @@ typedef struct driver_outcome {
     driver_choice choices[REQUEST_CHOICES_MAX];
     uint64_t completion_tokens, reasoning_tokens;
     uint64_t queue_ns, prefill_ns, decode_ns;
+    /* of vectors and scores, where they were all made */
+    uint32_t n_vectors, dimensions;
+    uint8_t vectors_sha256[SHA256_LEN];
+    const uint8_t *vector_digests; /* (n_vectors, SHA256_LEN); the driver's until release */
 } driver_outcome;
 
 typedef struct driver {
@@ -55,5 +60,6 @@ typedef struct driver {
 } driver;
 
 extern const driver driver_engine; /* target: a `loaded` (internal.h) */
+extern const driver driver_embed;  /* the same, for vectors and scores */
 
 #endif
