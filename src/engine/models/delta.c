@@ -56,6 +56,7 @@ err_code delta_params(model *m, const gguf *g, bool together, delta *d, err *e) 
         (rc = params_u32(m, g, "ssm.inner_size", 1, MODEL_WIDTH_MAX, &d->inner, e)) != ERR_OK ||
         (rc = check_sizes(m, g, d, e)) != ERR_OK)
         return rc;
+    d->group = d->n_v / d->n_k;
     d->dv = d->inner / d->n_v;
     d->channels = 2 * d->n_k * d->dk + d->inner;
     return take_scales(m, d, e);
@@ -65,11 +66,21 @@ static size_t conv_floats(const delta *d) {
     return ((size_t)(d->taps - 1) * d->channels + DELTA_LANES - 1) / DELTA_LANES * DELTA_LANES;
 }
 
+static err_code take_qkvz(weights *w, delta *d, uint32_t i, err *e) {
+    uint32_t cols = w->m->hp.d_model, all = d->channels + d->inner;
+    if (d->together && weights_has(w, "blk.%u.ssm_in.weight", i)) {
+        need_at_least(&w->m->need.aux[3], all);
+        return weights_matrix(w, &d->wqkvz, false, all, cols, e, "blk.%u.ssm_in.weight", i);
+    }
+    err_code rc = weights_matrix(w, &d->wqkv, false, d->channels, cols, e, "blk.%u.attn_qkv.weight", i);
+    if (rc != ERR_OK) return rc;
+    return weights_matrix(w, &d->wz, false, d->inner, cols, e, "blk.%u.attn_gate.weight", i);
+}
+
 static err_code take_tensors(weights *w, delta *d, uint32_t i, err *e) {
     uint32_t cols = w->m->hp.d_model;
     err_code rc;
-    if ((rc = weights_matrix(w, &d->wqkv, false, d->channels, cols, e, "blk.%u.attn_qkv.weight", i)) != ERR_OK ||
-        (rc = weights_matrix(w, &d->wz, false, d->inner, cols, e, "blk.%u.attn_gate.weight", i)) != ERR_OK ||
+    if ((rc = take_qkvz(w, d, i, e)) != ERR_OK ||
         (rc = weights_floats(w, &d->conv, false, 1, d->channels, d->taps, e, "blk.%u.ssm_conv1d.weight", i)) !=
             ERR_OK ||
         (rc = weights_vector(w, &d->dt, false, d->n_v, e, "blk.%u.ssm_dt.bias", i)) != ERR_OK ||
@@ -170,12 +181,12 @@ static double softplus(double x) {
 
 /* A row of Wb x and Wa x becomes (beta, n_v), (decay, n_v). */
 static void gate_row(const delta *d, float *row) {
-    uint32_t n = d->n_v, group = n / d->n_k;
+    uint32_t n = d->n_v;
     float old[2 * MODEL_HEAD_MAX];
     memcpy(old, row, 2 * n * sizeof *row);
     for (uint32_t h = 0; h < n; h++) {
-        uint32_t at = d->together ? h / group * 2 * group + h % group : h;
-        float alpha = old[at + (d->together ? group : n)] + d->dt[h];
+        uint32_t at = d->together ? h / d->group * 2 * d->group + h % d->group : h;
+        float alpha = old[at + (d->together ? d->group : n)] + d->dt[h];
         row[h] = num_sigmoid32(old[at]);
         row[n + h] = (float)num_exp((double)d->a[h] * softplus((double)alpha));
     }
@@ -205,7 +216,7 @@ static void run_items(void *ctx, size_t begin, size_t end, unsigned thread) {
     const delta *d = j->d;
     for (size_t i = begin; i < end; i++) {
         const span *sp = &j->st->spans[i / d->n_v];
-        size_t h = i % d->n_v, hk = d->together ? h / (d->n_v / d->n_k) : h % d->n_k, row = sp->row;
+        size_t h = i % d->n_v, hk = d->together ? h / d->group : h % d->n_k, row = sp->row;
         float *u = j->st->aux[0] + row * d->channels, *o = j->st->aux[1] + row * d->inner + h * d->dv,
               *gates = j->st->aux[2] + row * 2 * d->n_v + h, *z = j->st->att + row * d->inner + h * d->dv;
         const delta_head head = {
@@ -232,13 +243,40 @@ static void run_items(void *ctx, size_t begin, size_t end, unsigned thread) {
     }
 }
 
-static void project(const model *m, step *st, const delta *d) {
+static void sort_rows(void *ctx, size_t begin, size_t end, unsigned thread) {
+    (void)thread;
+    const delta_job *j = ctx;
+    const delta *d = j->d;
+    size_t nk = d->dk * sizeof(float), values = (size_t)d->group * d->dv, nv = values * sizeof(float);
+    for (size_t t = begin; t < end; t++) {
+        const float *from = j->st->aux[3] + t * (d->channels + d->inner);
+        float *u = j->st->aux[0] + t * d->channels, *z = j->st->att + t * d->inner;
+        for (size_t h = 0; h < d->n_k; h++) {
+            memcpy(u + h * d->dk, from, nk);
+            memcpy(u + (d->n_k + h) * d->dk, from + d->dk, nk);
+            memcpy(u + (size_t)2 * d->n_k * d->dk + h * values, from + (size_t)2 * d->dk, nv);
+            memcpy(z + h * values, from + (size_t)2 * d->dk + values, nv);
+            from += 2 * (d->dk + values);
+        }
+    }
+}
+
+static void project(const model *m, step *st, delta_job *j) {
+    const delta *d = j->d;
     float *ba = st->aux[2];
+    size_t n = 0, ld_ba = 2 * (size_t)d->n_v, all = d->channels + d->inner;
+    matmul ops[4];
     acts_set(st->acts, st->pool, st->xn, m->hp.d_model, st->n_rows, m->hp.d_model);
-    matmul ops[4] = {{.m = d->wqkv, .y = st->aux[0], .ldy = d->channels}, {.m = d->wz, .y = st->att, .ldy = d->inner}};
-    ops[2] = (matmul){.m = d->together ? d->wba : d->wb, .y = ba, .ldy = 2 * (size_t)d->n_v};
-    if (!d->together) ops[3] = (matmul){.m = d->wa, .y = ba + d->n_v, .ldy = 2 * (size_t)d->n_v};
-    matrix_mul(st->pool, ops, d->together ? 3 : 4, st->acts);
+    if (d->wqkvz)
+        ops[n++] = (matmul){.m = d->wqkvz, .y = st->aux[3], .ldy = all};
+    else {
+        ops[n++] = (matmul){.m = d->wqkv, .y = st->aux[0], .ldy = d->channels};
+        ops[n++] = (matmul){.m = d->wz, .y = st->att, .ldy = d->inner};
+    }
+    ops[n++] = (matmul){.m = d->together ? d->wba : d->wb, .y = ba, .ldy = ld_ba};
+    if (!d->together) ops[n++] = (matmul){.m = d->wa, .y = ba + d->n_v, .ldy = ld_ba};
+    matrix_mul(st->pool, ops, n, st->acts);
+    if (d->wqkvz) block_rows(st, st->n_rows, (uint32_t)all, sort_rows, j);
 }
 
 /* All rows even in the last layer: what later tokens need has gone through every one. */
@@ -249,7 +287,7 @@ void delta_mix(const model *m, step *st, uint32_t layer, bool last) {
     delta_job j = {st, d, delta_kernels_get(isa_get()), l->state_at, m->hp.rms_eps};
     size_t blocks = (size_t)st->n_spans * ((d->channels + CHANNELS_BLOCK - 1) / CHANNELS_BLOCK);
     size_t heads = (size_t)st->n_spans * d->n_v;
-    project(m, st, d);
+    project(m, st, &j);
     if ((uint64_t)st->n_rows * d->channels < ALONE_FLOATS)
         conv_items(&j, 0, blocks, 0);
     else

@@ -10,7 +10,7 @@
  *
  * State of a layer at its state_at: the last taps - 1 rows of Wqkv x (taps - 1, channels), oldest first, padded to
  * DELTA_LANES; then each value head's S. Scratch: aux[0] q, k, v; aux[1] o; aux[2] Wb x and Wa x, which become beta and
- * decay.
+ * decay; aux[3] what wqkvz gives.
  */
 #ifndef POLDER_ENGINE_MODELS_DELTA_H
 #define POLDER_ENGINE_MODELS_DELTA_H
@@ -18,18 +18,20 @@
 #include "engine/models/models.h"
 
 typedef struct delta {
-    uint32_t n_k, n_v;        /* key heads, value heads: a multiple */
+    uint32_t n_k, n_v;        /* key heads, value heads: */
+    uint32_t group;           /* so many value heads of each key head */
     uint32_t dk, dv;          /* their sizes */
     uint32_t taps;            /* of the convolution */
     uint32_t channels, inner; /* 2 n_k dk + n_v dv; n_v dv */
     /* Two ways of a file to order value heads. Together: those of one key head follow each other, and one tensor holds
      * beta and alpha, by key head. Otherwise value head h reads key head h % n_k, and there are two tensors. */
     bool together;
-    matrix *wqkv, *wz;              /* (channels, d_model), (inner, d_model) */
-    matrix *wba, *wb, *wa;          /* (2 n_v, d_model), or (n_v, d_model) twice; the others are NULL */
-    float *conv;                    /* (channels, taps) in the file, (taps, channels) after delta_loaded */
-    float *dt, *a;                  /* (n_v) */
-    float *norm;                    /* (dv) */
+    matrix *wqkv, *wz;     /* (channels, d_model), (inner, d_model) */
+    matrix *wqkvz;         /* older files: both in one, by key head: its q, k, v, z; then the others are NULL */
+    matrix *wba, *wb, *wa; /* (2 n_v, d_model), or (n_v, d_model) twice; the others are NULL */
+    float *conv;           /* (channels, taps) in the file, (taps, channels) after delta_loaded */
+    float *dt, *a;         /* (n_v) */
+    float *norm;           /* (dv) */
     const float *q_scale, *k_scale; /* (dk) all the same: what rms_norm multiplies by so that it divides by length */
 } delta;
 

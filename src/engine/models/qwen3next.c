@@ -96,8 +96,7 @@ typedef struct known {
     uint32_t n, rows, cols;
 } known;
 
-/* Known by name and shape, and left in the file. `used`: a layer that looks like one with attention, and its experts.
- */
+/* One looks like a layer with attention, with some tensors more: known by name and shape, and left in the file. */
 static err_code skip_layer(weights *w, uint32_t i, const moe *o, uint32_t shared, err *e) {
     const hparams *h = &w->m->hp;
     uint32_t d = h->d_model, nq = h->n_head * h->head_k, nk = h->n_head_kv * h->head_k, v = h->n_vocab;

@@ -20,6 +20,7 @@ typedef struct made {
     uint32_t n_expert, n_used, ff_exp, ff_shared; /* n_expert 0: dense */
     int32_t sections[4];                          /* all 0: no such key */
     bool tied;
+    bool older; /* qwen3next: attn_qkv and attn_gate in one tensor */
     uint64_t rng;
     made_tensor t[300];
     uint32_t n_t;
@@ -111,12 +112,40 @@ static inline bool made_is_linear(const made *f, uint32_t layer) {
     return (layer + 1) % f->every != 0;
 }
 
+/* Rows of attn_qkv and attn_gate in one tensor ssm_in, by key head: query, key, its values, their gates. */
+static inline void made_join(made *f, uint32_t layer) {
+    char qkv_name[64], z_name[64], name[64];
+    uint32_t per = f->n_v / f->n_k * f->dv, inner = f->n_v * f->dv, keys = f->n_k * f->dk;
+    snprintf(qkv_name, sizeof qkv_name, "blk.%u.attn_qkv.weight", layer);
+    snprintf(z_name, sizeof z_name, "blk.%u.attn_gate.weight", layer);
+    snprintf(name, sizeof name, "blk.%u.ssm_in.weight", layer);
+    made_add(f, name, 1, 2 * keys + 2 * inner, f->d, 0, 0);
+    made_tensor *qkv = made_find(f, qkv_name), *z = made_find(f, z_name);
+    float *to = f->t[f->n_t - 1].w;
+    size_t row = f->d * sizeof(float);
+    for (uint32_t h = 0; h < f->n_k; h++) {
+        const float *parts[4] = {qkv->w + (size_t)h * f->dk * f->d, qkv->w + (size_t)(keys + h * f->dk) * f->d,
+                                 qkv->w + (size_t)(2 * keys + h * per) * f->d, z->w + (size_t)h * per * f->d};
+        for (int k = 0; k < 4; k++) {
+            size_t rows = k < 2 ? f->dk : per;
+            memcpy(to, parts[k], rows * row);
+            to += rows * f->d;
+        }
+    }
+    free(qkv->w);
+    *qkv = f->t[--f->n_t]; /* in its place */
+    free(z->w);
+    *z = f->t[--f->n_t];
+}
+
 static inline void made_tensors(made *f, uint64_t seed) {
     f->rng = seed * 2654435761u + 88172645463325252u;
     made_add(f, "token_embd.weight", 1, TINY_VOCAB, f->d, 0, 1);
     made_add(f, "output_norm.weight", 1, 1, f->d, 1, 0.4f);
     if (!f->tied) made_add(f, "output.weight", 1, TINY_VOCAB, f->d, 0, 2.5f / sqrtf((float)f->d));
     for (uint32_t i = 0; i < f->n_layer; i++) made_block(f, i, made_is_linear(f, i));
+    for (uint32_t i = 0; f->older && i < f->n_layer; i++)
+        if (made_is_linear(f, i)) made_join(f, i);
     for (uint32_t i = f->n_layer; i < f->n_layer + f->n_nextn; i++) {
         made_block(f, i, false);
         made_layer(f, i, "nextn.eh_proj.weight", 1, f->d, 2 * f->d);

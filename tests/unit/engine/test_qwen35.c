@@ -304,6 +304,23 @@ TEST(layers_for_several_tokens_are_known_and_not_run) {
     }
 }
 
+TEST(older_files_with_one_tensor_give_the_same_bits) {
+    static float want[N * TINY_VOCAB], got[N * TINY_VOCAB];
+    int32_t tokens[N];
+    prompt(tokens, 3);
+    made older = next;
+    older.older = true;
+    for (int k = 0; k < 2; k++) {
+        int seq;
+        model *m = open_made(k ? &older : &next, 2, NULL);
+        session *s = m ? open_session(m, 2, 1) : NULL;
+        CHECK(s && !session_seq_new(s, &seq, NULL) && feed(s, seq, tokens, 0, N, k ? 7 : N, k ? got : want));
+        session_free(s);
+        model_free(m);
+    }
+    CHECK(memcmp(want, got, sizeof want) == 0);
+}
+
 /* ---- refusals --------------------------------------------------------------------------------------------- */
 
 static buf refuse_file;
@@ -451,6 +468,7 @@ int main(int argc, char **argv) {
     RUN(a_refused_step_leaves_the_state);
     RUN(a_state_that_does_not_fit_into_memory_is_an_error);
     RUN(layers_for_several_tokens_are_known_and_not_run);
+    RUN(older_files_with_one_tensor_give_the_same_bits);
     RUN(sizes_that_contradict_each_other_are_refused);
     RUN(sections_that_text_has_no_number_for_are_refused);
     RUN(a_file_without_a_key_or_tensor_is_refused_by_its_name);
