@@ -95,12 +95,21 @@ static void message_end(answer_parser *p, int mark) {
     p->stopped |= mark == M_RETURN;
 }
 
+/* A header begins. A call whose message was never ended is none. */
+static void next_head(answer_parser *p, const char *text) {
+    if (p->st == ST_CALL) {
+        p->raw.len -= strlen(text);
+        parse_bad(p);
+    }
+    head_begin(p, text);
+}
+
 static void harmony_mark(answer_parser *p, int mark) {
     const char *text = p->f->calls->marks[mark];
     bool in_head = p->st == ST_HEAD;
     switch (mark) {
     case M_CHANNEL:
-        if (!in_head) head_begin(p, text);
+        if (!in_head) next_head(p, text);
         buf_puts(&p->name, text);
         break;
     case M_CONSTRAIN:
@@ -109,13 +118,7 @@ static void harmony_mark(answer_parser *p, int mark) {
     case M_MESSAGE:
         if (in_head) message_begin(p);
         break;
-    case M_START:
-        if (p->st == ST_CALL) { /* the message before it was never ended */
-            p->raw.len -= strlen(text);
-            parse_bad(p);
-        }
-        head_begin(p, text);
-        break;
+    case M_START: next_head(p, text); break;
     default:
         if (in_head && p->raw.len > strlen(text)) {
             p->raw.len -= strlen(text);
