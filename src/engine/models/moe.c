@@ -46,7 +46,8 @@ static void close_groups(const moe *o, const float *score, bool *taken) {
         sum[g] = size > 1 && !o->group_max ? first + second : first;
     }
     for (uint32_t k = 0; k < o->n_group_used; k++) open[best_of(sum, open, o->n_group)] = true;
-    for (uint32_t i = 0; i < o->n_expert; i++) taken[i] = !open[i / size];
+    for (uint32_t g = 0; g < o->n_group; g++)
+        for (uint32_t i = 0; i < size; i++) taken[g * size + i] = !open[g];
 }
 
 /* picks: n_used experts in increasing order; p: scores of the router, used up. */
