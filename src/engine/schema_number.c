@@ -26,9 +26,10 @@ typedef struct decimal { /* not negative */
 } decimal;
 
 /* The magnitude of a double in plain digits. false: it has more than 15 digits before the point. */
-static bool decimal_of(decimal *d, double v) {
+static bool decimal_of(schema_ctx *c, decimal *d, double v) {
     buf text = {.max = 64};
     json_number(&text, fabs(v));
+    if (text.failed) schema_nomem(c);
     char digits[400];
     int n = 0, point = -1, exponent = 0;
     for (const char *p = buf_str(&text); *p; p++) {
@@ -46,8 +47,8 @@ static bool decimal_of(decimal *d, double v) {
     *d = (decimal){0};
     if (point > DIGITS_MAX) return false;
     for (int i = 0; i < point; i++) {
-        char c = i < n ? digits[i] : '0';
-        if (d->n_whole || c != '0') d->whole[d->n_whole++] = c;
+        char ch = i < n ? digits[i] : '0';
+        if (d->n_whole || ch != '0') d->whole[d->n_whole++] = ch;
     }
     if (!d->n_whole) d->whole[d->n_whole++] = '0';
     for (int i = point; i < n && d->n_part < (int)sizeof d->part; i++) d->part[d->n_part++] = i < 0 ? '0' : digits[i];
@@ -265,8 +266,8 @@ static void write_magnitudes(digits *x, uint32_t from) {
 static void write_sign(schema_ctx *c, range r, int most_part, uint32_t divisor, int scale, uint32_t from, uint32_t to) {
     decimal lo, hi;
     static const decimal most = {.whole = "999999999999999", .n_whole = DIGITS_MAX};
-    if (r.lo > r.hi || !decimal_of(&lo, r.lo)) return;
-    if (isinf(r.hi) || !decimal_of(&hi, r.hi)) {
+    if (r.lo > r.hi || !decimal_of(c, &lo, r.lo)) return;
+    if (isinf(r.hi) || !decimal_of(c, &hi, r.hi)) {
         hi = most;
         r.below = false;
     }
@@ -300,7 +301,7 @@ static bool split_step(schema_ctx *c, const schema_way *w, double step, uint32_t
     if (step == 0) return true;
     decimal d;
     uint64_t v = 0;
-    bool ok = decimal_of(&d, step) && d.n_part <= FRACTION_MAX;
+    bool ok = decimal_of(c, &d, step) && d.n_part <= FRACTION_MAX;
     for (int i = 0; ok && i < d.n_whole; i++) v = v * 10 + (uint64_t)(d.whole[i] - '0');
     for (int i = 0; ok && i < d.n_part && v <= DIVISOR_MAX; i++) v = v * 10 + (uint64_t)(d.part[i] - '0');
     *divisor = (uint32_t)v;

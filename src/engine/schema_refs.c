@@ -137,12 +137,15 @@ static const cJSON *step_into(const cJSON *at, const char *key) {
     return cJSON_GetArrayItem(at, (int)strtol(key, NULL, 10));
 }
 
-static const cJSON *follow_pointer(const cJSON *at, const char *p) {
+static const cJSON *follow_pointer(schema_ctx *c, const cJSON *at, const char *p) {
     while (at && *p == '/') {
         size_t n = strcspn(++p, "/");
         buf key = {.max = 4096};
         buf_puts(&key, "");
-        at = decode_step(p, n, &key) ? step_into(at, buf_str(&key)) : NULL;
+        bool plain = !memchr(p, '%', n) && !memchr(p, '~', n);
+        if (plain) buf_append(&key, p, n);
+        if (key.failed) schema_nomem(c);
+        at = plain || decode_step(p, n, &key) ? step_into(at, buf_str(&key)) : NULL;
         buf_free(&key);
         p += n;
     }
@@ -197,7 +200,7 @@ const cJSON *schema_resolve(schema_ctx *c, const cJSON *s, const cJSON *ref) {
     if (*part && *part != '/')
         at = find_anchor(c, at, part);
     else
-        at = follow_pointer(at, part);
+        at = follow_pointer(c, at, part);
     if (!at || !find_node(c, at)) {
         schema_fail(c, ERR_INVALID, s, "$ref", "there is nothing at the place that it names");
         return NULL;

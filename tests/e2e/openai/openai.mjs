@@ -300,13 +300,45 @@ test('what is not done is refused, never done otherwise', async () => {
   const cases = {
     tools: { tools: [{ type: 'function', function: { name: 'f', parameters: {} } }] },
     tool_choice: { tool_choice: 'required' },
-    response_format: { response_format: { type: 'json_object' } },
+    response_format: { response_format: { type: 'yaml' } },
     messages: { messages: [{ role: 'user', content: [{ type: 'image_url', image_url: { url: 'data:' } }] }] },
     temperature: { temperature: 3 },
     n: { n: 17 },
   };
   for (const [param, more] of Object.entries(cases))
     await refused(client.chat.completions.create({ ...chat, ...more }), 400, (e) => e instanceof OpenAI.BadRequestError && e.param === param);
+});
+
+test('answers take the form that is asked for', async () => {
+  const schema = {
+    type: 'object',
+    properties: { title: { type: 'string', maxLength: 20 }, year: { type: 'integer', minimum: 1000, maximum: 2100 }, tags: { type: 'array', items: { enum: ['water', 'land'] }, maxItems: 3 } },
+    required: ['title', 'year', 'tags'],
+    additionalProperties: false,
+  };
+  const form = { type: 'json_schema', json_schema: { name: 'book', strict: true, schema } };
+  for (const temperature of [0, 1.5]) {
+    const a = await client.chat.completions.create({ ...chat, temperature, seed: 5, max_tokens: 200, response_format: form });
+    assert.equal(a.choices[0].finish_reason, 'stop');
+    const v = JSON.parse(a.choices[0].message.content);
+    assert.deepEqual(Object.keys(v), ['title', 'year', 'tags']);
+    assert.ok(v.title.length <= 20 && Number.isInteger(v.year) && v.year >= 1000 && v.year <= 2100);
+    assert.ok(v.tags.length <= 3 && v.tags.every((t) => t === 'water' || t === 'land'));
+    const again = await client.chat.completions.create({ ...chat, temperature, seed: 5, max_tokens: 200, response_format: form, logprobs: true });
+    assert.equal(again.choices[0].message.content, a.choices[0].message.content);
+  }
+  let streamed = '';
+  for await (const ev of await client.chat.completions.create({ ...chat, stream: true, max_tokens: 200, response_format: form }))
+    streamed += ev.choices[0]?.delta?.content ?? '';
+  assert.ok(JSON.parse(streamed).year >= 1000);
+  const forms = [[{ guided_regex: '[0-9]{3}-[a-f]{2}' }, /^[0-9]{3}-[a-f]{2}$/], [{ guided_choice: ['yes', 'no', 'perhaps'] }, /^(yes|no|perhaps)$/],
+    [{ grammar: 'root ::= ("ab" | "c"){2,4} "."' }, /^(ab|c){2,4}\.$/], [{ structured_outputs: { json: { const: [1, 'a'] } } }, /^\[1,"a"\]$/]];
+  for (const [more, want] of forms) {
+    const a = await client.completions.create({ ...text, temperature: 1, n: 3, ...more });
+    for (const c of a.choices) assert.match(c.text, want);
+  }
+  await refused(client.chat.completions.create({ ...chat, response_format: { type: 'json_schema', json_schema: { name: 'x', schema: { not: { minimum: 1 } } } } }), 400, (e) => /#: not/.test(e.message));
+  await refused(client.chat.completions.create({ ...chat, response_format: { type: 'json_schema', json_schema: { name: 'x', schema: { enum: [] } } } }), 400, (e) => /no value/.test(e.message));
 });
 
 test('sixteen streams at once carry what one carries', async () => {
