@@ -49,7 +49,8 @@ static err_code phi3_keys(convert *c, err *e) {
     key_u32(c, "rope.dimension_count", rot);
     key_u32(c, "attention.sliding_window", window); /* 0 says that there is none */
     const char *type = cfg_rope_type(c);
-    double scale = (double)max / original;
+    double scale = (double)max / original, given = cfg_rope_num(c, "attention_factor", 0);
+    if (given > 0) key_f32(c, "rope.scaling.attn_factor", given);
     if (!json_get(c->rope, "long_factor") || scale <= 1) return ERR_OK;
     if (strcmp(type, "longrope") == 0 || strcmp(type, "su") == 0)
         key_f32(c, "rope.scaling.attn_factor", sqrt(1 + log(scale) / log(original)));
