@@ -34,7 +34,7 @@ void grammar_cache_free(grammar_cache *c) {
     mem_free(c);
 }
 
-static grammar *cache_find(grammar_cache *c, const uint8_t key[SHA256_LEN]) {
+grammar *grammar_cache_find(grammar_cache *c, const uint8_t key[SHA256_LEN]) {
     grammar *g = NULL;
     pthread_mutex_lock(&c->lock);
     for (int i = 0; i < KEPT && !g; i++) {
@@ -47,7 +47,7 @@ static grammar *cache_find(grammar_cache *c, const uint8_t key[SHA256_LEN]) {
 }
 
 /* Puts it in the place of the one that has not been used for longest. */
-static void cache_put(grammar_cache *c, const uint8_t key[SHA256_LEN], grammar *g) {
+void grammar_cache_put(grammar_cache *c, const uint8_t key[SHA256_LEN], grammar *g) {
     pthread_mutex_lock(&c->lock);
     kept *to = &c->kept[0];
     for (int i = 1; i < KEPT; i++)
@@ -219,10 +219,10 @@ err_code answer_grammar_get(grammar **out, grammar_cache *c, const model *m, con
     uint8_t key[SHA256_LEN];
     answer_grammar_digest(r, key);
     key[0] ^= (uint8_t)o; /* the same source behind another opening is another grammar */
-    *out = cache_find(c, key);
+    *out = grammar_cache_find(c, key);
     if (*out) return ERR_OK;
     bool thinks = o != OPENING_NONE && marks_are_tokens(m, f, o);
     err_code rc = thinks ? make_with_reasoning(out, m, f, r, o, e) : make_plain(out, m, r, e);
-    if (!rc) cache_put(c, key, *out);
+    if (!rc) grammar_cache_put(c, key, *out);
     return rc;
 }

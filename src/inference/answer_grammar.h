@@ -10,6 +10,9 @@
 typedef struct grammar_cache grammar_cache; /* of one model; any thread */
 err_code grammar_cache_new(grammar_cache **out, err *e);
 void grammar_cache_free(grammar_cache *c); /* NULL is fine */
+/* A reference of the caller's own, NULL where there is none under that key; and one for the cache. */
+grammar *grammar_cache_find(grammar_cache *c, const uint8_t key[SHA256_LEN]);
+void grammar_cache_put(grammar_cache *c, const uint8_t key[SHA256_LEN], grammar *g);
 
 /* The grammar of r (*out is NULL, with ERR_OK, where it asks for none); grammar_free by the caller. Where the model may
  * reason first (f, read from a request that is parsed), the answer begins after its reasoning: what stands between the

@@ -179,6 +179,8 @@ static void probe_template(answer_format *f, const chat_template *t, const char 
     f->own_ids_local &= f->own_ids;
     f->tool_responses = f->takes_calls && !f->takes_results && strstr(source, "tool_responses");
     f->takes_results |= f->tool_responses;
+    f->listed = !strstr(source, "[ARGS]");
+    f->fenced = strstr(source, "```json") != NULL;
     f->thinking_key = f->calls && f->calls->takes_all && strstr(source, "thinking");
     buf_free(&x->out);
 }

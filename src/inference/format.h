@@ -50,6 +50,8 @@ struct answer_format {                    /* immutable once made */
     bool own_ids;        /* call ids of the form functions.NAME:INDEX */
     bool own_ids_local;  /* where INDEX counts in one message; else in the conversation */
     bool tool_responses; /* results inside the assistant's message */
+    bool listed;         /* Mistral: calls are a list of objects; false: name and arguments */
+    bool fenced;         /* DeepSeek: arguments stand in a fence of JSON */
     bool thinking_key;   /* reasoning goes back as "thinking" and not beside content */
 };
 

@@ -11,7 +11,8 @@
  * Records (audit.h; all in canonical JSON)
  *   admitted   key, role, dialect, model, route, artifact, numerics, isa, params {temperature … max_tokens, n; seed as
  *              a decimal string; stops: how many; logit_bias: [[token, bias]]; grammar: {kind, sha256 over kind, a NUL
- *              and the source}}, prompt_tokens, user (keyed hash).
+ *              and the source}}, tool_choice ("required", "function" or "strict") and tool_grammar (SHA-256 of its
+ *              text, which follows from artifact, tools and choice), prompt_tokens, user (keyed hash).
  *              Contents: prompt (the text as the model reads it), prompt_tokens (ids, int32 little endian), request
  *              ({messages, tools, template_args, stops} as they came).
  *   completed  request (seq of admitted), choices [{finish, tokens, steps, logits_sha256; tool_calls: how many;
@@ -115,6 +116,9 @@ typedef struct request {
     const cJSON *template_args;   /* further variables for the template; may be NULL */
     bool parse;                   /* read the answer: reasoning and calls are events of their own (format.h) */
     bool one_call;                /* the answer ends after its first call */
+    bool tool_must;               /* a call is demanded; of this tool where tool_only is not NULL */
+    bool tool_strict;             /* arguments must follow the tools' schemas */
+    const char *tool_only;
     const char *reasoning_effort; /* "none" to "xhigh", for the template's switch; may be NULL */
     sampler_params sampling;
     bool has_seed;      /* false: the pipeline draws a seed; it is in the record and in the outcome */

@@ -174,15 +174,12 @@ err_code openai_check_tools(answer *a, err *e) {
         return choice_fault(a, "tool_choice", ERR_INVALID);
     }
     if (a->allowed_tools && keep_allowed(a, e) != ERR_OK) return choice_fault(a, "tool_choice", ERR_INVALID);
-    if (a->tool_mode != TOOL_AUTO) {
-        err_set(e, ERR_UNSUPPORTED, "'tool_choice': a call cannot be forced yet; ask with auto");
-        return choice_fault(a, "tool_choice", ERR_UNSUPPORTED);
-    }
-    if (a->strict_tools) {
-        err_set(e, ERR_UNSUPPORTED, "'tools': strict is not supported yet; leave it out");
-        return choice_fault(a, "tools", ERR_UNSUPPORTED);
-    }
-    if (a->tools->child) a->r.tools = a->tools;
+    if (!a->tools->child) return ERR_OK;
+    a->r.tools = a->tools;
+    a->r.tool_must = a->tool_mode != TOOL_AUTO;
+    a->r.tool_only = a->tool_named;
+    a->r.tool_strict = a->strict_tools;
+    if (a->tool_named) a->r.one_call = true;
     return ERR_OK;
 }
 

@@ -1,6 +1,7 @@
 /* The driver of the local engine: prompt.c makes the tokens, scheduler.c runs them. */
 #include "inference/drivers/driver.h"
 #include "inference/internal.h"
+#include "inference/tool_grammar.h"
 
 #include "base/json.h"
 #include "base/mem.h"
@@ -12,6 +13,7 @@
 typedef struct engine_call {
     prompt prompt;
     grammar *grammar; /* NULL: none is asked for */
+    uint8_t tool_grammar[SHA256_LEN];
     job *job;
 } engine_call;
 
@@ -51,6 +53,9 @@ static err_code engine_prepare(driver_call *c, err *e) {
     if (!rc)
         rc = answer_grammar_get(&x->grammar, l->grammars, l->m, l->format, r, buf_str(&x->prompt.text),
                                 x->prompt.text.len, e);
+    if (!rc && tool_grammar_wanted(r))
+        rc = tool_grammar_get(&x->grammar, x->tool_grammar, l->grammars, l->m, l->format, r, buf_str(&x->prompt.text),
+                              x->prompt.text.len, e);
     if (rc) return rc;
     job_spec spec = {.prompt = x->prompt.tokens,
                      .n_prompt = (uint32_t)x->prompt.n_tokens,
@@ -86,6 +91,15 @@ static err_code engine_describe(const driver_call *c, cJSON *body, err *e) {
     const loaded *l = c->target;
     char artifact[8 + SHA256_HEX_LEN] = "sha256:";
     hex_encode(artifact + 7, l->digest, SHA256_LEN);
+    if (tool_grammar_wanted(c->r)) {
+        const engine_call *x = c->state;
+        char hex[SHA256_HEX_LEN + 1];
+        hex_encode(hex, x->tool_grammar, SHA256_LEN);
+        const char *choice = !c->r->tool_must ? "strict" : c->r->tool_only ? "function" : "required";
+        if (!cJSON_AddStringToObject(body, "tool_choice", choice) ||
+            !cJSON_AddStringToObject(body, "tool_grammar", hex))
+            return err_nomem(e, "the record of a request");
+    }
     if (cJSON_AddStringToObject(body, "artifact", artifact) &&
         cJSON_AddNumberToObject(body, "numerics", POLDER_NUMERICS) &&
         cJSON_AddStringToObject(body, "isa", engine_isa()))
