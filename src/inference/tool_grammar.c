@@ -51,7 +51,18 @@ static void mark(maker *k, int i) {
     put_word(k, k->f->calls->marks[i], k->f->strict & MARK_BIT(i));
 }
 
+/* A tool whose schema names no parameters takes none. */
+static bool takes_nothing(const cJSON *schema) {
+    const cJSON *p = cJSON_GetObjectItemCaseSensitive(schema, "properties");
+    return cJSON_IsObject(p) && !p->child && !cJSON_GetObjectItemCaseSensitive(schema, "additionalProperties") &&
+           !cJSON_GetObjectItemCaseSensitive(schema, "patternProperties");
+}
+
 static void args(maker *k, const cJSON *schema) {
+    if (schema && takes_nothing(schema)) {
+        text(k, "{}");
+        return;
+    }
     char *s = schema && !k->loose ? cJSON_PrintUnformatted(schema) : NULL;
     put(k, "%json");
     put(k, s ? s : "{\"type\":\"object\"}");

@@ -298,7 +298,8 @@ test('an unknown field is 400 and named', async () => {
 
 test('what is not done is refused, never done otherwise', async () => {
   const cases = {
-    tools: { tools: [{ type: 'function', function: { name: 'f', parameters: {} } }] },
+    tools: { tools: [{ type: 'web_search' }] },
+    functions: { functions: [{ name: 'f' }] },
     tool_choice: { tool_choice: 'required' },
     response_format: { response_format: { type: 'yaml' } },
     messages: { messages: [{ role: 'user', content: [{ type: 'image_url', image_url: { url: 'data:' } }] }] },
@@ -339,6 +340,13 @@ test('answers take the form that is asked for', async () => {
   }
   await refused(client.chat.completions.create({ ...chat, response_format: { type: 'json_schema', json_schema: { name: 'x', schema: { not: { minimum: 1 } } } } }), 400, (e) => /#: not/.test(e.message));
   await refused(client.chat.completions.create({ ...chat, response_format: { type: 'json_schema', json_schema: { name: 'x', schema: { enum: [] } } } }), 400, (e) => /no value/.test(e.message));
+});
+
+test('tools are refused where the template has no place for them', async () => {
+  const tools = [{ type: 'function', function: { name: 'f', parameters: { type: 'object', properties: {} } } }];
+  await refused(client.chat.completions.create({ ...chat, tools }), 400, (e) => /no place for tools/.test(e.message));
+  // not offered, so nothing is missing
+  assert.ok((await client.chat.completions.create({ ...chat, tools, tool_choice: 'none' })).choices[0].message.content);
 });
 
 test('sixteen streams at once carry what one carries', async () => {

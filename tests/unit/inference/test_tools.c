@@ -85,7 +85,6 @@ static void cleanup(void) {
 }
 
 TEST(a_demanded_call_is_a_call) {
-    int n_cut = 0;
     for (uint64_t seed = 0; seed < 20; seed++) {
         err e = {0};
         calls c;
@@ -93,12 +92,6 @@ TEST(a_demanded_call_is_a_call) {
         r.sampling.seed = seed;
         r.tool_must = r.one_call = true;
         CHECK_OK(call(&r, &c, &e), e);
-        if (strcmp(c.reason, "length") == 0) { /* white space without end: allowed by JSON, drawn by a random model */
-            n_cut++;
-            CHECK(!c.malformed);
-            calls_free(&c);
-            continue;
-        }
         bool f =
             strncmp(buf_str(&c.line), "f{\"n\":", 6) == 0 && (strstr(c.line.ptr, "3}") || strstr(c.line.ptr, "5}"));
         if (!f && strncmp(buf_str(&c.line), "g{", 2) != 0) FAIL("seed %d: %s", (int)seed, buf_str(&c.raw));
@@ -107,7 +100,6 @@ TEST(a_demanded_call_is_a_call) {
         CHECK_HAS(buf_str(&c.raw), "<tool_call>\n{\"name\": \"");
         calls_free(&c);
     }
-    CHECK(n_cut < 8);
 }
 
 /* Breaks where another tool is called than the one that was named, or the record does not tell. */
