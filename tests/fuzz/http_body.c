@@ -1,6 +1,6 @@
-/* The body of a request, from bytes to what the pipeline would get. The first byte chooses: the dialect (bit 0), and
- * whether the path decoder gets the rest instead (bit 1). What breaks it: a read past the end, a leak, a field taken
- * out of range, a refusal without a sentence. */
+/* The body of a request, from bytes to what the pipeline would get. The first byte chooses: the dialect (bits 0 and 2),
+ * and whether the path decoder gets the rest instead (bit 1). What breaks it: a read past the end, a leak, a field
+ * taken out of range, a refusal without a sentence. */
 #include "base/bytes.h"
 #include "base/json.h"
 #include "server/dialect.h"
@@ -30,8 +30,26 @@ static void try_path(const uint8_t *p, size_t n) {
     (void)guard_host_is_loopback(raw);
 }
 
+static void check_vectors(const answer *a) {
+    const embed_request *q = a->r.embed;
+    must(a->r.model && q->n_inputs >= 1 && q->n_inputs <= EMBED_INPUTS_MAX && q->dimensions <= INT32_MAX);
+    must(a->d != &dialect_rerank || (q->query && q->query_len));
+    int64_t sum = 0;
+    for (uint32_t i = 0; i < q->n_inputs; i++) {
+        const embed_input *in = &q->inputs[i];
+        must((in->text != NULL) != (in->tokens != NULL));
+        must(!in->text || strlen(in->text) == in->len);
+        for (size_t k = 0; k < in->n_tokens; k++) must(in->tokens[k] >= 0), sum += in->tokens[k];
+    }
+    must(sum >= 0);
+}
+
 static void check_request(const answer *a) {
     const request *r = &a->r;
+    if (r->embed) {
+        check_vectors(a);
+        return;
+    }
     must(r->model && r->n_choices >= 1 && r->n_choices <= REQUEST_CHOICES_MAX && r->max_tokens >= -1);
     must(r->n_stops <= REQUEST_STOPS_MAX && r->n_top <= SAMPLER_TOP_MAX && a->n_runs >= 1);
     must((r->messages != NULL) != (a->prompts != NULL));
@@ -59,7 +77,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         return 0;
     }
     answer *a = NULL;
-    const dialect *d = data[0] & 1 ? &dialect_openai_completions : &dialect_openai_chat;
+    const dialect *const dialects[] = {&dialect_openai_chat, &dialect_openai_completions, &dialect_openai_embeddings,
+                                       &dialect_rerank};
+    const dialect *d = dialects[(data[0] & 1) | (data[0] >> 1 & 2)];
     if (answer_new(&a, d, body, &e) != ERR_OK) return 0;
     if (d->parse(a, &e) == ERR_OK) {
         check_request(a);

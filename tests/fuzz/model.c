@@ -23,8 +23,37 @@ static void sample(const model *m, const float *row) {
     }
 }
 
+/* Models that make vectors or rank: their rows are no logits. */
+static void run_hidden(const model *m) {
+    const model_facts *f = model_get_facts(m);
+    session *s = NULL;
+    int32_t tokens[70], *pair = NULL;
+    size_t n_pair = 0;
+    uint32_t n = f->n_ctx_train < 70 ? 1 : 70;
+    float *v = mem_array(f->d_model, sizeof *v), score;
+    for (uint32_t i = 0; i < 70; i++) tokens[i] = (int32_t)(i * 7 % f->n_vocab);
+    session_options o = {
+        .n_threads = 1, .n_seq_max = 1, .n_ctx = f->n_ctx_train < 100 ? 0 : 100, .max_step_tokens = 80, .hidden = true};
+    chunk c = {.tokens = tokens, .n = n, .n_logits = model_pool_rows(m, 0, n, n)};
+    if (v && session_new(&s, m, &o, NULL) == ERR_OK && session_seq_new(s, &c.seq, NULL) == ERR_OK &&
+        session_step(s, &c, 1, NULL) == ERR_OK) {
+        model_pool_add(m, v, c.logits, n, 0, n);
+        if (model_ranks(m)) {
+            if (model_rank(m, v, &score, NULL) == ERR_OK && !(score >= 0 && score <= 1)) abort();
+            if (model_tokenize_pair(m, "a b", 3, "<s>c", 4, 90, &pair, &n_pair, NULL) == ERR_OK && n_pair > 90) abort();
+            mem_free(pair);
+        } else {
+            (void)embedding_finish(v, f->d_model, 1 + f->d_model / 2, NULL);
+        }
+    }
+    session_free(s);
+    mem_free(v);
+}
+
 static void run(const model *m) {
     const model_facts *f = model_get_facts(m);
+    if (f->encoder || f->pooling != POOLING_ABSENT) run_hidden(m);
+    if (f->encoder) return;
     session *s = NULL;
     err e;
     int a, b;
