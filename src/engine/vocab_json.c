@@ -74,6 +74,14 @@ err_code maker_token(spec_maker *m, int64_t id, const char *p, size_t n, uint8_t
     return ERR_OK;
 }
 
+err_code maker_check_holes(spec_maker *m, uint32_t spare) {
+    uint64_t known = 0;
+    for (uint32_t i = 0; i < m->s->n_tokens; i++) known += m->known[i];
+    if (m->s->n_tokens <= spare + 2 * known) return ERR_OK;
+    return err_set(m->e, ERR_INVALID, "%s: ids go up to %u, but there are only %llu tokens", m->name,
+                   m->s->n_tokens - 1, (unsigned long long)known);
+}
+
 err_code maker_merge(spec_maker *m, int32_t left, int32_t right) {
     vocab_spec *s = m->s;
     if (s->n_merges == VOCAB_MERGES_MAX)
@@ -420,6 +428,7 @@ static err_code finish(reader *r, const spec_sources *src) {
     err_code rc = check_type(r);
     if (rc == ERR_OK) rc = read_added(r);
     if (rc == ERR_OK && !s->n_tokens) rc = err_set(r->m.e, ERR_INVALID, "%s: the model has no tokens", r->m.name);
+    if (rc == ERR_OK) rc = maker_check_holes(&r->m, 4096);
     if (rc == ERR_OK) rc = spec_index_make(&ix, s, r->m.e);
     if (rc != ERR_OK) return rc;
     if (r->unk[0]) {

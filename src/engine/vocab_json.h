@@ -19,7 +19,9 @@ void maker_free(spec_maker *m); /* not the spec */
 /* Gives token `id` its text. ERR_INVALID where it has another already. */
 err_code maker_token(spec_maker *m, int64_t id, const char *p, size_t n, uint8_t type, float score);
 err_code maker_merge(spec_maker *m, int32_t left, int32_t right);
-/* Ids that no token has stay empty and unused. */
+/* Ids that no token has stay empty and unused. ERR_INVALID where more than `spare` and twice the tokens are so: one id
+ * would take any amount of memory. */
+err_code maker_check_holes(spec_maker *m, uint32_t spare);
 
 /* The parts of tokenizer.json, parsed; NULL where absent or null. */
 typedef struct json_parts {

@@ -124,6 +124,8 @@ static void find_ends(vocab *v) {
     int32_t end = -1, harmony = 0;
     for (uint32_t i = 0; i < v->n; i++) {
         vocab_token *t = &v->tokens[i];
+        char c = t->text_len ? *vocab_text_ptr(v, (int32_t)i) : 0;
+        if (c != '<' && c != '[' && c != '_') continue; /* with which all of these begin */
         for (size_t k = 0; k < N_END_TEXTS && !t->is_end; k++) t->is_end = text_is(v, i, end_texts[k]);
         /* a converter that forgot to say so: what ends an answer is never text */
         if (t->is_end && t->type != TYPE_CONTROL) t->type = TYPE_CONTROL;

@@ -263,6 +263,7 @@ err_code vocab_spec_from_tiktoken(vocab_spec **out, const spec_sources *src, err
                      src->name);
     if (rc == ERR_OK) rc = read_added(&m, config);
     if (rc == ERR_OK) rc = add_specials(&m, f);
+    if (rc == ERR_OK) rc = maker_check_holes(&m, 1u << 18);
     if (rc == ERR_OK) rc = set_facts(&m, f, src);
     cJSON_Delete(config);
     maker_free(&m);

@@ -692,6 +692,41 @@ TEST(hostile_texts_take_linear_time) {
     CHECK(slowest > 0.2);
 }
 
+/* A sequence of tokens is the encoding of its text if and only if each two neighbours are that of theirs: what breaks
+ * it is a window whose end is seen in its tokens, or two windows joined where they do not meet. */
+TEST(long_words_are_whole) {
+    static const char *const letters[] = {"thealll", "aaaaaaab", "a", "thea", "al"};
+    for (int round = 0; round < 20; round++) {
+        vocab *v = round & 1 ? load_spm(true, false) : load_bpe("gpt-2");
+        CHECK(v);
+        buf word = {.max = 1u << 20}, two = {.max = 4096};
+        const char *set = letters[rnd(5)];
+        size_t len = 1000 + rnd(9000), n, m;
+        for (size_t i = 0; i < len; i++) buf_putc(&word, set[rnd((uint32_t)strlen(set))]);
+        int32_t *ids, *pair;
+        err e = {0};
+        CHECK_OK(vocab_encode(v, word.ptr, word.len, 0, SIZE_MAX, &ids, &n, &e), e);
+        size_t bytes = 0;
+        for (size_t i = 0; i < n; i++) {
+            buf_reset(&two);
+            vocab_token_bytes(v, ids[i], false, &two);
+            CHECK(two.len <= word.len - bytes && memcmp(two.ptr, word.ptr + bytes, two.len) == 0);
+            bytes += two.len;
+            if (i + 1 == n) break;
+            vocab_token_bytes(v, ids[i + 1], false, &two);
+            CHECK_OK(vocab_encode(v, two.ptr, two.len, 0, SIZE_MAX, &pair, &m, &e), e);
+            bool same = m == 2 && pair[0] == ids[i] && pair[1] == ids[i + 1];
+            mem_free(pair);
+            CHECK(same);
+        }
+        CHECK_INT(bytes, word.len);
+        mem_free(ids);
+        buf_free(&word);
+        buf_free(&two);
+        vocab_free(v);
+    }
+}
+
 /* ---- hostile files ----------------------------------------------------------------------------------------- */
 
 static void spoil(made *m, int how) {
@@ -809,6 +844,7 @@ int main(int argc, char **argv) {
     RUN(bpe_gives_back_what_it_got);
     RUN(spm_gives_back_what_it_got);
     RUN(merging_is_the_slow_way_but_fast);
+    RUN(long_words_are_whole);
     RUN(special_tokens_of_bpe);
     RUN(special_tokens_of_spm);
     RUN(limits_of_encoding);

@@ -7,7 +7,7 @@
 #include "base/mem.h"
 #include "engine/model_internal.h"
 #include "engine/vocab_spec.h"
-#include "tokenize_gguf.h"
+#include "unit/engine/spec_gguf.h"
 
 #include <stdio.h>
 #include <stdlib.h>

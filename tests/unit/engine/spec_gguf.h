@@ -1,6 +1,6 @@
 /* For tests: a vocabulary through the GGUF keys that its description writes. */
-#ifndef POLDER_TESTS_TOKENIZE_GGUF_H
-#define POLDER_TESTS_TOKENIZE_GGUF_H
+#ifndef POLDER_TESTS_SPEC_GGUF_H
+#define POLDER_TESTS_SPEC_GGUF_H
 
 #include "base/mem.h"
 #include "engine/vocab_spec.h"
@@ -89,7 +89,7 @@ static inline err_code vocab_through_gguf(vocab **out, const vocab_spec *s, err 
     key_le(&file, 0, 8);
     key_le(&file, f.n, 8);
     buf_append(&file, f.kv.ptr, f.kv.len);
-    while (file.len % 32) buf_putc(&file, 0);
+    for (int i = 0; i < 32 && file.len % 32; i++) buf_putc(&file, 0);
     if (rc == ERR_OK) rc = buf_check(&file, "keys", e);
     if (rc == ERR_OK) rc = gguf_open_memory(&g, file.ptr, file.len, "keys", e);
     if (rc == ERR_OK) rc = vocab_new(out, g, e);
