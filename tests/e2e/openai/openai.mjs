@@ -2,7 +2,7 @@
 // they call it wrongly. What breaks it: any answer, status, header or stream that this client does not understand.
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import http from 'node:http';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
@@ -42,6 +42,24 @@ function down() {
 
 run('init', island);
 run('model', 'add', modelFile, '--name', 'tiny');
+
+// The same weights with a template that has a place for tools and writes calls. The template grows by whole blocks of 32
+// bytes, so that what follows it in the file stays aligned.
+const toolTemplate = `{{ bos_token }}{% for t in tools or [] %}{{ t.function.name }} {% endfor %}{% for m in messages %}
+{{- '<|' + ('user' if m.role == 'tool' else m.role) + '|>' + (m.content or '') }}{% for c in m.tool_calls or [] %}
+{{- '<tool_call>\\n{"name": "' + c.function.name + '", "arguments": ' }}{{ c.function.arguments | tojson }}{{ '}\\n</tool_call>' }}
+{%- endfor %}{{ '<|end|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}`;
+{
+  const file = readFileSync(modelFile), key = Buffer.from('tokenizer.chat_template');
+  const at = file.indexOf(key) + key.length + 4, old = Number(file.readBigUInt64LE(at));
+  let text = Buffer.from(toolTemplate);
+  while ((text.length - old) % 32) text = Buffer.concat([text, Buffer.from(' ')]);
+  const length = Buffer.alloc(8);
+  length.writeBigUInt64LE(BigInt(text.length));
+  const path = join(dir, 'with-tools.gguf');
+  writeFileSync(path, Buffer.concat([file.subarray(0, at), length, text, file.subarray(at + 8 + old)]));
+  run('model', 'add', path, '--name', 'caller');
+}
 const keyOf = (role) => JSON.parse(run('--json', 'key', 'add', role, '--role', role)).key;
 const keys = { user: keyOf('user'), operator: keyOf('operator'), auditor: keyOf('auditor') };
 const url = await up();
@@ -349,6 +367,65 @@ test('tools are refused where the template has no place for them', async () => {
   assert.ok((await client.chat.completions.create({ ...chat, tools, tool_choice: 'none' })).choices[0].message.content);
 });
 
+const toolList = [
+  { type: 'function', function: { name: 'weather', description: 'The weather of a day.', strict: true, parameters: { type: 'object', properties: { city: { enum: ['Delft', 'Gent'] }, days: { type: 'integer', minimum: 1, maximum: 9 } }, required: ['city', 'days'], additionalProperties: false } } },
+  { type: 'function', function: { name: 'now', parameters: { type: 'object', properties: {} } } },
+];
+const ask = { model: 'caller', messages: [{ role: 'user', content: 'What is the weather?' }], tools: toolList, max_tokens: 120, temperature: 1 };
+function checkCall(c) {
+  assert.equal(c.type, 'function');
+  assert.match(c.id, /^call_/);
+  const args = JSON.parse(c.function.arguments);
+  if (c.function.name === 'now') return assert.deepEqual(args, {});
+  assert.equal(c.function.name, 'weather');
+  assert.deepEqual(Object.keys(args).sort(), ['city', 'days']);
+  assert.ok(['Delft', 'Gent'].includes(args.city) && Number.isInteger(args.days) && args.days >= 1 && args.days <= 9);
+}
+
+test('a demanded call comes, and its result goes back', async () => {
+  const ids = new Set();
+  for (let seed = 0; seed < 8; seed++) {
+    const a = await client.chat.completions.create({ ...ask, seed, tool_choice: 'required', parallel_tool_calls: false });
+    const [choice] = a.choices, [call] = choice.message.tool_calls;
+    assert.equal(choice.finish_reason, 'tool_calls');
+    assert.equal(choice.message.content, null);
+    assert.equal(choice.message.tool_calls.length, 1);
+    checkCall(call);
+    ids.add(call.id);
+    const messages = [...ask.messages, choice.message, { role: 'tool', tool_call_id: call.id, content: 'rain' }];
+    const next = await client.chat.completions.create({ ...ask, messages, tools: undefined, max_tokens: 8 });
+    assert.ok(next.usage.prompt_tokens > a.usage.prompt_tokens);
+  }
+  assert.equal(ids.size, 8);
+});
+
+test('a streamed call is the call that is not streamed', async () => {
+  const params = { ...ask, seed: 3, tool_choice: { type: 'function', function: { name: 'weather' } } };
+  const whole = (await client.chat.completions.create(params)).choices[0].message.tool_calls;
+  let name = '', args = '', id = '', finish;
+  for await (const c of await client.chat.completions.create({ ...params, stream: true })) {
+    const [ch] = c.choices;
+    finish ??= ch.finish_reason;
+    for (const d of ch.delta.tool_calls ?? []) {
+      assert.equal(d.index, 0);
+      if (d.id) { assert.equal(id, ''); id = d.id; name = d.function.name; }
+      args += d.function.arguments;
+    }
+  }
+  assert.equal(finish, 'tool_calls');
+  assert.equal(name, 'weather');
+  assert.equal(args, whole[0].function.arguments);
+  checkCall({ id, type: 'function', function: { name, arguments: args } });
+});
+
+test("the client's own tool runner goes round", async () => {
+  let asked = 0;
+  const runner = client.chat.completions.runTools({ ...ask, seed: 1, tool_choice: { type: 'function', function: { name: 'weather' } },
+    tools: [{ type: 'function', function: { ...toolList[0].function, parse: JSON.parse, function: (args) => { asked++; checkCall({ id: 'call_', type: 'function', function: { name: 'weather', arguments: JSON.stringify(args) } }); return 'rain'; } } }] });
+  await runner.done();
+  assert.equal(asked, 1);
+});
+
 test('sixteen streams at once carry what one carries', async () => {
   const alone = (await client.chat.completions.create(chat)).choices[0].message.content;
   const all = await Promise.all(Array.from({ length: 16 }, async () => collect(await client.chat.completions.create({ ...chat, stream: true }))));
@@ -359,7 +436,8 @@ test('sixteen streams at once carry what one carries', async () => {
 test('models: list and retrieve', async () => {
   const list = [];
   for await (const m of client.models.list()) list.push(m);
-  assert.deepEqual(list.map((m) => m.id), ['tiny']);
+  assert.deepEqual(list.map((m) => m.id), ['caller', 'tiny']);
+  list.shift();
   assert.equal(list[0].object, 'model');
   assert.ok(list[0].created > 1.7e9);
   const one = await client.models.retrieve('tiny');
