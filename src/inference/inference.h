@@ -197,7 +197,8 @@ typedef struct event_sink {
  * durable where "admitted" was (unless the ledger itself failed), and e says why: ERR_NOT_FOUND (model),
  * ERR_INVALID / ERR_UNSUPPORTED (request), ERR_TOO_LONG, ERR_BUSY (queue full), ERR_CANCELLED, ERR_UNAVAILABLE
  * (ledger: nothing was answered). Text is held back until the outcome is durable only at the end: the last EV_TEXT and
- * EV_FINISH of a choice come before, EV_DONE after the completed record. */
+ * EV_FINISH of a choice come before, EV_DONE after the completed record. An EV_VECTOR comes before it too: whoever
+ * passes vectors on waits for EV_DONE. */
 err_code pipeline_run(inference *inf, const request *r, const event_sink *sink, err *e);
 
 /* Would pipeline_run refuse it before it is admitted? Nothing is recorded or answered. For a client's request that

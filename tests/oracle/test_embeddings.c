@@ -131,6 +131,37 @@ TEST(hidden_rows_are_what_the_head_reads) {
     model_free(m);
 }
 
+/* Breaks where a kernel set sums, activates or normalises in another order. */
+TEST(kernel_sets_give_the_same_bits) {
+    static const char *const names[] = {"bert", "nomic-bert"};
+    static const isa sets[] = {ISA_SCALAR, ISA_AVX2};
+    err e = {0};
+    if (!test_shared()) SKIP("../shared is absent");
+    const isa was = isa_get();
+    for (size_t i = 0; i < 2; i++) {
+        int32_t tokens[256];
+        char folder[300];
+        snprintf(folder, sizeof folder, "oracle/%s", names[i]);
+        model *m = open_oracle(names[i]);
+        CHECK(m);
+        uint32_t n = (uint32_t)load_prompt(tokens, 256, folder, 1), d = m->hp.d_model;
+        float *want = mem_array(d, sizeof *want), *got = mem_array(d, sizeof *got);
+        CHECK(want && got && n == 200 && pooled(m, tokens, n, n, 2, want));
+        CHECK_OK(embedding_finish(want, d, d, &e), e);
+        for (size_t k = 0; k < sizeof sets / sizeof *sets; k++) {
+            if (!isa_have(sets[k])) continue;
+            CHECK_OK(isa_select(isa_name(sets[k]), &e), e);
+            CHECK(pooled(m, tokens, n, n, 1, got));
+            CHECK_OK(embedding_finish(got, d, d, &e), e);
+            CHECK(memcmp(want, got, d * sizeof *want) == 0);
+        }
+        CHECK_OK(isa_select(isa_name(was), &e), e);
+        mem_free(want);
+        mem_free(got);
+        model_free(m);
+    }
+}
+
 int main(int argc, char **argv) {
     test_begin(argc, argv);
     err e = {0};
@@ -141,5 +172,6 @@ int main(int argc, char **argv) {
     RUN(pooled_rows_match_the_reference);
     RUN(pooling_in_chunks_gives_the_same_bits);
     RUN(hidden_rows_are_what_the_head_reads);
+    RUN(kernel_sets_give_the_same_bits);
     return test_end();
 }

@@ -388,6 +388,49 @@ TEST(embed_bad_requests_get_a_sentence) {
     CHECK_INT(ledger_size(island_ledger(b.i)), before); /* none of them was admitted */
 }
 
+/* The file with `to` written at `skip` bytes after the first `key`; opens it. */
+static err_code open_changed(const char *path, const char *key, size_t skip, const char *to, size_t n, err *e) {
+    char other[400];
+    buf f = {.max = 1 << 25};
+    model *m = NULL;
+    err_code rc = file_read(&f, path, e);
+    char *at = rc ? NULL : memmem(f.ptr, f.len, key, strlen(key));
+    if (!rc && !at) rc = err_set(e, ERR_INTERNAL, "%s is not in the file", key);
+    if (!rc) {
+        memcpy(at + skip, to, n);
+        snprintf(other, sizeof other, "%s.changed", path);
+        rc = file_write_atomic(other, f.ptr, f.len, 0644, e);
+    }
+    if (!rc) rc = model_open(&m, other, e);
+    model_free(m);
+    buf_free(&f);
+    return rc;
+}
+
+/* Breaks where a file that would be computed wrongly is opened, or the sentence does not name what is wrong. */
+TEST(embed_bad_files_are_refused) {
+    err e = {0};
+    char path[400], causal[400];
+    CHECK_OK(open_bed(NULL, &e), e);
+    CHECK_OK(add_kind("ranker", (tiny_kind){.pooling = 4, .head = true}, 5, &e), e);
+    CHECK_OK(add_kind("causal", (tiny_kind){.causal = true, .pooling = 4, .head = true}, 5, &e), e);
+    snprintf(path, sizeof path, "%s/ranker.gguf", b.dir);
+    snprintf(causal, sizeof causal, "%s/causal.gguf", b.dir);
+    CHECK_OK(open_changed(path, "bert.attention.causal", 25, "\0", 1, &e), e);
+    CHECK_INT(open_changed(path, "bert.attention.causal", 25, "\1", 1, &e), ERR_UNSUPPORTED);
+    CHECK_HAS(e.msg, "attention.causal is true");
+    CHECK_INT(open_changed(path, "bert.pooling_type", 21, "\5", 1, &e), ERR_INVALID);
+    CHECK_HAS(e.msg, "bert.pooling_type");
+    CHECK_INT(open_changed(path, "cls.weight", 0, "clz", 3, &e), ERR_UNSUPPORTED);
+    CHECK_HAS(e.msg, "clz.weight is not part of the bert architecture");
+    CHECK_INT(open_changed(path, "blk.1.layer_output_norm.bias", 0, "blk.9", 5, &e), ERR_INVALID);
+    CHECK_HAS(e.msg, "blk.1.layer_output_norm.bias is missing");
+    CHECK_INT(open_changed(path, "position_embd.weight", 32, "\77", 1, &e), ERR_INVALID); /* its rows */
+    /* "no" and "yes": a list of one label does not fit the head of two, an absurd one is refused by itself */
+    CHECK_INT(open_changed(causal, "llama.classifier.output_labels", 30 + 4 + 4, "\1", 1, &e), ERR_INVALID);
+    CHECK_INT(open_changed(causal, "llama.classifier.output_labels", 30 + 4 + 4, "\377\1", 2, &e), ERR_INVALID);
+}
+
 /* Breaks where a client that has gone is computed for to the end, or leaves no record. */
 TEST(embed_gone_client_is_noticed) {
     err e = {0};
@@ -517,6 +560,7 @@ int main(int argc, char **argv) {
     RUN(rank_is_the_head_of_the_pair);
     RUN(rank_forms_keep_texts_texts);
     RUN(embed_bad_requests_get_a_sentence);
+    RUN(embed_bad_files_are_refused);
     RUN(embed_gone_client_is_noticed);
     RUN(embedder_full_queue_is_busy);
     RUN(embedder_takes_turns);
