@@ -205,6 +205,9 @@ err_code models_add(island *i, const identity *by, const char *path, const char 
     *out = cJSON_CreateObject();
     return cJSON_AddStringToObject(*out, "name", name) ? ERR_OK : err_nomem(e, "a reply");
 }
+err_code models_pull(island *i, const identity *by, const pull_options *o, cJSON **out, err *e) {
+    return err_set(e, ERR_DENIED, "no hub here");
+}
 err_code models_list(island *i, cJSON **out, err *e) {
     *out =
         cJSON_Parse("{\"models\":[{\"name\":\"ok\",\"digest\":\"00ff\",\"created\":1790000000},{\"name\":\"a/b\"}]}");
