@@ -59,18 +59,17 @@ typedef struct tensor_place {
     bool in_layer;
 } tensor_place;
 
-static tensor_place locate(const gguf_tensor *t) {
-    tensor_place p = {0};
+static void locate(tensor_place *p, const gguf_tensor *t) {
+    *p = (tensor_place){0};
     size_t n = t->name.len < GGUF_NAME_MAX ? t->name.len : GGUF_NAME_MAX;
-    memcpy(p.name, t->name.ptr, n);
-    p.tail = p.name;
-    if (strncmp(p.name, "blk.", 4) != 0) return p;
+    memcpy(p->name, t->name.ptr, n);
+    p->tail = p->name;
+    if (strncmp(p->name, "blk.", 4) != 0) return;
     char *end;
-    unsigned long layer = strtoul(p.name + 4, &end, 10);
-    p.in_layer = *end == '.';
-    p.layer = (uint32_t)layer;
-    if (p.in_layer) p.tail = end + 1;
-    return p;
+    unsigned long layer = strtoul(p->name + 4, &end, 10);
+    p->in_layer = *end == '.';
+    p->layer = (uint32_t)layer;
+    if (p->in_layer) p->tail = end + 1;
 }
 
 static bool is(const tensor_place *p, const char *name) {
@@ -179,7 +178,8 @@ static tensor_type fit_columns(tensor_type t, uint64_t cols) {
 }
 
 tensor_type mix_choose(const mix_model *mm, const gguf_tensor *t) {
-    tensor_place p = locate(t);
+    tensor_place p;
+    locate(&p, t);
     if (keeps(t, &p)) return t->type;
     return fit_columns(wish(mm, &p), t->dims[0]);
 }
