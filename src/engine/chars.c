@@ -28,7 +28,7 @@ void char_nfa_edge(char_nfa *n, char_edge_kind kind, uint32_t from, uint32_t lo,
     if (n->too_large || n->no_memory || (kind == CHAR_EMPTY && from == to)) return;
     if (n->n_edges == n->cap_edges) {
         uint32_t cap = n->cap_edges ? n->cap_edges * 2 : 32;
-        if (cap > 16 * CHAR_NFA_STATES_MAX) {
+        if (cap > 4 * CHAR_NFA_STATES_MAX) {
             n->too_large = true;
             return;
         }

@@ -201,8 +201,8 @@ static void write_not(parser *g, uint32_t (*spans)[2], size_t n, uint32_t from, 
 /* Behind [. */
 static void parse_set(parser *g, uint32_t from, uint32_t to) {
     buf list = {.max = 1 << 20};
-    bool not = peek(g) == '^';
-    if (not ) g->i++;
+    bool inverse = peek(g) == '^';
+    if (inverse) g->i++;
     while (g->rc == ERR_OK && peek(g) != ']') {
         if (g->i >= g->n) {
             fail(g, ERR_INVALID, "[ is not closed");
@@ -216,11 +216,11 @@ static void parse_set(parser *g, uint32_t from, uint32_t to) {
         }
         if (span[1] < span[0]) fail(g, ERR_INVALID, "a range must go from a lower to a higher character");
         buf_append(&list, span, sizeof span);
-        if (!not ) chars_emit(g->b, from, span[0], span[1], to, FORM_PLAIN);
+        if (!inverse) chars_emit(g->b, from, span[0], span[1], to, FORM_PLAIN);
     }
     g->i++;
     if (g->rc == ERR_OK) g->rc = buf_check(&list, "a set of characters", g->e);
-    if (g->rc == ERR_OK && not ) {
+    if (g->rc == ERR_OK && inverse) {
         size_t n = list.len / (2 * sizeof(uint32_t));
         uint32_t(*spans)[2] = mem_array(n + 1, sizeof *spans);
         if (!spans) g->rc = err_nomem(g->e, "a grammar");

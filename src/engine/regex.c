@@ -3,6 +3,7 @@
 
 #include "base/mem.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <utf8proc.h>
@@ -10,6 +11,7 @@
 #define REGEX_BYTES_MAX  65536u
 #define REGEX_DEPTH_MAX  200
 #define REGEX_REPEAT_MAX 100000u
+#define REGEX_SPANS_MAX  (1u << 18)
 #define UNBOUNDED        UINT32_MAX
 
 typedef enum part_kind { PART_EMPTY, PART_SET, PART_CAT, PART_ALT, PART_REPEAT, PART_BEGIN, PART_END } part_kind;
@@ -67,6 +69,10 @@ static void add_span(parser *r, uint32_t lo, uint32_t hi) {
     if (lo > hi || r->rc != ERR_OK) return;
     if (r->n_spans == r->cap_spans) {
         uint32_t cap = r->cap_spans ? r->cap_spans * 2 : 64;
+        if (cap > REGEX_SPANS_MAX) {
+            fail(r, ERR_TOO_LARGE, "the sets of characters are too large together");
+            return;
+        }
         span *p = mem_realloc(r->spans, cap * sizeof *p);
         if (!p) {
             fail(r, ERR_NOMEM, "");
@@ -84,7 +90,7 @@ static int compare_spans(const void *a, const void *b) {
 }
 
 /* Sort and join the spans from `first` on, and turn them round where `not` is set. */
-static void settle(parser *r, uint32_t first, bool not ) {
+static void settle(parser *r, uint32_t first, bool inverse) {
     if (r->rc != ERR_OK) return;
     uint32_t n = r->n_spans - first, kept = first;
     if (n > 1) qsort(r->spans + first, n, sizeof *r->spans, compare_spans);
@@ -97,7 +103,7 @@ static void settle(parser *r, uint32_t first, bool not ) {
         }
     }
     r->n_spans = kept;
-    if (!not ) return;
+    if (!inverse) return;
     uint32_t lo = 0;
     for (uint32_t i = first; i < kept; i++) { /* the complement behind, then moved to the front */
         if (r->spans[i].lo > lo) add_span(r, lo, r->spans[i].lo - 1);
@@ -164,15 +170,37 @@ static const struct {
     {"Cf", "Format", "Cf"},
 };
 
-static bool in_category(uint32_t c, const char *two) {
-    const char *s = utf8proc_category_string((utf8proc_int32_t)c);
-    for (; *two; two += 2)
-        if (s[0] == two[0] && s[1] == two[1]) return true;
-    return false;
+typedef struct run { /* characters from here to the next run have one category */
+    uint32_t from;
+    char two[2];
+} run;
+
+#define RUNS_MAX 8192
+
+/* Made once for the process: asking for every character takes milliseconds. */
+static run runs[RUNS_MAX + 1];
+static uint32_t n_runs;
+static pthread_once_t runs_once = PTHREAD_ONCE_INIT;
+
+static void make_runs(void) {
+    for (uint32_t c = 0; c <= CHAR_LAST; c++) {
+        const char *s = utf8proc_category_string((utf8proc_int32_t)c);
+        if (n_runs && runs[n_runs - 1].two[0] == s[0] && runs[n_runs - 1].two[1] == s[1]) continue;
+        if (n_runs == RUNS_MAX) break; /* there are some 3,400 */
+        runs[n_runs++] = (run){c, {s[0], s[1]}};
+    }
+    runs[n_runs].from = CHAR_LAST + 1;
+}
+
+static void add_category(parser *r, const char *list) {
+    pthread_once(&runs_once, make_runs);
+    for (uint32_t i = 0; i < n_runs; i++)
+        for (const char *two = list; *two; two += 2)
+            if (runs[i].two[0] == two[0] && runs[i].two[1] == two[1]) add_span(r, runs[i].from, runs[i + 1].from - 1);
 }
 
 /* Behind \p or \P. */
-static void add_property(parser *r, bool not ) {
+static void add_property(parser *r, bool inverse) {
     size_t from = r->i + 1, to = from;
     while (to < r->n && r->p[to] != '}') to++;
     if (r->i >= r->n || r->p[r->i] != '{' || to == r->n) {
@@ -190,15 +218,9 @@ static void add_property(parser *r, bool not ) {
         const char *const both[] = {categories[k].name, categories[k].other};
         for (int w = 0; w < 2; w++) {
             if (strlen(both[w]) != n || memcmp(both[w], name, n) != 0) continue;
-            uint32_t first = r->n_spans, lo = 0;
-            bool in = false;
-            for (uint32_t c = 0; c <= CHAR_LAST + 1; c++) {
-                bool now = c <= CHAR_LAST && in_category(c, categories[k].two);
-                if (now && !in) lo = c;
-                if (!now && in) add_span(r, lo, c - 1);
-                in = now;
-            }
-            settle(r, first, not );
+            uint32_t first = r->n_spans;
+            add_category(r, categories[k].two);
+            settle(r, first, inverse);
             r->i = to + 1;
             return;
         }
@@ -339,8 +361,8 @@ static bool read_member(parser *r, uint32_t *c) {
 /* Behind [. */
 static uint32_t parse_set(parser *r) {
     uint32_t first = r->n_spans;
-    bool not = r->i < r->n && r->p[r->i] == '^';
-    if (not ) r->i++;
+    bool inverse = r->i < r->n && r->p[r->i] == '^';
+    if (inverse) r->i++;
     while (r->rc == ERR_OK && r->i < r->n && r->p[r->i] != ']') {
         uint32_t lo = 0, hi = 0;
         if (!read_member(r, &lo)) continue;
@@ -358,7 +380,7 @@ static uint32_t parse_set(parser *r) {
     }
     if (r->i >= r->n) fail(r, ERR_INVALID, "[ is not closed");
     r->i++;
-    settle(r, first, not );
+    settle(r, first, inverse);
     return add_part(r, (part){.kind = PART_SET, .set = first, .n_set = r->n_spans - first});
 }
 

@@ -152,11 +152,11 @@ static unsigned meant_types(const schema_way *w) {
 
 /* What `not` takes away; only whole types can be. */
 static unsigned types_of_not(schema_ctx *c, const cJSON *s) {
-    const cJSON *not = schema_get(s, "not");
-    if (!not || cJSON_IsFalse(not )) return T_ALL;
-    if (cJSON_IsTrue(not ) || (cJSON_IsObject(not ) && !not ->child)) return 0;
-    unsigned t = schema_types(not );
-    if (!cJSON_IsObject(not ) || not ->child->next || strcmp(not ->child->string, "type") != 0 || !t) {
+    const cJSON *inverse = schema_get(s, "not");
+    if (!inverse || cJSON_IsFalse(inverse)) return T_ALL;
+    if (cJSON_IsTrue(inverse) || (cJSON_IsObject(inverse) && !inverse->child)) return 0;
+    unsigned t = schema_types(inverse);
+    if (!cJSON_IsObject(inverse) || inverse->child->next || strcmp(inverse->child->string, "type") != 0 || !t) {
         schema_fail(c, ERR_UNSUPPORTED, s, "not",
                     "only {\"not\": {\"type\": …}} is supported, or not beside enum or const");
         return 0;

@@ -240,7 +240,7 @@ static void read_digit(digits *x, const spot *s, uint32_t from, char d) {
 static void follow(digits *x, spot s) {
     if (may_end(x, &s)) builder_empty(x->c->b, s.state, x->to);
     bool digit = s.part < 0 ? s.left > 0 : s.part < s.most;
-    for (char d = '0'; digit && d <= '9'; d++) read_digit(x, &s, s.state, d);
+    for (int d = 0; digit && d < 10; d++) read_digit(x, &s, s.state, (char)('0' + d));
     if (s.part < 0 && !s.left && s.most > 0) {
         spot t = s;
         t.part = 0;
@@ -254,7 +254,7 @@ static void write_magnitudes(digits *x, uint32_t from) {
         int most = DIGITS_MAX - n < x->most_part ? DIGITS_MAX - n : x->most_part;
         spot s = {.left = (int16_t)n, .part = -1, .most = (int16_t)most};
         s.tight = (uint8_t)((n == x->lo->n_whole ? LOW : 0) | (n == x->hi->n_whole ? HIGH : 0));
-        for (char d = n > 1 ? '1' : '0'; d <= '9'; d++) read_digit(x, &s, from, d);
+        for (int d = n > 1; d < 10; d++) read_digit(x, &s, from, (char)('0' + d));
     }
     for (; x->done < x->n_spots && x->c->rc == ERR_OK && !builder_failed(x->c->b); x->done++)
         follow(x, x->spots[x->done]);

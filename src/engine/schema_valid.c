@@ -131,7 +131,7 @@ static bool listed_valid(schema_ctx *c, const cJSON *s, const cJSON *v) {
 
 static bool parts_valid(schema_ctx *c, const cJSON *s, const cJSON *v, int depth) {
     const cJSON *x, *all = schema_get(s, "allOf"), *any = schema_get(s, "anyOf"), *one = schema_get(s, "oneOf");
-    const cJSON *not = schema_get(s, "not"), *condition = schema_get(s, "if"), *ref = schema_get(s, "$ref");
+    const cJSON *inverse = schema_get(s, "not"), *condition = schema_get(s, "if"), *ref = schema_get(s, "$ref");
     int hits = 0;
     if (ref) {
         const cJSON *to = schema_resolve(c, s, ref);
@@ -145,7 +145,7 @@ static bool parts_valid(schema_ctx *c, const cJSON *s, const cJSON *v, int depth
     hits = 0;
     cJSON_ArrayForEach(x, one) hits += schema_valid(c, x, v, depth);
     if (one && hits != 1) return false;
-    if (not &&schema_valid(c, not, v, depth)) return false;
+    if (inverse && schema_valid(c, inverse, v, depth)) return false;
     if (condition) {
         const cJSON *then = schema_get(s, schema_valid(c, condition, v, depth) ? "then" : "else");
         if (then && !schema_valid(c, then, v, depth)) return false;
