@@ -41,7 +41,7 @@ static err_code phi3_sizes(convert *c, uint32_t *max, uint32_t *original, uint32
 }
 
 static err_code phi3_keys(convert *c, err *e) {
-    uint32_t max, original, rot, window;
+    uint32_t max = 0, original = 0, rot = 0, window = 0;
     err_code rc = phi3_sizes(c, &max, &original, &rot, e);
     if (!rc) rc = cfg_u32_or(c, "sliding_window", 0, INT32_MAX, 0, &window, e);
     if (rc) return rc;
@@ -79,7 +79,7 @@ static err_code factors(convert *c, const char *key, const char *name, uint32_t 
 }
 
 static err_code phi3_factors(convert *c, err *e) {
-    uint32_t max, original, rot;
+    uint32_t max = 0, original = 0, rot = 0;
     err_code rc = phi3_sizes(c, &max, &original, &rot, e);
     if (!rc) rc = factors(c, "long_factor", "rope_factors_long.weight", rot / 2, e);
     return rc ? rc : factors(c, "short_factor", "rope_factors_short.weight", rot / 2, e);
