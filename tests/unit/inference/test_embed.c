@@ -253,8 +253,44 @@ static double head_by_hand(const char *file, const float *row) {
     return 1 / (1 + exp(-(y + (double)w[1088])));
 }
 
-/* Breaks where the head computes something else, query and document are not put together as the tokenizer's pairs, or
- * the second text has not the second token type. */
+/* The first row of these tokens in the file's model. */
+static err_code first_row(const char *path, const int32_t *ids, uint32_t n, float out[D], err *e) {
+    model *m = NULL;
+    session *s = NULL;
+    session_options o = {.n_threads = 1, .n_seq_max = 1, .max_step_tokens = 128};
+    chunk c = {.tokens = ids, .n = n, .n_logits = n};
+    err_code rc = model_open(&m, path, e);
+    if (!rc) rc = session_new(&s, m, &o, e);
+    if (!rc) rc = session_seq_new(s, &c.seq, e);
+    if (!rc) rc = session_step(s, &c, 1, e);
+    if (!rc) memcpy(out, c.logits, D * sizeof *out);
+    session_free(s);
+    model_free(m);
+    return rc;
+}
+
+/* Breaks where the second text of a pair has not the second token type, or anything else has it: two files with the
+ * same weights, of which one ranks, differ for pairs only. */
+TEST(rank_gives_the_second_text_its_type) {
+    err e = {0};
+    const int32_t single[] = {2, 5, 42, 43, 3}, pair[] = {2, 5, 42, 43, 3, 8, 45, 3};
+    float ranks[D], embeds[D];
+    char ranker[400], plain[400];
+    CHECK_OK(open_bed(NULL, &e), e);
+    snprintf(ranker, sizeof ranker, "%s/ranker.gguf", b.dir);
+    snprintf(plain, sizeof plain, "%s/plain.gguf", b.dir);
+    CHECK(tiny_write_kind(ranker, &(tiny_kind){.pooling = 4, .head = true}, 5));
+    CHECK(tiny_write_kind(plain, &(tiny_kind){.pooling = 2}, 5));
+    CHECK_OK(first_row(ranker, single, 5, ranks, &e), e);
+    CHECK_OK(first_row(plain, single, 5, embeds, &e), e);
+    CHECK(memcmp(ranks, embeds, sizeof ranks) == 0);
+    CHECK_OK(first_row(ranker, pair, 8, ranks, &e), e);
+    CHECK_OK(first_row(plain, pair, 8, embeds, &e), e);
+    CHECK(memcmp(ranks, embeds, sizeof ranks) != 0);
+}
+
+/* Breaks where the head computes something else, or query and document are not put together as the tokenizer's pairs.
+ */
 TEST(rank_is_the_head_of_the_pair) {
     err e = {0};
     static const char *const documents[] = {"de f", "xyz"};
@@ -559,6 +595,7 @@ int main(int argc, char **argv) {
     RUN(embed_dimensions_and_ids);
     RUN(embed_records_tell_all);
     RUN(rank_is_the_head_of_the_pair);
+    RUN(rank_gives_the_second_text_its_type);
     RUN(rank_forms_keep_texts_texts);
     RUN(embed_bad_requests_get_a_sentence);
     RUN(embed_bad_files_are_refused);
