@@ -357,9 +357,9 @@ static bool marks_are_tokens(const model *m, const answer_format *f) {
 err_code tool_grammar_get(grammar **out, uint8_t digest[SHA256_LEN], grammar_cache *c, const model *m,
                           const answer_format *f, const request *r, const char *prompt_text, size_t len, err *e) {
     maker k = {.f = f, .r = r};
-    *out = NULL;
     err_code rc = check(f, r, e);
-    if (rc) return rc;
+    if (rc) return rc; /* *out may be the other form's grammar */
+    *out = NULL;
     k.think_tokens = marks_are_tokens(m, f);
     rc = make(out, digest, c, m, &k, prompt_text, len, e);
     bool schema = rc == ERR_UNSUPPORTED || rc == ERR_INVALID || rc == ERR_TOO_LARGE;
