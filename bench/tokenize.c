@@ -1,4 +1,5 @@
-/* Speed of tokenizers on hostile text: bench_tokenize json|tiktoken|gguf PATH [FAMILY]
+/* Speed of tokenizers on hostile text: bench_tokenize json|spm|tiktoken|gguf PATH [FAMILY]
+ * (spm: a tokenizer.json of unigram's as if its scores were SentencePiece BPE's)
  *
  * For each class of text, 1 MB of it through the whole vocabulary, megabytes a second, the best of five; and the time
  * to load. The text is one long word without a space, odd characters, one character over and over, marks that combine,
@@ -125,7 +126,9 @@ static err_code load(vocab **v, const char *kind, const char *path, const char *
         rc = file_read(&text, path, e);
         spec_sources src = {.name = path, .tokenizer = {buf_str(&text), text.len}, .pre = family};
         if (rc == ERR_OK)
-            rc = strcmp(kind, "json") == 0 ? vocab_spec_from_json(&s, &src, e) : vocab_spec_from_tiktoken(&s, &src, e);
+            rc = strcmp(kind, "tiktoken") == 0 ? vocab_spec_from_tiktoken(&s, &src, e)
+                                               : vocab_spec_from_json(&s, &src, e);
+        if (rc == ERR_OK && strcmp(kind, "spm") == 0 && s->model == SPEC_UNIGRAM) s->model = SPEC_SPM;
     }
     double read = now_s() - t;
     t = now_s();
@@ -144,7 +147,7 @@ int main(int argc, char **argv) {
     vocab *v = NULL;
     double slowest = 1e9;
     if (argc < 3) {
-        fprintf(stderr, "usage: bench_tokenize json|tiktoken|gguf PATH [FAMILY]\n");
+        fprintf(stderr, "usage: bench_tokenize json|spm|tiktoken|gguf PATH [FAMILY]\n");
         return 2;
     }
     if (load(&v, argv[1], argv[2], argc > 3 ? argv[3] : NULL, &e) != ERR_OK) {

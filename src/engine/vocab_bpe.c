@@ -100,17 +100,51 @@ static err_code add_merge(vocab *v, const spec_merge *m, uint32_t rank, err *e) 
                    n_left > 64 ? 64 : (int)n_left, bytes, n_right > 64 ? 64 : (int)n_right, bytes + n_left);
 }
 
-err_code pairs_load(vocab *v, const vocab_spec *s, err *e) {
-    if (s->n_merges > VOCAB_MERGES_MAX)
-        return err_set(e, ERR_INVALID, "tokenizer: %zu merges; at most %u are read", s->n_merges, VOCAB_MERGES_MAX);
+static err_code make_pairs(vocab *v, size_t n, err *e) {
     size_t slots = 16;
-    while (slots < s->n_merges * 3 / 2) slots *= 2;
+    while (slots < n * 3 / 2) slots *= 2;
     v->pairs = mem_alloc(slots * sizeof *v->pairs);
     v->pair_bits = mem_array((1u << PAIR_BITS_LOG) / 64, sizeof *v->pair_bits);
     if (!v->pairs || !v->pair_bits) return err_nomem(e, "the tokenizer's merges");
     v->pairs_mask = (uint32_t)slots - 1;
     for (size_t i = 0; i < slots; i++) v->pairs[i].left = -1;
-    err_code rc = ERR_OK;
+    return ERR_OK;
+}
+
+/* All ways to cut token `id` into two tokens: to `out` where it is not NULL. Returns how many. */
+static size_t cuts_of(const vocab *v, int32_t id, merge_pair *out) {
+    const vocab_token *t = &v->tokens[id];
+    bool bytes = v->model == SPEC_BPE;
+    const char *p = bytes ? vocab_piece_ptr(v, id) : vocab_text_ptr(v, id);
+    size_t n = bytes ? t->piece_len : t->text_len, count = 0;
+    if (!vocab_may_come_of_text(v, id) || vocab_lookup(v, p, n) != id) return 0;
+    for (size_t k = 1; k < n; k++) {
+        if (!bytes && ((uint8_t)p[k] & 0xc0) == 0x80) continue;
+        int32_t left = vocab_lookup(v, p, k), right = left < 0 ? -1 : vocab_lookup(v, p + k, n - k);
+        if (right < 0) continue;
+        if (out) out[count] = (merge_pair){left, right, id, v->ranks[id]};
+        count++;
+    }
+    return count;
+}
+
+err_code pairs_of_unions(vocab *v, err *e) {
+    merge_pair cuts[VOCAB_TOKEN_BYTES_MAX];
+    size_t n = 0;
+    for (uint32_t id = 0; id < v->n; id++) n += cuts_of(v, (int32_t)id, NULL);
+    if (n > (1u << 25)) return err_set(e, ERR_INVALID, "tokenizer: the tokens were made to be slow: %zu merges", n);
+    err_code rc = make_pairs(v, n, e);
+    for (uint32_t id = 0; rc == ERR_OK && id < v->n; id++) {
+        size_t count = cuts_of(v, (int32_t)id, cuts);
+        for (size_t i = 0; i < count && rc == ERR_OK; i++) rc = add_pair(v, cuts[i], e);
+    }
+    return rc;
+}
+
+err_code pairs_load(vocab *v, const vocab_spec *s, err *e) {
+    if (s->n_merges > VOCAB_MERGES_MAX)
+        return err_set(e, ERR_INVALID, "tokenizer: %zu merges; at most %u are read", s->n_merges, VOCAB_MERGES_MAX);
+    err_code rc = make_pairs(v, s->n_merges, e);
     for (size_t i = 0; rc == ERR_OK && i < s->n_merges; i++) rc = add_merge(v, &s->merges[i], (uint32_t)i, e);
     return rc;
 }
@@ -144,14 +178,9 @@ static err_code make_byte_pairs(vocab *v, err *e) {
     for (int a = 0; a < 256; a++) {
         for (int b = 0; b < 256; b++) {
             byte_pair *p = &v->byte_pairs[a][b];
-            const char text[2] = {(char)a, (char)b};
             p->rank = VOCAB_NO_RANK;
             if (v->byte_ids[a] < 0 || v->byte_ids[b] < 0) continue;
-            if (v->pairs) {
-                p->rank = find_pair(v, v->byte_ids[a], v->byte_ids[b], &p->merged);
-            } else if ((p->merged = vocab_lookup(v, text, 2)) >= 0) {
-                p->rank = v->ranks[p->merged];
-            }
+            p->rank = find_pair(v, v->byte_ids[a], v->byte_ids[b], &p->merged);
         }
     }
     return ERR_OK;
@@ -170,6 +199,7 @@ err_code bpe_load(vocab *v, const vocab_spec *s, err *e) {
     } else {
         if (!(v->ranks = mem_array(v->n, sizeof *v->ranks))) return err_nomem(e, "the tokenizer's ranks");
         for (uint32_t i = 0; i < v->n; i++) v->ranks[i] = i;
+        rc = pairs_of_unions(v, e);
     }
     return rc == ERR_OK ? make_byte_pairs(v, e) : rc;
 }

@@ -80,7 +80,7 @@ struct vocab {
     uint32_t table_mask;
     int32_t byte_ids[256]; /* token of a byte, -1 where there is none */
 
-    uint32_t *ranks; /* by id: of merging two neighbours whose union it is. NULL: `pairs` decide */
+    uint32_t *ranks; /* by id: of merging two neighbours whose union it is. NULL: merges have ranks of their own */
     uint64_t *joins; /* SPM and BPE of characters: bits of pairs of characters that are neighbours in some token */
     merge_pair *pairs;
     uint32_t pairs_mask;
@@ -163,8 +163,9 @@ err_code chars_load(vocab *v, const vocab_spec *s, err *e);
 err_code bpe_load(vocab *v, const vocab_spec *s, err *e);
 err_code unigram_load(vocab *v, const vocab_spec *s, err *e);
 err_code wordpiece_load(vocab *v, const vocab_spec *s, err *e);
-/* The table of merges, for both kinds of BPE. */
+/* The table of merges, for both kinds of BPE; and of all pairs of tokens whose union is a token, by v->ranks. */
 err_code pairs_load(vocab *v, const vocab_spec *s, err *e);
+err_code pairs_of_unions(vocab *v, err *e);
 /* The rank of merging two neighbours and the token it gives; VOCAB_NO_RANK where there is none. */
 uint32_t spm_pair(const merger *m, const symbol *left, const symbol *right, int32_t *merged);
 uint32_t bpe_pair(const merger *m, const symbol *left, const symbol *right, int32_t *merged);

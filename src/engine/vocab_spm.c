@@ -129,6 +129,7 @@ err_code chars_load(vocab *v, const vocab_spec *s, err *e) {
     err_code rc = vocab_make_pieces(v, e);
     if (rc == ERR_OK) rc = vocab_make_table(v, e);
     if (rc == ERR_OK) rc = v->model == SPEC_SPM ? load_ranks(v, s, e) : pairs_load(v, s, e);
+    if (rc == ERR_OK && v->ranks) rc = pairs_of_unions(v, e);
     return rc == ERR_OK ? load_joins(v, e) : rc;
 }
 
@@ -137,7 +138,7 @@ err_code chars_load(vocab *v, const vocab_spec *s, err *e) {
 uint32_t spm_pair(const merger *m, const symbol *left, const symbol *right, int32_t *merged) {
     size_t n = (size_t)left->len + right->len;
     if (n > m->v->longest) return VOCAB_NO_RANK;
-    if (n == 2 && m->v->byte_pairs) return bpe_pair(m, left, right, merged);
+    if (left->id >= 0 && right->id >= 0) return bpe_pair(m, left, right, merged);
     int32_t id = vocab_lookup(m->v, m->text + left->start, n);
     if (id < 0) return VOCAB_NO_RANK;
     *merged = id;

@@ -1,6 +1,5 @@
 #include "engine/vocab_internal.h"
 
-#include "base/bytes.h"
 #include "base/mem.h"
 
 #include <math.h>
@@ -12,6 +11,7 @@
  * is the one whose last token is longest. Time: characters times the longest token. */
 
 #define UNKNOWN_PENALTY 10.0
+#define FOUND_MAX       64
 
 err_code unigram_load(vocab *v, const vocab_spec *s, err *e) {
     err_code rc = vocab_make_pieces(v, e);
@@ -39,22 +39,54 @@ static void offer(best *b, double score, size_t from, int32_t id) {
     *b = (best){score, (uint32_t)from, id};
 }
 
-static void walk(const vocab *v, best *way, const char *s, size_t n) {
-    for (size_t i = 0; i < n;) {
-        uint32_t cp, node = 1;
-        int k = utf8_decode(&cp, s + i, n - i);
-        size_t len = k > 0 ? (size_t)k : 1;
-        double score = way[i].score;
-        bool alone = false; /* the character is a token */
-        for (size_t end = i; end < n && (node = word_trie_step(&v->words, node, (uint8_t)s[end]));) {
-            int32_t id = v->words.tokens[node];
-            end++;
-            if (id < 0) continue;
-            offer(&way[end], score + (double)v->scores[id], i, id);
-            alone = alone || end - i == len;
+/* The tokens that begin at a place. In a run of one character they are the same at the next place, as long as the walk
+ * that found them ends inside of the run: a long run is not walked through again at each of its characters. */
+typedef struct found {
+    struct {
+        uint32_t len;
+        int32_t id;
+    } t[FOUND_MAX];
+    size_t n, walked; /* bytes looked at */
+    bool alone;       /* the character is a token */
+    bool full;        /* there were more than fit */
+} found;
+
+static void walk(const vocab *v, found *f, best *way, size_t i, size_t len, const char *s, size_t n) {
+    uint32_t node = 1;
+    double score = way[i].score;
+    size_t end = i;
+    f->n = 0;
+    f->alone = f->full = false;
+    while (end < n && (node = word_trie_step(&v->words, node, (uint8_t)s[end]))) {
+        int32_t id = v->words.tokens[node];
+        end++;
+        if (id < 0) continue;
+        offer(&way[end], score + (double)v->scores[id], i, id);
+        f->alone = f->alone || end - i == len;
+        f->full = f->full || f->n == FOUND_MAX;
+        if (f->full) continue;
+        f->t[f->n].len = (uint32_t)(end - i);
+        f->t[f->n++].id = id;
+    }
+    f->walked = end - i + 1;
+}
+
+static void find_ways(const vocab *v, best *way, const char *s, size_t n) {
+    found f = {0};
+    size_t run_end = 0; /* of the run of one character that i is in */
+    for (size_t i = 0, len; i < n; i += len) {
+        len = merger_char_len(s + i, n - i);
+        bool again = i < run_end && !f.full && f.walked <= run_end - i;
+        if (again) {
+            for (size_t k = 0; k < f.n; k++)
+                offer(&way[i + f.t[k].len], way[i].score + (double)v->scores[f.t[k].id], i, f.t[k].id);
+        } else {
+            walk(v, &f, way, i, len, s, n);
         }
-        if (!alone) offer(&way[i + len], score + v->unk_score, i, v->unk);
-        i += len;
+        if (!f.alone) offer(&way[i + len], way[i].score + v->unk_score, i, v->unk);
+        if (i + len < run_end) continue;
+        for (run_end = i + len; n - run_end >= len && memcmp(s + run_end, s + i, len) == 0;) run_end += len;
+        if (run_end == i + len) run_end = 0;
     }
 }
 
@@ -93,6 +125,6 @@ err_code unigram_encode(const vocab *v, merger *m, const char *s, size_t n, id_l
     best *way = (best *)(void *)m->symbols;
     for (size_t i = 0; i <= n; i++) way[i] = (best){0, UINT32_MAX, -1};
     way[0].from = 0;
-    walk(v, way, s, n);
+    find_ways(v, way, s, n);
     return put_out(v, m, way, s, n, out);
 }

@@ -1,4 +1,6 @@
 // Tokenizers made of the packages' vocabularies with the parts of other families.
+import fs from 'node:fs';
+
 const CASES = "(?i:'s|'t|'re|'ve|'m|'ll|'d)", TAIL = '|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+';
 const U = '[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]', L = '[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]', P = '[^\\r\\n\\p{L}\\p{N}]?';
 const NO = '&&[^\\p{Han}]]', KU = U.slice(0, -1) + NO, KL = L.slice(0, -1) + NO;
@@ -22,14 +24,14 @@ function added(content, id, flags) {
     return { id, content, single_word: false, lstrip: false, rstrip: false, normalized: false, special: true, ...flags };
 }
 
-// Pieces of llama2's vocabulary: words with U+2581 in front, and parts of words.
-function pieces(read) {
-    return Object.entries(read('tokenizer-llama2').model.vocab).sort((a, b) => a[1] - b[1]).map(x => x[0])
+// Pieces of a vocabulary of characters: words with U+2581 in front, and parts of words.
+function pieces(read, name = 'tokenizer-llama2') {
+    return Object.entries(read(name).model.vocab).sort((a, b) => a[1] - b[1]).map(x => x[0])
         .filter(x => !/^<.*>$/.test(x));
 }
 
-function* unigrams(read) {
-    const list = pieces(read), base = {
+function* unigrams(read, name) {
+    const list = pieces(read, name), base = {
         version: '1.0', truncation: null, padding: null, normalizer: null,
         added_tokens: [added('<pad>', 0), added('</s>', 1), added('<unk>', 2), added('<mask>', 3, { lstrip: true, normalized: true })],
         post_processor: { type: 'TemplateProcessing', single: [{ Sequence: { id: 'A', type_id: 0 } },
@@ -52,10 +54,10 @@ function* unigrams(read) {
         model: { ...base.model, byte_fallback: true, vocab } }];
 }
 
-function* wordPieces(read) {
+function* wordPieces(read, name) {
     const tokens = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]'], seen = new Set(tokens);
     const put = t => seen.has(t) || (seen.add(t), tokens.push(t));
-    for (const p of pieces(read)) {
+    for (const p of pieces(read, name)) {
         const word = p.replaceAll('\u2581', '');
         if (!word) continue;
         put(p.startsWith('\u2581') ? word : `##${word}`);
@@ -92,4 +94,12 @@ export function* made(read) {
     yield ['llama2-flags', llama];
     yield* unigrams(read);
     yield* wordPieces(read);
+}
+
+// made.mjs WORK: writes a unigram and a WordPiece tokenizer of gemma3's 262,144 tokens into WORK, for the bench.
+if (process.argv[1]?.endsWith('made.mjs')) {
+    const work = process.argv[2];
+    const read = name => JSON.parse(fs.readFileSync(`${work}/node_modules/@lenml/${name}/models/tokenizer.json`, 'utf8'));
+    for (const [name, json] of [...unigrams(read, 'tokenizer-gemma3'), ...wordPieces(read, 'tokenizer-gemma3')])
+        if (name === 'unigram-bytes' || name === 'wordpiece') fs.writeFileSync(`${work}/large-${name}.json`, JSON.stringify(json));
 }
