@@ -680,8 +680,8 @@ TEST(models_are_listed) {
     CHECK_INT(r.status, 200);
     CHECK_STR(buf_str(&r.body),
               "{\"object\":\"list\",\"data\":[{\"id\":\"ok\",\"object\":\"model\",\"created\":1790000000,"
-              "\"owned_by\":\"polder\",\"digest\":\"00ff\"},{\"id\":\"a/b\",\"object\":\"model\","
-              "\"created\":0,\"owned_by\":\"polder\"}]}");
+              "\"owned_by\":\"polder\",\"digest\":\"00ff\",\"capabilities\":[\"completion\"]},{\"id\":\"a/b\","
+              "\"object\":\"model\",\"created\":0,\"owned_by\":\"polder\",\"capabilities\":[\"completion\"]}]}");
     reply_free(&r);
     client_request(w.port, w.key[ROLE_USER], "GET", "/v1/models/a%2Fb", NULL, &r);
     CHECK_INT(r.status, 200);
