@@ -112,12 +112,12 @@ typedef struct request {
     const int32_t *tokens; /* a prompt of token ids */
     size_t n_tokens;
     const embed_request *embed; /* vectors or scores; of the rest only `user` counts then */
-    const cJSON *tools;           /* OpenAI's list, for the template and for reading calls; may be NULL */
-    const cJSON *template_args;   /* further variables for the template; may be NULL */
-    bool parse;                   /* read the answer: reasoning and calls are events of their own (format.h) */
-    bool one_call;                /* the answer ends after its first call */
-    bool tool_must;               /* a call is demanded; of this tool where tool_only is not NULL */
-    bool tool_strict;             /* arguments must follow the tools' schemas */
+    const cJSON *tools;         /* OpenAI's list, for the template and for reading calls; may be NULL */
+    const cJSON *template_args; /* further variables for the template; may be NULL */
+    bool parse;                 /* read the answer: reasoning and calls are events of their own (format.h) */
+    bool one_call;              /* the answer ends after its first call */
+    bool tool_must;             /* a call is demanded; of this tool where tool_only is not NULL */
+    bool tool_strict;           /* arguments must follow the tools' schemas */
     const char *tool_only;
     const char *reasoning_effort; /* "none" to "xhigh", for the template's switch; may be NULL */
     sampler_params sampling;

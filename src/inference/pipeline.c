@@ -153,10 +153,9 @@ static err_code stage_answer(run *x, err *e) {
 /* Write one outcome record. *made: the ledger may have it, so no other outcome may follow. */
 static err_code append_outcome(run *x, err_code rc, bool with_contents, bool *made, uint64_t *seq, err *e) {
     record *rec = NULL;
-    err_code bad =
-        x->r->embed
-            ? records_embed_outcome(&rec, x->admitted, rc, &x->call, &x->outcome, with_contents, e)
-            : records_outcome(&rec, x->admitted, rc, &x->call, &x->outcome, x->answers, with_contents, e);
+    err_code bad = x->r->embed
+                       ? records_embed_outcome(&rec, x->admitted, rc, &x->call, &x->outcome, with_contents, e)
+                       : records_outcome(&rec, x->admitted, rc, &x->call, &x->outcome, x->answers, with_contents, e);
     *made = false;
     if (bad) return bad;
     bad = ledger_append(island_ledger(x->inf->i), rec, seq, e);

@@ -55,9 +55,9 @@ typedef struct answer {
     embed_input *inputs; /* owned; embed.inputs */
     int32_t *ids;        /* owned; the token ids in them */
     bool base64, return_documents;
-    uint32_t top_n; /* of the scores; 0: all */
+    uint32_t top_n;       /* of the scores; 0: all */
     char *grammar_source; /* owned; what r.grammar_source points to */
-    prompt *prompts; /* n_runs of them; NULL: one run over r.messages */
+    prompt *prompts;      /* n_runs of them; NULL: one run over r.messages */
     uint32_t n_runs;
     bool stream, include_usage;
     char param[ANSWER_PARAM_MAX]; /* the field at fault where parse failed; "" where none */

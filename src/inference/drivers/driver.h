@@ -26,8 +26,8 @@ typedef struct driver_call {
     const int32_t *prompt_tokens;
     size_t n_prompt_tokens;
     const struct embed_seq *inputs; /* of vectors and scores: (n_inputs) parts of prompt_tokens */
-    uint32_t max_new;     /* new tokens of each choice */
-    char fingerprint[32]; /* of candidate and numerics, for the client */
+    uint32_t max_new;               /* new tokens of each choice */
+    char fingerprint[32];           /* of candidate and numerics, for the client */
 } driver_call;
 
 typedef struct driver_choice {
