@@ -217,7 +217,7 @@ err_code grammar_new_choices(grammar **out, const model *m, const char *const *c
  *   %regex"…"      what this regular expression matches; \" and \\ as in a literal */
 err_code grammar_new_text(grammar **out, const model *m, const char *text, size_t len, err *e);
 grammar *grammar_hold(grammar *g); /* one more reference: one more grammar_free */
-void grammar_free(grammar *g); /* NULL is fine; constraints hold a reference of their own */
+void grammar_free(grammar *g);     /* NULL is fine; constraints hold a reference of their own */
 
 /* The state of one sequence. One thread at a time; clones share memory and belong to the same thread. */
 typedef struct constraint constraint;

@@ -89,6 +89,7 @@ static void loaded_empty(loaded *l) {
     special_set_free(l->special);
     model_free(l->m);
     l->sched = NULL;
+    l->emb = NULL;
     l->grammars = NULL;
     l->format = NULL;
     l->special = NULL;
