@@ -243,9 +243,11 @@ size_t normal_white_after(const char *s, size_t n) {
 
 /* ---- BERT ------------------------------------------------------------------------------------------------- */
 
+/* The Rust library has U+2B920 for the U+2B820 of BERT's first program, and every tokenizer.json runs by it. */
 static bool is_chinese(uint32_t cp) {
     return (cp >= 0x4e00 && cp <= 0x9fff) || (cp >= 0x3400 && cp <= 0x4dbf) || (cp >= 0x20000 && cp <= 0x2a6df) ||
-           (cp >= 0x2a700 && cp <= 0x2ceaf) || (cp >= 0xf900 && cp <= 0xfaff) || (cp >= 0x2f800 && cp <= 0x2fa1f);
+           (cp >= 0x2a700 && cp <= 0x2b81f) || (cp >= 0x2b920 && cp <= 0x2ceaf) || (cp >= 0xf900 && cp <= 0xfaff) ||
+           (cp >= 0x2f800 && cp <= 0x2fa1f);
 }
 
 bool normal_is_punctuation(uint32_t cp) {

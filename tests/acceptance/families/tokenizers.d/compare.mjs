@@ -6,7 +6,8 @@
 //   newer    a character that Unicode has had only since version 15, of which the tables of the two know different things
 //   js       ids as the Rust library's
 // Tokenizers that are made of parts (made.mjs) are compared with the Rust library, and there:
-//   js agrees  the Rust library's tables of normal forms and of punctuation are older than Unicode 15, npm's are not
+//   js agrees  the Rust library's tables of normal forms, and of punctuation and marks for BERT, are older than Unicode 15,
+//              npm's are not: npm's ids are polder's, or the text has a character where they are (olderCharacters)
 //   literal    text like <0x0A>, which the Rust library's unigram takes for the byte; no text of a user is that in polder
 import { execFileSync, spawn } from 'node:child_process';
 import { createRequire } from 'node:module';
@@ -109,6 +110,25 @@ export async function comparePackage(name, json, file, n, kind) {
     return { ...sums, strings: texts.length };
 }
 
+// Characters that the Rust library's BERT treats otherwise than npm's and polder do, found one by one between letters: its
+// tables of punctuation and marks are those of an older Unicode.
+let older = null;
+async function olderCharacters(json, file) {
+    if (older) return older;
+    const list = [];
+    for (let cp = 0x80; cp < 0x20000; cp++) if (cp < 0xd800 || cp > 0xdfff) list.push(`a${String.fromCodePoint(cp)}b`);
+    const ours = await run(['json', file], list.map(t => [PARSE, t]));
+    const rust = Rust.fromString(JSON.stringify(json)), js = new Tokenizer(json, {});
+    older = new Set();
+    for (let i = 0; i < list.length; i++) {
+        const r = (await rust.encode(list[i], null, { addSpecialTokens: false })).getIds();
+        if (same(ours[i].ids, r)) continue;
+        if (same(ours[i].ids, js.encode(list[i], { add_special_tokens: false }).ids)) older.add(list[i].codePointAt(1));
+    }
+    console.log(`     BERT in the Rust library takes ${older.size} characters for other than npm's and polder do`);
+    return older;
+}
+
 // Kinds of tokenizers that no package has, made of the vocabularies that there are, against the Rust library alone.
 async function compareMade(name, json, n) {
     const file = path.join(work, `made-${name}.json`);
@@ -117,6 +137,7 @@ async function compareMade(name, json, n) {
     const rust = Rust.fromString(JSON.stringify(json)), jobs = texts.flatMap(t => [[ADD | PARSE | SHOW, t], [PARSE | SHOW, t]]);
     const ours = await run(['json', file], jobs), again = await run(['keys', 'json', file], jobs);
     const js = new Tokenizer(json, {});
+    const old_ = json.model.type === 'WordPiece' ? await olderCharacters(json, file) : new Set();
     let equal = 0, fresh = 0, old = 0, literal = 0, wrong = 0, keys = 0;
     for (let i = 0; i < texts.length; i++) {
         const on = (await rust.encode(texts[i], null, { addSpecialTokens: true })).getIds();
@@ -126,6 +147,7 @@ async function compareMade(name, json, n) {
         else if (hasNewer(texts[i])) fresh++;
         else if (json.model.type === 'Unigram' && /<0x[0-9A-F]{2}>/.test(texts[i])) literal++;
         else if (same(ours[2 * i].ids, js.encode(texts[i], { add_special_tokens: true }).ids)) old++;
+        else if ([...texts[i]].some(c => old_.has(c.codePointAt(0)))) old++;
         else if (wrong++ < 3)
             console.log(`     ${name}: ${JSON.stringify(texts[i]).slice(0, 300)}\n       polder ${ours[2 * i].ids.slice(0, 60)}\n` +
                 `       rust   ${on.slice(0, 60)}`);
