@@ -1,8 +1,8 @@
 /* server: the doors. HTTP by libmicrohttpd (a thread a connection, bounded), dialects, admin operations, metrics.
  *
- * Routes: POST /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/rerank; GET /v1/models[/{id}]; /healthz, /readyz, /metrics;
- * /ledger/… (tlog-tiles); /api/polder/v1/OP (admin operations, role admin or operator). The same doors, without an
- * API key, on DIR/control.sock (mode 0600): whoever may open it owns the island.
+ * Routes: POST /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/rerank; GET /v1/models[/{id}]; /healthz,
+ * /readyz, /metrics; /ledger/… (tlog-tiles); /api/polder/v1/OP (admin operations, role admin or operator). The same
+ * doors, without an API key, on DIR/control.sock (mode 0600): whoever may open it owns the island.
  */
 #ifndef POLDER_SERVER_H
 #define POLDER_SERVER_H

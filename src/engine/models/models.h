@@ -152,15 +152,15 @@ struct model {
     chat_template *tmpl;
     char *tmpl_error;
     struct token_trie *_Atomic trie; /* for constrained output; made on first use */
-    matrix *embd;       /* (n_vocab, d_model) */
-    matrix *output;     /* the same object where tied; NULL where the model has no head */
-    float *output_norm; /* (d_model) */
+    matrix *embd;                    /* (n_vocab, d_model) */
+    matrix *output;                  /* the same object where tied; NULL where the model has no head */
+    float *output_norm;              /* (d_model) */
     model_layer *layers;
     rope rope[MODEL_ROPES];
     struct rank_head *rank; /* pooling.h; NULL: it cannot rank */
-    void *more;    /* what only the architecture knows */
-    arena *memory; /* model_take */
-    struct {       /* what weights_load made */
+    void *more;             /* what only the architecture knows */
+    arena *memory;          /* model_take */
+    struct {                /* what weights_load made */
         matrix **matrices;
         float **vectors;
         size_t n_matrices, n_vectors;

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const tensor_type all_types[] = {TT_F32,  TT_F16,  TT_BF16, TT_Q8_0, TT_Q4_0, TT_Q4_1,   TT_Q5_0,  TT_Q5_1,
+static const tensor_type all_types[] = {TT_F32,  TT_F16,  TT_BF16, TT_Q8_0, TT_Q4_0, TT_Q4_1,   TT_Q5_0,   TT_Q5_1,
                                         TT_Q2_K, TT_Q3_K, TT_Q4_K, TT_Q5_K, TT_Q6_K, TT_IQ4_NL, TT_IQ4_XS, TT_MXFP4};
 #define N_TYPES (sizeof all_types / sizeof *all_types)
 
