@@ -161,6 +161,7 @@ static bool read_vocab_array(reader *r) {
         if (!json_scan_enter(&r->j, '[') || !json_scan_element(&r->j) || !json_scan_string(&r->j, &r->text) ||
             !json_scan_element(&r->j) || !json_scan_number(&r->j, &score))
             return json_scan_fail(&r->j, "a token and its score are expected");
+        if (!isfinite((float)score)) return json_scan_fail(&r->j, "a token's score is too large for a float");
         if (json_scan_element(&r->j)) return json_scan_fail(&r->j, "a token has more than a score");
         if (!take(r, maker_token(&r->m, id++, r->text.ptr, r->text.len, TYPE_NORMAL, (float)score))) return false;
     }

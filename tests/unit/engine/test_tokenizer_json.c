@@ -222,6 +222,7 @@ TEST(malformed_files_are_refused) {
         "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"\x01\":0}}}",
         "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"\xff\":0}}}",
         "{\"model\":{\"type\":\"Unigram\",\"vocab\":[[\"a\"]]}}",
+        "{\"model\":{\"type\":\"Unigram\",\"vocab\":[[\"a\",-1e48]]}}",
         "{\"model\":{\"type\":\"Unigram\",\"unk_id\":4,\"vocab\":[[\"a\",0]]}}",
         "{\"model\":{\"vocab\":{\"a\":0}},\"model\":{\"vocab\":{}}}",
         "{\"model\":{\"type\":\"BPE\",\"merges\":[],\"vocab\":{}}}",
