@@ -44,17 +44,21 @@ static bool same_ids(const int32_t *a, size_t n, int32_t id, bool add) {
     return add ? n == 1 && a[0] == id : n == 0;
 }
 
-/* Lines may be words of their own where no token holds a newline beside another character: GGUF's "gemma4". */
+/* Lines may be words of their own where no token holds a newline beside another character (GGUF's "gemma4"), and where
+ * no newline is one of several unknown characters that go out as one. */
 static bool lines_are_words(const vocab_spec *s) {
+    bool known = !s->fuse_unk;
     for (uint32_t i = 0; i < s->n_tokens; i++) {
         const spec_token *t = &s->tokens[i];
         const char *p = spec_text(s, i);
+        if (t->type == TYPE_BYTE && s->byte_fallback && t->len == 6 && memcmp(p, "<0x0A>", 6) == 0) known = true;
         if (t->type == TYPE_CONTROL || t->type == TYPE_UNKNOWN || t->type == TYPE_BYTE) continue;
+        if (t->len == 1 && *p == '\n') known = true;
         size_t newlines = 0;
         for (uint32_t k = 0; k < t->len; k++) newlines += p[k] == '\n';
         if (newlines && newlines != t->len) return false;
     }
-    return true;
+    return known;
 }
 
 static const char *model_name(const vocab_spec *s) {
