@@ -6,10 +6,10 @@
  *
  * The last line is the ratio; the limit is 5 % of a decode step. Exit 0 where it holds (or no model was given and the
  * masks take less than 50 us a token on the second pass). */
-#include "engine/grammar.h"
+#include "engine/grammar/grammar.h"
 #include "base/json.h"
 #include "base/mem.h"
-#include "engine/vocab_spec.h"
+#include "engine/vocab/vocab_spec.h"
 
 #include <stdio.h>
 #include <stdlib.h>

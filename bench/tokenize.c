@@ -6,7 +6,7 @@
  * emoji: what makes a tokenizer slow that is not linear. */
 #include "base/mem.h"
 #include "engine/engine.h"
-#include "engine/vocab_spec.h"
+#include "engine/vocab/vocab_spec.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -16,7 +16,7 @@
 #include "base/buf.h"
 #include "base/bytes.h"
 #include "base/error.h"
-#include "engine/files.h"
+#include "engine/files/files.h"
 
 #include <cjson/cJSON.h>
 #include <stdbool.h>

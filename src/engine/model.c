@@ -1,6 +1,6 @@
+#include "engine/grammar/token_trie.h"
 #include "engine/model_internal.h"
 #include "engine/models/models.h"
-#include "engine/token_trie.h"
 
 #include <inttypes.h>
 #include <stdio.h>

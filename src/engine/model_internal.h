@@ -3,7 +3,7 @@
 #define POLDER_ENGINE_MODEL_INTERNAL_H
 
 #include "engine/engine.h"
-#include "engine/vocab.h"
+#include "engine/vocab/vocab.h"
 
 /* The model's tokenizer; lives as long as the model. */
 const vocab *model_vocab(const model *m);

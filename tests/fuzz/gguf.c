@@ -1,6 +1,6 @@
 /* GGUF files: opens any bytes and walks all that a model could ask for. What breaks it: a read outside the bytes, an
  * allocation sized by a count that was not checked. */
-#include "engine/gguf.h"
+#include "engine/files/gguf.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 /* Regular expressions: the pattern, and after a NUL a text. The deterministic automaton and the one that is followed
  * byte by byte must say the same of it. */
-#include "engine/chars.h"
+#include "engine/grammar/chars.h"
 #include "unit/engine/constrain.h"
 
 #include <stdint.h>

@@ -1,5 +1,5 @@
 /* Any bytes as a safetensors file: opened or refused; what is opened is read to its last byte. */
-#include "engine/safetensors.h"
+#include "engine/files/safetensors.h"
 #include "base/bytes.h"
 
 #include <stdint.h>

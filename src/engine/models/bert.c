@@ -13,7 +13,7 @@
  */
 #include "engine/models/models.h"
 #include "engine/pooling.h"
-#include "engine/vocab_keys.h"
+#include "engine/vocab/vocab_keys.h"
 
 #include <string.h>
 

@@ -14,10 +14,10 @@
 #define POLDER_ENGINE_MODELS_H
 
 #include "engine/engine.h"
-#include "engine/gguf.h"
+#include "engine/files/gguf.h"
 #include "engine/kernels/vec.h"
 #include "engine/tensor.h"
-#include "engine/vocab.h"
+#include "engine/vocab/vocab.h"
 
 #define MODEL_LAYER_MAX    1024
 #define MODEL_WIDTH_MAX    (1u << 17) /* d_model, feed-forward width, heads * head size */

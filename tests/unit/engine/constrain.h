@@ -4,7 +4,7 @@
 #define POLDER_TESTS_CONSTRAIN_H
 
 #include "base/json.h"
-#include "engine/grammar.h"
+#include "engine/grammar/grammar.h"
 #include "unit/engine/vocab_make.h"
 
 #include <stdlib.h>

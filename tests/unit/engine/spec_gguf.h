@@ -3,7 +3,7 @@
 #define POLDER_TESTS_SPEC_GGUF_H
 
 #include "base/mem.h"
-#include "engine/vocab_spec.h"
+#include "engine/vocab/vocab_spec.h"
 
 #include <string.h>
 

@@ -2,7 +2,7 @@
 #include "harness.h"
 
 #include "base/mem.h"
-#include "engine/chars.h"
+#include "engine/grammar/chars.h"
 #include "unit/engine/constrain.h"
 
 typedef enum kind { SCHEMA, LETTER, REGEX, TEXT } kind;

@@ -3,7 +3,7 @@
  * not name the file, the thing and the fault. */
 #include "base/file.h"
 #include "base/mem.h"
-#include "engine/gguf.h"
+#include "engine/files/gguf.h"
 #include "tests/harness.h"
 
 #include <math.h>

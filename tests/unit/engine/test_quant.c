@@ -1,7 +1,7 @@
 /* Tensor types: blocks written by hand with the weights that the format gives them, and real files in which another
  * implementation has quantised known weights. What breaks it: a wrong bit of a layout, a wrong table, a scale's sign.
  */
-#include "engine/gguf.h"
+#include "engine/files/gguf.h"
 #include "engine/quant.h"
 #include "tests/harness.h"
 #include "weights.h"

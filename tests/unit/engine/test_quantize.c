@@ -1,11 +1,11 @@
 /* Quantising against llama.cpp's: the oracle's folders hold the same weights in F32 and as llama.cpp quantised them. */
 #include "harness.h"
 
-#include "engine/files.h"
-#include "engine/gguf.h"
+#include "engine/files/files.h"
+#include "engine/files/gguf.h"
+#include "engine/files/quantize.h"
 #include "engine/num.h"
 #include "engine/quant.h"
-#include "engine/quantize.h"
 
 #include "base/json.h"
 #include "base/mem.h"

@@ -1,7 +1,7 @@
 /* safetensors: what is read, and that everything malformed is refused with the tensor's name. */
 #include "harness.h"
 
-#include "engine/safetensors.h"
+#include "engine/files/safetensors.h"
 
 #include "base/file.h"
 #include "base/mem.h"

@@ -3,7 +3,7 @@
  * failure. */
 #include "base/json.h"
 #include "base/mem.h"
-#include "engine/template.h"
+#include "engine/template/template.h"
 #include "harness.h"
 #include "unit/engine/template_cases.h"
 

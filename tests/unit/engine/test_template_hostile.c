@@ -2,7 +2,7 @@
  * operands as large as the limits allow. What breaks it: an operation that does not pay for its work in steps, a buffer
  * without a limit. */
 #include "base/mem.h"
-#include "engine/template.h"
+#include "engine/template/template.h"
 #include "harness.h"
 
 #include <sys/resource.h>

@@ -2,8 +2,8 @@
  * forms; refusals by name. Real vocabularies are compared by tests/acceptance/families/tokenizers. */
 #include "base/mem.h"
 #include "engine/engine.h"
-#include "engine/json_scan.h"
-#include "engine/vocab_normal.h"
+#include "engine/vocab/json_scan.h"
+#include "engine/vocab/vocab_normal.h"
 #include "harness.h"
 #include "unit/engine/spec_gguf.h"
 

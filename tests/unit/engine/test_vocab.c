@@ -3,7 +3,7 @@
 #include "base/json.h"
 #include "base/mem.h"
 #include "engine/model_internal.h"
-#include "engine/pretok.h"
+#include "engine/vocab/pretok.h"
 #include "harness.h"
 #include "unit/engine/vocab_make.h"
 

@@ -5,8 +5,8 @@
 
 #include <stdio.h>
 
-#include "engine/gguf.h"
-#include "engine/vocab.h"
+#include "engine/files/gguf.h"
+#include "engine/vocab/vocab.h"
 #include "unit/engine/gguf_edit.h"
 
 typedef struct made { /* tokenizer keys under construction */

@@ -6,7 +6,7 @@
  * keys that its description writes, and then is the same filter. */
 #include "base/mem.h"
 #include "engine/model_internal.h"
-#include "engine/vocab_spec.h"
+#include "engine/vocab/vocab_spec.h"
 #include "unit/engine/spec_gguf.h"
 
 #include <stdio.h>
