@@ -22,7 +22,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         return 0;
     }
     uint32_t steps = 0;
-    for (size_t i = len + 1; i < size && i < len + 200; i++, steps++) {
+    for (size_t i = len + 1; i < size && i < len + 60; i++, steps++) {
         if (constraint_mask(c, &mask, &e) != ERR_OK) break;
         if (constraint_accept_bytes(c, s + i, 1, &e) != ERR_OK) break;
     }

@@ -65,7 +65,7 @@ struct automaton {
 };
 
 /* Work of one call from outside, and memory. */
-#define AUTOMATON_STEPS_MAX ((uint64_t)20000000)
+#define AUTOMATON_STEPS_MAX ((uint64_t)5000000)
 #define AUTOMATON_BYTES_MAX ((uint64_t)192 << 20) /* a call that passes it fails */
 #define AUTOMATON_BYTES_GC  ((uint64_t)48 << 20)  /* collected before the next call */
 #define SET_ITEMS_MAX       200000u
