@@ -265,7 +265,8 @@ static int32_t parse_token(parser *g) {
         if (!digits) fail(g, ERR_INVALID, "<[ must be followed by a token's number or text in quotes");
         if (id >= g->trie->n_vocab) fail(g, ERR_INVALID, "the model's vocabulary has no token of this number");
     }
-    if (g->n - g->i < 2 || g->s[g->i] != ']' || g->s[g->i + 1] != '>') fail(g, ERR_INVALID, "<[ is not closed by ]>");
+    if (g->rc != ERR_OK) return -1; /* the place may be past the end */
+    if (g->i + 2 > g->n || g->s[g->i] != ']' || g->s[g->i + 1] != '>') fail(g, ERR_INVALID, "<[ is not closed by ]>");
     g->i += 2;
     return (int32_t)id;
 }
