@@ -170,17 +170,14 @@ static bool render(trip *x, const cJSON *messages, bool open, buf *out) {
     return rc == ERR_OK;
 }
 
+#define END_OF_SENTENCE \
+    "<\xef\xbd\x9c"     \
+    "end\xe2\x96\x81of\xe2\x96\x81sentence\xef\xbd\x9c>"
+
 /* What a turn ends with, in any of the families. */
 static size_t without_end(const char *s, size_t n) {
-    static const char *const ends[] = {"<|im_end|>",
-                                       "<|eot_id|>",
-                                       "<|eom_id|>",
-                                       "</s>",
-                                       "<|eot|>",
-                                       "<|end|>",
-                                       "<turn|>",
-                                       "<\xef\xbd\x9c"
-                                       "end\xe2\x96\x81of\xe2\x96\x81sentence\xef\xbd\x9c>"};
+    static const char *const ends[] = {"<|im_end|>", "<|eot_id|>", "<|eom_id|>", "</s>",
+                                       "<|eot|>",    "<|end|>",    "<turn|>",    END_OF_SENTENCE};
     for (bool any = true; any;) {
         any = false;
         while (n && strchr(" \n", s[n - 1])) n--;
