@@ -210,13 +210,7 @@ static err_code read_experts(model *m, const gguf *g, err *e) {
     if ((uint64_t)n_shared * o.width > MODEL_WIDTH_MAX)
         return err_set(e, ERR_INVALID, "%s: %u shared experts of width %u are wider than %u", gguf_path(g), n_shared,
                        o.width, MODEL_WIDTH_MAX);
-    for (uint32_t i = n_dense; i < m->hp.n_layer; i++) {
-        model_layer *l = &m->layers[i];
-        l->f.width = n_shared * o.width;
-        if ((rc = model_take(m, &l->moe, 1, sizeof o, e)) != ERR_OK) return rc;
-        *l->moe = o;
-    }
-    return ERR_OK;
+    return moe_give(m, &o, n_shared * o.width, n_dense, 1, e);
 }
 
 static err_code prepare_layers(model *m, const sizes *z, err *e) {

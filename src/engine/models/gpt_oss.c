@@ -11,15 +11,9 @@ static err_code gpt_oss_load(model *m, const gguf *g, err *e) {
     if ((rc = params_common(m, g, e)) != ERR_OK || (rc = params_moe(m, g, &o, e)) != ERR_OK ||
         (rc = params_u32(m, g, "attention.sliding_window", 1, MODEL_CTX_MAX, &window, e)) != ERR_OK)
         return rc;
-    for (uint32_t i = 0; i < m->hp.n_layer; i++) {
-        model_layer *l = &m->layers[i];
-        l->a.window = i % 2 == 0 ? window : 0;
-        l->f.width = 0;
-        if ((rc = model_take(m, &l->moe, 1, sizeof o, e)) != ERR_OK) return rc;
-        *l->moe = o;
-    }
+    for (uint32_t i = 0; i < m->hp.n_layer; i += 2) m->layers[i].a.window = window;
     const rope_wish r = {m->hp.n_rot, true, true, "freq_base", 150000, false};
-    if ((rc = rope_load(m, g, 0, &r, e)) != ERR_OK) return rc;
+    if ((rc = moe_give(m, &o, 0, 0, 1, e)) != ERR_OK || (rc = rope_load(m, g, 0, &r, e)) != ERR_OK) return rc;
     return decoder_load(m, g, &p, e);
 }
 

@@ -13,20 +13,20 @@ static err_code load_experts(model *m, const gguf *g, err *e) {
     err_code rc = params_u32_or(m, g, "expert_count", 0, MODEL_EXPERT_MAX, 0, &n, e);
     moe o = {.act = ACT_SWIGLU, .gate = GATING_SOFTMAX, .normalise = true};
     if (rc != ERR_OK || n == 0 || (rc = params_moe(m, g, &o, e)) != ERR_OK) return rc;
-    for (uint32_t i = 0; rc == ERR_OK && i < m->hp.n_layer; i++) {
-        m->layers[i].f.width = 0;
-        rc = model_take(m, &m->layers[i].moe, 1, sizeof(moe), e);
-        if (rc == ERR_OK) *m->layers[i].moe = o;
-    }
-    return rc;
+    return moe_give(m, &o, 0, 0, 1, e);
+}
+
+/* What both have behind their hyperparameters. */
+static err_code load_rest(model *m, const gguf *g, err *e) {
+    const rope_wish r = {m->hp.n_rot, false, true, "freq_base", 10000, false};
+    err_code rc;
+    if ((rc = rope_load(m, g, 0, &r, e)) != ERR_OK || (rc = load_experts(m, g, e)) != ERR_OK) return rc;
+    return decoder_load(m, g, &parts, e);
 }
 
 static err_code llama_load(model *m, const gguf *g, err *e) {
-    err_code rc;
-    if ((rc = params_common(m, g, e)) != ERR_OK) return rc;
-    const rope_wish r = {m->hp.n_rot, false, true, "freq_base", 10000, false};
-    if ((rc = rope_load(m, g, 0, &r, e)) != ERR_OK || (rc = load_experts(m, g, e)) != ERR_OK) return rc;
-    return decoder_load(m, g, &parts, e);
+    err_code rc = params_common(m, g, e);
+    return rc != ERR_OK ? rc : load_rest(m, g, e);
 }
 
 static err_code mistral3_load(model *m, const gguf *g, err *e) {
@@ -42,9 +42,7 @@ static err_code mistral3_load(model *m, const gguf *g, err *e) {
         m->layers[i].a.temp = temp;
         m->layers[i].a.temp_every = every;
     }
-    const rope_wish r = {m->hp.n_rot, false, true, "freq_base", 10000, false};
-    if ((rc = rope_load(m, g, 0, &r, e)) != ERR_OK || (rc = load_experts(m, g, e)) != ERR_OK) return rc;
-    return decoder_load(m, g, &parts, e);
+    return load_rest(m, g, e);
 }
 
 const arch arch_llama = {"llama", llama_load, decoder_run};

@@ -32,11 +32,8 @@ static err_code set_attention(model *m, bool norms, err *e) {
 static err_code set_experts(model *m, const gguf *g, const moe *o, err *e) {
     uint32_t every = 0;
     err_code rc = params_u32_or(m, g, "interleave_moe_layer_step", 1, MODEL_LAYER_MAX, 1, &every, e);
-    for (uint32_t i = every - 1; rc == ERR_OK && i < m->hp.n_layer; i += every) {
-        m->layers[i].f.width = o->width; /* the shared expert is as wide as the others */
-        if ((rc = model_take(m, &m->layers[i].moe, 1, sizeof *o, e)) == ERR_OK) *m->layers[i].moe = *o;
-    }
-    return rc;
+    if (rc != ERR_OK) return rc;
+    return moe_give(m, o, o->width, every - 1, every, e); /* the shared expert is as wide as the others */
 }
 
 static err_code llama4_load(model *m, const gguf *g, err *e) {

@@ -344,6 +344,8 @@ void moe_choose(const model *m, step *st, const moe *o, const float *x, uint32_t
 void moe_answer(const model *m, step *st, const moe *o, uint32_t n);
 /* xn = the experts' answer to xn (n rows), the shared expert's (layer.f) included. */
 void moe_run(const model *m, step *st, const model_layer *l, uint32_t n);
+/* Give layers first, first + every, … a moe like o, and a shared expert of width `shared` (0: none). */
+err_code moe_give(model *m, const moe *o, uint32_t shared, uint32_t first, uint32_t every, err *e);
 /* Take a layer's expert tensors (blk.N.ffn_*_exps) for a moe whose numbers are set. fused: gate and up are one tensor.
  */
 err_code moe_take(weights *w, const model *m, uint32_t layer, moe *e_out, err *e);

@@ -208,6 +208,15 @@ void moe_run(const model *m, step *st, const model_layer *l, uint32_t n) {
 
 /* ---- loading ---------------------------------------------------------------------------------------------- */
 
+err_code moe_give(model *m, const moe *o, uint32_t shared, uint32_t first, uint32_t every, err *e) {
+    err_code rc = ERR_OK;
+    for (uint32_t i = first; rc == ERR_OK && i < m->hp.n_layer; i += every) {
+        m->layers[i].f.width = shared;
+        if ((rc = model_take(m, &m->layers[i].moe, 1, sizeof *o, e)) == ERR_OK) *m->layers[i].moe = *o;
+    }
+    return rc;
+}
+
 /* Two tensors, or one with an expert's gate above its up. */
 static err_code take_gate_up(weights *w, moe *o, uint32_t i, uint32_t d, err *e) {
     uint32_t n = o->n_expert, f = o->width;

@@ -21,16 +21,6 @@ static err_code qwen3_load(model *m, const gguf *g, err *e) {
     return rc != ERR_OK ? rc : load_with(m, g, &p, e);
 }
 
-static err_code take_experts(model *m, const moe *o, uint32_t shared, err *e) {
-    err_code rc = ERR_OK;
-    for (uint32_t i = 0; rc == ERR_OK && i < m->hp.n_layer; i++) {
-        m->layers[i].f.width = shared;
-        rc = model_take(m, &m->layers[i].moe, 1, sizeof(moe), e);
-        if (rc == ERR_OK) *m->layers[i].moe = *o;
-    }
-    return rc;
-}
-
 static err_code qwen2moe_load(model *m, const gguf *g, err *e) {
     const decoder_parts p = {.qkv_bias = HAS, .output = HAS_MAYBE};
     moe o = {.act = ACT_SWIGLU, .gate = GATING_SOFTMAX};
@@ -39,7 +29,7 @@ static err_code qwen2moe_load(model *m, const gguf *g, err *e) {
     if ((rc = params_common(m, g, e)) != ERR_OK || (rc = params_moe(m, g, &o, e)) != ERR_OK ||
         (rc = params_u32_or(m, g, "expert_shared_feed_forward_length", 1, MODEL_WIDTH_MAX,
                             m->hp.d_ff ? m->hp.d_ff : o.width, &shared, e)) != ERR_OK ||
-        (rc = take_experts(m, &o, shared, e)) != ERR_OK)
+        (rc = moe_give(m, &o, shared, 0, 1, e)) != ERR_OK)
         return rc;
     return load_with(m, g, &p, e);
 }
@@ -49,7 +39,7 @@ static err_code qwen3moe_load(model *m, const gguf *g, err *e) {
     moe o = {.act = ACT_SWIGLU, .gate = GATING_SOFTMAX, .normalise = true};
     err_code rc;
     if ((rc = params_common(m, g, e)) != ERR_OK || (rc = params_moe(m, g, &o, e)) != ERR_OK ||
-        (rc = take_experts(m, &o, 0, e)) != ERR_OK)
+        (rc = moe_give(m, &o, 0, 0, 1, e)) != ERR_OK)
         return rc;
     return load_with(m, g, &p, e);
 }

@@ -196,16 +196,6 @@ static err_code read_shape(model *m, const gguf *g, shape *s, err *e) {
                          &s->shared, e);
 }
 
-static err_code take_experts(model *m, const shape *s, err *e) {
-    err_code rc = ERR_OK;
-    for (uint32_t i = 0; rc == ERR_OK && i < m->hp.n_layer; i++) {
-        m->layers[i].f.width = s->shared;
-        rc = model_take(m, &m->layers[i].moe, 1, sizeof s->o, e);
-        if (rc == ERR_OK) *m->layers[i].moe = s->o;
-    }
-    return rc;
-}
-
 static err_code take_all(weights *w, const shape *s, err *e) {
     const decoder_parts p = {.ffn_norm = "post_attention_norm", .output = HAS_MAYBE};
     model *m = w->m;
@@ -222,7 +212,7 @@ static err_code take_all(weights *w, const shape *s, err *e) {
 static err_code load_shape(model *m, const gguf *g, shape *s, err *e) {
     weights w = {0};
     err_code rc = read_shape(m, g, s, e);
-    if (rc == ERR_OK && s->experts) rc = take_experts(m, s, e);
+    if (rc == ERR_OK && s->experts) rc = moe_give(m, &s->o, s->shared, 0, 1, e);
     if (rc != ERR_OK) return rc;
     const rope_wish r = {m->hp.n_rot, true, true, "freq_base", 10000, false};
     if ((rc = rope_load(m, g, 0, &r, e)) != ERR_OK || (rc = weights_new(&w, m, g, e)) != ERR_OK) return rc;
