@@ -170,7 +170,6 @@ static void run_out(const model *m, step *st) {
     }
     block_norm(st, st->xn, st->x, m->output_norm, st->n_out, h->d_model, h->rms_eps);
     block_linear(st, m->output, st->out, h->n_vocab, st->xn, h->d_model, st->n_out);
-    if (h->logit_scale != 1) block_scale(st, st->out, h->logit_scale, st->n_out, h->n_vocab);
     if (h->logit_cap != 0) block_cap(st, st->out, h->logit_cap, st->n_out, h->n_vocab);
 }
 

@@ -126,10 +126,9 @@ typedef struct model_layer {
 typedef struct hparams {
     uint32_t n_layer, d_model, n_head, n_head_kv, head_k, head_v, d_ff, n_vocab, n_ctx_train, n_rot;
     float rms_eps, attn_scale;
-    float embd_scale;  /* x = embd_scale * embd[token]; 1 where there is none */
-    float logit_cap;   /* logits = cap * tanh(logits / cap); 0: none */
-    float logit_scale; /* 1 where there is none */
-    bool encoder; /* not causal: every row sees the whole sequence, which one step brings; rows out are (d_model) */
+    float embd_scale; /* x = embd_scale * embd[token]; 1 where there is none */
+    float logit_cap;  /* logits = cap * tanh(logits / cap); 0: none */
+    bool encoder;     /* not causal: every row sees the whole sequence, which one step brings; rows out are (d_model) */
 } hparams;
 
 /* Floats a row of scratch, and what else the session reserves. */

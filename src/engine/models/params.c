@@ -151,7 +151,7 @@ err_code params_common(model *m, const gguf *g, err *e) {
     err_code rc;
     const char *eps = params_has(m, g, "attention.layer_norm_epsilon") ? "attention.layer_norm_epsilon"
                                                                        : "attention.layer_norm_rms_epsilon";
-    h->embd_scale = h->logit_scale = 1;
+    h->embd_scale = 1;
     if ((rc = read_sizes(m, g, e)) != ERR_OK || (rc = read_head_sizes(m, g, e)) != ERR_OK ||
         (rc = params_f32(m, g, eps, 0, 1, &h->rms_eps, e)) != ERR_OK ||
         (rc = params_f32_or(m, g, "attention.scale", 0, 1e6f, 0, &h->attn_scale, e)) != ERR_OK)
