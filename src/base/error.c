@@ -50,6 +50,7 @@ err_code err_setv(err *e, err_code code, const char *fmt, va_list ap) {
     vsnprintf(msg, sizeof msg, fmt, ap);
     sanitise(msg);
     e->code = code;
+    e->retry_after_s = 0;
     memcpy(e->msg, msg, sizeof msg);
     return code;
 }

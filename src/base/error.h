@@ -47,6 +47,7 @@ typedef enum err_code {
 
 typedef struct err {
     err_code code;
+    int retry_after_s;     /* ERR_BUSY: when it is worth another try; 0: soon. err_set clears it */
     char msg[ERR_MSG_MAX]; /* UTF-8, no control characters: err_set replaces them */
 } err;
 

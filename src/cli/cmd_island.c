@@ -126,12 +126,12 @@ typedef struct doctor {
 } doctor;
 
 /* One line: "ok | warn | fail  WHAT: FACT", and the fix below where there is one to make. */
-static void finding(doctor *d, const char *grade, const char *what, const char *fact, const char *fix) {
-    if (strcmp(grade, "fail") == 0) d->fails++;
-    if (strcmp(grade, "warn") == 0) d->warns++;
+static void grade(doctor *d, const char *mark, const char *what, const char *fact, const char *fix) {
+    if (strcmp(mark, "fail") == 0) d->fails++;
+    if (strcmp(mark, "warn") == 0) d->warns++;
     if (d->json) {
         cJSON *o = cJSON_CreateObject();
-        cJSON_AddStringToObject(o, "grade", grade);
+        cJSON_AddStringToObject(o, "grade", mark);
         cJSON_AddStringToObject(o, "what", what);
         cJSON_AddStringToObject(o, "fact", fact);
         if (fix) cJSON_AddStringToObject(o, "fix", fix);
@@ -140,7 +140,7 @@ static void finding(doctor *d, const char *grade, const char *what, const char *
     }
     buf b = {.max = 16384};
     text_sanitise(&b, fact, strlen(fact), false);
-    printf("%-5s %-10s %s\n", grade, what, buf_str(&b));
+    printf("%-5s %-10s %s\n", mark, what, buf_str(&b));
     if (fix) printf("      %-10s fix: %s\n", "", fix);
     buf_free(&b);
 }
@@ -149,13 +149,13 @@ static void doctor_machine(doctor *d) {
     char fact[256];
     snprintf(fact, sizeof fact, "kernels %s, %u CPUs for this process", engine_isa(), sys_cpu_count());
     bool slow = strcmp(engine_isa(), "scalar") == 0;
-    finding(d, slow ? "warn" : "ok", "cpu", fact,
-            slow ? "unset POLDER_ISA, or run on a CPU with AVX2 for speed; results are the same" : NULL);
+    grade(d, slow ? "warn" : "ok", "cpu", fact,
+          slow ? "unset POLDER_ISA, or run on a CPU with AVX2 for speed; results are the same" : NULL);
     time_t now = (time_t)(time_unix_ms() / 1000);
     bool early = now < 1767225600; /* 2026-01-01 */
     char when[32];
     time_rfc3339(when, time_unix_ms());
-    finding(d, early ? "fail" : "ok", "clock", when, early ? "set the clock: records carry its time" : NULL);
+    grade(d, early ? "fail" : "ok", "clock", when, early ? "set the clock: records carry its time" : NULL);
 }
 
 static void doctor_disk(doctor *d, const char *dir) {
@@ -164,11 +164,11 @@ static void doctor_disk(doctor *d, const char *dir) {
     double free_gb = (double)st.f_bavail * (double)st.f_frsize / 1e9;
     char fact[128];
     snprintf(fact, sizeof fact, "%.1f GB free", free_gb);
-    finding(d,
-            free_gb < 0.1 ? "fail"
-            : free_gb < 2 ? "warn"
-                          : "ok",
-            "disk", fact, free_gb < 2 ? "free some space: a ledger that cannot be written stops every answer" : NULL);
+    grade(d,
+          free_gb < 0.1 ? "fail"
+          : free_gb < 2 ? "warn"
+                        : "ok",
+          "disk", fact, free_gb < 2 ? "free some space: a ledger that cannot be written stops every answer" : NULL);
 }
 
 static void doctor_island(doctor *d, cli *c) {
@@ -176,34 +176,34 @@ static void doctor_island(doctor *d, cli *c) {
     char fact[1024];
     island_config cfg;
     if (load_config(c, &cfg, &e)) {
-        finding(d, "fail", "config", e.msg, e.code == ERR_NOT_FOUND ? "polder init DIR" : "mend the named line");
+        grade(d, "fail", "config", e.msg, e.code == ERR_NOT_FOUND ? "polder init DIR" : "mend the named line");
         return;
     }
-    finding(d, "ok", "config", "island.yaml: every key is known and in range", NULL);
+    grade(d, "ok", "config", "island.yaml: every key is known and in range", NULL);
     config_free(&cfg);
     doctor_disk(d, c->dir);
     struct stat st;
     bool open_dir = stat(c->dir, &st) == 0 && (st.st_mode & 077);
     snprintf(fact, sizeof fact, "%s has mode %o", c->dir, st.st_mode & 0777);
-    finding(d, open_dir ? "warn" : "ok", "rights", fact, open_dir ? "chmod 700 the state folder" : NULL);
+    grade(d, open_dir ? "warn" : "ok", "rights", fact, open_dir ? "chmod 700 the state folder" : NULL);
     island *i = NULL;
     if (island_open(&i, c->dir, ISLAND_READ, &e)) {
-        finding(d, "fail", "ledger", e.msg, "polder audit verify names the file and the record");
+        grade(d, "fail", "ledger", e.msg, "polder audit verify names the file and the record");
         return;
     }
-    finding(d, "ok", "ledger", island_ledger_report(i)->text, NULL);
+    grade(d, "ok", "ledger", island_ledger_report(i)->text, NULL);
     cJSON *models = NULL;
     if (models_list(i, &models, &e)) {
-        finding(d, "fail", "models", e.msg, NULL);
+        grade(d, "fail", "models", e.msg, NULL);
     } else {
         int n = cJSON_GetArraySize(json_get(models, "models"));
         snprintf(fact, sizeof fact, "%d model name%s", n, n == 1 ? "" : "s");
-        finding(d, n ? "ok" : "warn", "models", fact, n ? NULL : "polder model add FILE.gguf --name NAME");
+        grade(d, n ? "ok" : "warn", "models", fact, n ? NULL : "polder model add FILE.gguf --name NAME");
         cJSON_Delete(models);
     }
     island_close(i);
     bool up = remote_is_up(c->dir);
-    finding(d, "ok", "server", up ? "running" : "not running", NULL);
+    grade(d, "ok", "server", up ? "running" : "not running", NULL);
 }
 
 static err_code run_doctor(cli *c, err *e) {

@@ -1,8 +1,9 @@
 /* inference: model names, the scheduler that feeds the engine, and the pipeline that every answer goes through.
  *
- * pipeline_run is the way of a request (DESIGN.md §3): identity is known → [data labels, policy decides: later issue]
- * → admitted is durable → the engine runs → completed or failed is durable → the last event. Dialects (server) turn
- * bytes into one `request` and events into bytes; nothing here knows which dialect it serves.
+ * pipeline_run is the way of a request (DESIGN.md §3): identity is known → quota → the guard labels it (guard.h) → the
+ * policy decides which providers may see it, and what of it → admitted is durable → candidates are tried in order, with
+ * egress durable before a byte leaves → completed or failed is durable → the last event. Dialects (server) turn bytes
+ * into one `request` and events into bytes; nothing here knows which dialect it serves.
  *
  * Threads: pipeline_run blocks its caller (a connection's thread). Each loaded model has one engine thread that owns
  * its session and runs steps over all sequences (continuous batching), and a few that draw tokens beside it; messages
@@ -25,6 +26,22 @@
  *              vectors_sha256 over all numbers as they were answered (float32 little endian, inputs in order), and the
  *              content vector_digests (SHA-256 of each input's, 32 bytes).
  *   failed     the same with reason (an error's name; "cancelled" where the client went) and what there was by then.
+ *   Of the perimeter, in all of them: admitted has project, purpose, label (the level), flags [names], found {entity:
+ *              how many}, policy (SHA-256), providers [names that the policy allows, of those the model name leads to],
+ *              and the contents request (as it came, before anything was redacted) and, where something was,
+ *              redactions (the mapping). Its route and the facts of the route are those of the first candidate.
+ *   egress     before each attempt at a provider outside this process: request (seq of admitted), attempt (1, 2, …),
+ *              purpose "answer", provider, driver, operator, country, operator_law, inside, host, model (the name
+ *              there), bytes and sha256 (of the body that is sent), label, flags, pseudonymised, redacted {entity: how
+ *              many}, policy. What leaves for other reasons (model.pull, oidc.jwks) has its own purpose.
+ *   rerouted   before an attempt by the local engine that is not the first: request, attempt, route and its facts, and
+ *              the contents prompt and prompt_tokens.
+ *   completed and failed have attempts [{provider, model, outcome: "answered", "lost" or an error's name, status,
+ *              sent_bytes, received_bytes, ms}], route (who answered), cost_eur where prices are known, and with
+ *              keep_turn the content turn: canonical JSON {"message": {role, content, reasoning_content, tool_calls},
+ *              "finish"} of choice 0, restored.
+ *   refused    policy or quota or guard said no before admitted: key, project, dialect, model, label, flags, found,
+ *              policy, reason (an error's name) and why. Its request has no other record.
  *   model.imported, model.named, model.removed: model, artifact; the first with the file's facts.
  * tokens counts every token that was drawn, an end token and those of a stop string included; logits_sha256 is over
  * their rows of logits in order. Each admitted has exactly one completed or failed, unless the ledger itself failed.
@@ -37,8 +54,10 @@
 #error "inference/inference.h is layer 4: only inference and the rooms above it include it"
 #endif
 
+#include "data/data.h"
 #include "engine/engine.h"
 #include "inference/hub.h"
+#include "inference/providers.h"
 #include "island/island.h"
 
 typedef struct inference inference;
@@ -105,6 +124,11 @@ typedef struct request {
     identity who;
     const char *dialect; /* "openai.chat": goes into the record */
     const char *model;
+    const char *label;   /* what the caller declares (x-polder-label, metadata.polder_label): labels.h; may be NULL */
+    const char *purpose; /* x-polder-purpose: goes into the record; may be NULL */
+    sensitivity context; /* of what the caller's dialect brought from elsewhere (a stored turn, a document) */
+    bool has_context;
+    bool keep_turn; /* the completed record keeps what the answer said in the content "turn" (below) */
     /* the prompt: exactly one of */
     const cJSON *messages; /* array of {role, content, …} for the model's chat template */
     const char *text;      /* a raw prompt */
@@ -181,6 +205,8 @@ typedef struct event {
     uint64_t seed;           /* EV_ADMITTED */
     int64_t created_unix_s;  /* EV_ADMITTED */
     const char *fingerprint; /* EV_ADMITTED: model digest and numerics version, short: "p1-ce45b12f4f4c" */
+    const char *label;       /* EV_ADMITTED: the request's, with flags: "internal, personal" */
+    const char *route;       /* EV_ADMITTED: who answers: "engine", or a provider's name */
     uint64_t prompt_tokens, completion_tokens; /* EV_DONE */
     uint64_t reasoning_tokens;                 /* EV_DONE: of the completion's */
 } event;

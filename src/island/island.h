@@ -26,26 +26,43 @@
 /* One row a key of island.yaml: X(group, key, kind, field type, default text, min, max, one line of documentation).
  * Kinds: STR (at most max bytes), INT, BOOL. The table makes the struct, the parser, `config show`, the file that
  * `init` writes, and docs/guide/configuration.md. */
-#define CONFIG_TABLE(X)                                                                                            \
-    X(island, name, STR, "polder.local/island", 1, 200,                                                            \
-      "Name of this island; also the origin of its ledger; never change it")                                       \
-    X(server, listen, STR, "127.0.0.1:8080", 1, 255, "Address and port of the HTTP door; [::1]:8080 for IPv6")     \
-    X(server, auth, BOOL, "true", 0, 1, "Ask for an API key; false only on loopback")                              \
-    X(server, max_connections, INT, "256", 1, 65535, "Connections at once; more are closed at once")               \
-    X(server, max_body_bytes, INT, "4194304", 1024, 1073741824, "Largest request body; more is answered with 413") \
-    X(server, idle_timeout_s, INT, "120", 1, 86400, "Seconds after which a silent connection is closed")           \
-    X(server, drain_timeout_s, INT, "30", 0, 3600, "Seconds that running answers get after SIGTERM")               \
-    X(inference, threads, INT, "0", 0, 1024, "Threads of the engine; 0: all CPUs this process may use")            \
-    X(inference, max_sequences, INT, "16", 1, 1024, "Answers generated at once for each model")                    \
-    X(inference, max_queue, INT, "64", 0, 65536, "Requests that may wait; more are answered with 429")             \
-    X(inference, context, INT, "0", 0, 16777216, "Positions a sequence may reach; 0: the model's own")             \
-    X(inference, kv_memory_mib, INT, "1024", 1, 1048576, "Memory for keys and values, MiB for each loaded model")  \
-    X(inference, step_tokens, INT, "256", 1, 65536, "Tokens computed in one step over all sequences")              \
-    X(inference, max_output_tokens, INT, "0", 0, 16777216, "Most tokens of one answer; 0: what the context holds") \
-    X(models, hub, STR, "", 0, 500,                                                                                \
-      "Address that polder model pull may fetch from, as https://huggingface.co; empty: nothing is fetched")       \
-    X(models, token_file, STR, "", 0, 1000, "File with the access token for that hub; empty: none")                \
-    X(ledger, group_max, INT, "512", 1, 65536, "Records that share one sync at most")                              \
+#define CONFIG_TABLE(X)                                                                                              \
+    X(island, name, STR, "polder.local/island", 1, 200,                                                              \
+      "Name of this island; also the origin of its ledger; never change it")                                         \
+    X(server, listen, STR, "127.0.0.1:8080", 1, 255, "Address and port of the HTTP door; [::1]:8080 for IPv6")       \
+    X(server, auth, BOOL, "true", 0, 1, "Ask for an API key; false only on loopback")                                \
+    X(server, max_connections, INT, "256", 1, 65535, "Connections at once; more are closed at once")                 \
+    X(server, max_body_bytes, INT, "4194304", 1024, 1073741824, "Largest request body; more is answered with 413")   \
+    X(server, idle_timeout_s, INT, "120", 1, 86400, "Seconds after which a silent connection is closed")             \
+    X(server, drain_timeout_s, INT, "30", 0, 3600, "Seconds that running answers get after SIGTERM")                 \
+    X(inference, threads, INT, "0", 0, 1024, "Threads of the engine; 0: all CPUs this process may use")              \
+    X(inference, max_sequences, INT, "16", 1, 1024, "Answers generated at once for each model")                      \
+    X(inference, max_queue, INT, "64", 0, 65536, "Requests that may wait; more are answered with 429")               \
+    X(inference, context, INT, "0", 0, 16777216, "Positions a sequence may reach; 0: the model's own")               \
+    X(inference, kv_memory_mib, INT, "1024", 1, 1048576, "Memory for keys and values, MiB for each loaded model")    \
+    X(inference, step_tokens, INT, "256", 1, 65536, "Tokens computed in one step over all sequences")                \
+    X(inference, max_output_tokens, INT, "0", 0, 16777216, "Most tokens of one answer; 0: what the context holds")   \
+    X(models, hub, STR, "", 0, 500,                                                                                  \
+      "Address that polder model pull may fetch from, as https://huggingface.co; empty: nothing is fetched")         \
+    X(models, token_file, STR, "", 0, 1000, "File with the access token for that hub; empty: none")                  \
+    X(labels, levels, STR, "public, internal, confidential, secret", 1, 300,                                         \
+      "Levels of sensitivity, low to high; policies and x-polder-label use these words")                             \
+    X(detect, rules, STR, "", 0, 1000, "File with the owner's own patterns and word lists; empty: none")             \
+    X(policy, two_keys, BOOL, "false", 0, 1, "A policy comes into force only when two admin keys have asked for it") \
+    X(upstream, connect_timeout_ms, INT, "5000", 10, 600000, "Most time to connect to a provider")                   \
+    X(upstream, first_byte_timeout_ms, INT, "60000", 10, 3600000, "Most time until a provider begins to answer")     \
+    X(upstream, idle_timeout_ms, INT, "60000", 10, 3600000, "Most time between two pieces of a provider's answer")   \
+    X(upstream, attempts, INT, "4", 1, 16, "Candidates (and repetitions) tried for one request at most")             \
+    X(upstream, hedge_ms, INT, "0", 0, 600000,                                                                       \
+      "After so long without a first byte the next candidate is asked too, and the first to answer wins; 0: never")  \
+    X(upstream, breaker_failures, INT, "5", 1, 1000, "Failures in a row after which a provider is left alone")       \
+    X(upstream, breaker_open_s, INT, "30", 1, 86400, "Seconds until one request tries it again")                     \
+    X(oidc, issuer, STR, "", 0, 500, "Issuer whose bearer tokens are taken beside API keys; empty: none")            \
+    X(oidc, audience, STR, "", 0, 300, "What a token's aud must contain")                                            \
+    X(oidc, jwks, STR, "", 0, 1000, "The issuer's keys: a file, or an https address that is fetched")                \
+    X(oidc, claim, STR, "groups", 0, 100, "Claim that decides on the project")                                       \
+    X(oidc, projects, STR, "", 0, 4000, "Which project a value of the claim means: value=project, value=project")    \
+    X(ledger, group_max, INT, "512", 1, 65536, "Records that share one sync at most")                                \
     X(log, level, STR, "info", 1, 16, "debug, info, warn or error")
 
 #define CONFIG_T_STR(field, max)  char *field;
@@ -93,13 +110,17 @@ typedef enum role { ROLE_USER, ROLE_OPERATOR, ROLE_AUDITOR, ROLE_ADMIN } role;
 bool role_parse(role *out, const char *s);
 const char *role_name(role r);
 
-#define KEY_ID_MAX   20
-#define KEY_NAME_MAX 64
-#define KEY_TEXT_MAX 96
+#define KEY_ID_MAX       20
+#define KEY_NAME_MAX     64
+#define KEY_TEXT_MAX     96
+#define PROJECT_NAME_MAX 40
+#define FLOOR_MAX        95
 typedef struct identity {    /* who asks */
     char key_id[KEY_ID_MAX]; /* public handle: "k_" and 12 characters */
     char name[KEY_NAME_MAX + 1];
     role role;
+    char project[PROJECT_NAME_MAX + 1]; /* "": none */
+    char floor[FLOOR_MAX + 1]; /* a request of it is at least so sensitive (a label, and flags); "": no floor */
 } identity;
 
 /* `by` is who asks, for the record's field "by"; NULL: the island's owner at the command line ("local"). */
@@ -115,5 +136,7 @@ err_code key_list(island *i, cJSON **out, err *e);
 /* Constant time in the secret; ERR_UNAUTHENTICATED says nothing about why. Cached: no disk access per request. Only an
  * island opened with ISLAND_WRITE knows keys. */
 err_code key_check(island *i, const char *text, size_t n, identity *out, err *e);
+
+#include "island/quota.h"
 
 #endif

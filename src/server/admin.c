@@ -6,8 +6,7 @@
 
 #include <string.h>
 
-/* Refuse arguments that an operation does not have; `known` ends with NULL. */
-static err_code check_args(const char *op, const cJSON *args, const char *const *known, err *e) {
+err_code admin_check_args(const char *op, const cJSON *args, const char *const *known, err *e) {
     if (args && !cJSON_IsObject(args)) return err_set(e, ERR_INVALID, "%s: the arguments must be an object", op);
     const cJSON *a;
     cJSON_ArrayForEach(a, args) {
@@ -18,14 +17,14 @@ static err_code check_args(const char *op, const cJSON *args, const char *const 
     return ERR_OK;
 }
 
-static err_code need_str(const char *op, const cJSON *args, const char *key, const char **out, err *e) {
+err_code admin_need_str(const char *op, const cJSON *args, const char *key, const char **out, err *e) {
     *out = NULL;
     err_code rc = args ? json_get_str(args, key, out, e) : ERR_OK;
     if (rc != ERR_OK) return err_prefix(e, "%s", op);
     return *out ? ERR_OK : err_set(e, ERR_INVALID, "%s: the argument \"%s\" is missing", op, key);
 }
 
-static err_code done(cJSON **out, err *e) {
+err_code admin_done(cJSON **out, err *e) {
     *out = cJSON_CreateObject();
     if (*out && cJSON_AddBoolToObject(*out, "done", true)) return ERR_OK;
     cJSON_Delete(*out);
@@ -37,8 +36,8 @@ static err_code run_key_add(island *i, inference *inf, const identity *by, const
     static const char *const known[] = {"name", "role", NULL};
     const char *name, *role_text = "user";
     role r;
-    err_code rc = check_args("key.add", args, known, e);
-    if (rc == ERR_OK) rc = need_str("key.add", args, "name", &name, e);
+    err_code rc = admin_check_args("key.add", args, known, e);
+    if (rc == ERR_OK) rc = admin_need_str("key.add", args, "name", &name, e);
     if (rc == ERR_OK) rc = json_get_str(args, "role", &role_text, e);
     if (rc != ERR_OK) return rc;
     if (!role_text) role_text = "user";
@@ -65,33 +64,33 @@ static err_code run_key_add(island *i, inference *inf, const identity *by, const
 
 static err_code run_key_ls(island *i, inference *inf, const identity *by, const cJSON *args, cJSON **out, err *e) {
     static const char *const known[] = {NULL};
-    err_code rc = check_args("key.ls", args, known, e);
+    err_code rc = admin_check_args("key.ls", args, known, e);
     return rc == ERR_OK ? key_list(i, out, e) : rc;
 }
 
 static err_code run_key_revoke(island *i, inference *inf, const identity *by, const cJSON *args, cJSON **out, err *e) {
     static const char *const known[] = {"key", NULL};
     const char *key;
-    err_code rc = check_args("key.revoke", args, known, e);
-    if (rc == ERR_OK) rc = need_str("key.revoke", args, "key", &key, e);
+    err_code rc = admin_check_args("key.revoke", args, known, e);
+    if (rc == ERR_OK) rc = admin_need_str("key.revoke", args, "key", &key, e);
     if (rc == ERR_OK) rc = key_revoke(i, by, key, e);
-    return rc == ERR_OK ? done(out, e) : rc;
+    return rc == ERR_OK ? admin_done(out, e) : rc;
 }
 
 static err_code run_model_add(island *i, inference *inf, const identity *by, const cJSON *args, cJSON **out, err *e) {
     static const char *const known[] = {"path", "name", NULL};
     const char *path, *name;
-    err_code rc = check_args("model.add", args, known, e);
-    if (rc == ERR_OK) rc = need_str("model.add", args, "path", &path, e);
-    if (rc == ERR_OK) rc = need_str("model.add", args, "name", &name, e);
+    err_code rc = admin_check_args("model.add", args, known, e);
+    if (rc == ERR_OK) rc = admin_need_str("model.add", args, "path", &path, e);
+    if (rc == ERR_OK) rc = admin_need_str("model.add", args, "name", &name, e);
     return rc == ERR_OK ? models_add(i, by, path, name, NULL, NULL, out, e) : rc;
 }
 
 static err_code run_model_pull(island *i, inference *inf, const identity *by, const cJSON *args, cJSON **out, err *e) {
     static const char *const known[] = {"source", "name", "mirror", NULL};
     pull_options o = {0};
-    err_code rc = check_args("model.pull", args, known, e);
-    if (rc == ERR_OK) rc = need_str("model.pull", args, "source", &o.source, e);
+    err_code rc = admin_check_args("model.pull", args, known, e);
+    if (rc == ERR_OK) rc = admin_need_str("model.pull", args, "source", &o.source, e);
     if (rc == ERR_OK) rc = json_get_str(args, "name", &o.name, e);
     if (rc == ERR_OK) rc = json_get_str(args, "mirror", &o.mirror, e);
     return rc == ERR_OK ? models_pull(i, by, &o, out, e) : rc;
@@ -99,7 +98,7 @@ static err_code run_model_pull(island *i, inference *inf, const identity *by, co
 
 static err_code run_model_ls(island *i, inference *inf, const identity *by, const cJSON *args, cJSON **out, err *e) {
     static const char *const known[] = {NULL};
-    err_code rc = check_args("model.ls", args, known, e);
+    err_code rc = admin_check_args("model.ls", args, known, e);
     return rc == ERR_OK ? models_list(i, out, e) : rc;
 }
 
@@ -107,28 +106,28 @@ static const char *const only_name[] = {"name", NULL};
 
 static err_code run_model_show(island *i, inference *inf, const identity *by, const cJSON *args, cJSON **out, err *e) {
     const char *name;
-    err_code rc = check_args("model.show", args, only_name, e);
-    if (rc == ERR_OK) rc = need_str("model.show", args, "name", &name, e);
+    err_code rc = admin_check_args("model.show", args, only_name, e);
+    if (rc == ERR_OK) rc = admin_need_str("model.show", args, "name", &name, e);
     return rc == ERR_OK ? models_show(i, name, out, e) : rc;
 }
 
 static err_code run_model_verify(island *i, inference *inf, const identity *by, const cJSON *args, cJSON **out,
                                  err *e) {
     const char *name;
-    err_code rc = check_args("model.verify", args, only_name, e);
-    if (rc == ERR_OK) rc = need_str("model.verify", args, "name", &name, e);
+    err_code rc = admin_check_args("model.verify", args, only_name, e);
+    if (rc == ERR_OK) rc = admin_need_str("model.verify", args, "name", &name, e);
     return rc == ERR_OK ? models_verify(i, name, out, e) : rc;
 }
 
 static err_code run_model_rm(island *i, inference *inf, const identity *by, const cJSON *args, cJSON **out, err *e) {
     const char *name;
-    err_code rc = check_args("model.rm", args, only_name, e);
-    if (rc == ERR_OK) rc = need_str("model.rm", args, "name", &name, e);
+    err_code rc = admin_check_args("model.rm", args, only_name, e);
+    if (rc == ERR_OK) rc = admin_need_str("model.rm", args, "name", &name, e);
     if (rc == ERR_OK) rc = models_remove(i, by, name, e);
-    return rc == ERR_OK ? done(out, e) : rc;
+    return rc == ERR_OK ? admin_done(out, e) : rc;
 }
 
-const admin_op admin_ops[] = {
+static const admin_op ops_core[] = {
     {"key.add", "make an API key: {name, role}; the reply shows it once", ROLE_ADMIN, run_key_add, false},
     {"key.ls", "list API keys", ROLE_ADMIN, run_key_ls, true},
     {"key.revoke", "revoke an API key: {key}, its id or its name", ROLE_ADMIN, run_key_revoke, false},
@@ -143,10 +142,20 @@ const admin_op admin_ops[] = {
     {NULL, NULL, ROLE_ADMIN, NULL, false},
 };
 
+/* Operations of other files join here, one table each. */
+static const admin_op *const tables[] = {ops_core, NULL};
+
+const admin_op *admin_find(const char *op) {
+    for (const admin_op *const *t = tables; *t; t++)
+        for (const admin_op *o = *t; o->name; o++)
+            if (strcmp(o->name, op) == 0) return o;
+    return NULL;
+}
+
 err_code admin_call(island *i, inference *inf, const identity *by, const char *op, const cJSON *args, cJSON **out,
                     err *e) {
     *out = NULL;
-    for (const admin_op *o = admin_ops; o->name; o++)
-        if (strcmp(o->name, op) == 0) return o->run(i, inf, by, args, out, e);
+    const admin_op *o = admin_find(op);
+    if (o) return o->run(i, inf, by, args, out, e);
     return err_set(e, ERR_NOT_FOUND, "admin: there is no operation \"%.60s\"", op);
 }

@@ -165,6 +165,13 @@ void openai_fail(const err *e, int status, const char *param, bool in_stream, bu
 void openai_model_list(const cJSON *models, buf *out);
 void openai_model(const cJSON *m, buf *out);
 
+/* ---- admin operations (admin.c; its `tables` lists the tables of the admin_*.c files) ----------------------- */
+
+/* Refuse arguments that an operation does not have; `known` ends with NULL. */
+err_code admin_check_args(const char *op, const cJSON *args, const char *const *known, err *e);
+err_code admin_need_str(const char *op, const cJSON *args, const char *key, const char **out, err *e);
+err_code admin_done(cJSON **out, err *e); /* {"done": true} */
+
 /* ---- streams ----------------------------------------------------------------------------------------------- */
 
 /* Runs x->answer on a thread of its own. Returns when the first run is admitted (ERR_OK) or the answer failed before

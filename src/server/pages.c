@@ -110,9 +110,8 @@ static err_code check_operation(const exchange *x, const admin_op *op, const cJS
 
 static err_code run_operation(exchange *x, buf *out, err *e) {
     const char *name = x->path + strlen("/api/polder/v1/");
-    const admin_op *op = admin_ops;
-    while (op->name && strcmp(op->name, name) != 0) op++;
-    if (!op->name) return err_set(e, ERR_NOT_FOUND, "admin: there is no operation \"%.60s\"", name);
+    const admin_op *op = admin_find(name);
+    if (!op) return err_set(e, ERR_NOT_FOUND, "admin: there is no operation \"%.60s\"", name);
     cJSON *args = NULL, *result = NULL;
     bool empty = x->body.len == 0; /* an operation without arguments */
     err_code rc = json_parse(&args, empty ? "{}" : buf_str(&x->body), empty ? 2 : x->body.len, "request body", e);

@@ -36,9 +36,9 @@ typedef struct admin_op {
                     cJSON **out, err *e);
     bool reads; /* changes nothing: over HTTP an auditor may use it too */
 } admin_op;
-extern const admin_op admin_ops[]; /* key.add {name, role} · key.ls · key.revoke {key} · model.add {path, name} ·
-                                      model.ls · model.show {name} · model.verify {name} · model.rm {name};
-                                      ends with a NULL name */
+/* key.add {name, role} · key.ls · key.revoke {key} · model.add {path, name} · model.pull · model.ls · model.show {name}
+ * · model.verify {name} · model.rm {name} and those of the admin_*.c files. NULL: there is no such operation. */
+const admin_op *admin_find(const char *op);
 err_code admin_call(island *i, inference *inf, const identity *by, const char *op, const cJSON *args, cJSON **out,
                     err *e);
 
