@@ -5,10 +5,12 @@
  *   island.c        opening, closing, the record of configuration changes
  *   init.c          a new state folder
  *   keys.c          API keys
+ *   projects.c      projects; grants.h: what they and keys may do, and what counts it
  */
 #ifndef POLDER_ISLAND_INTERNAL_H
 #define POLDER_ISLAND_INTERNAL_H
 
+#include "island/grants.h"
 #include "island/island.h"
 
 #include <pthread.h>
@@ -46,6 +48,7 @@ err_code config_check_whole(const island_config *c, const config_row **row, err 
 typedef struct key_row { /* an unrevoked API key, as key_check needs it */
     identity who;
     uint8_t mac[SHA256_LEN];
+    int form; /* 1: made before there were grants; 2: does not work without its grant */
 } key_row;
 
 struct island {
@@ -58,10 +61,12 @@ struct island {
     store *st;
     uint8_t api_key[API_KEY_LEN];
     bool has_api_key;
-    pthread_mutex_t key_change; /* one key_add or key_revoke at a time */
+    pthread_mutex_t key_change; /* one change of keys or projects at a time */
     pthread_rwlock_t key_lock;  /* guards keys and n_keys */
     key_row *keys;              /* sorted by id */
     size_t n_keys;
+    quota *quota;      /* ISLAND_WRITE */
+    struct oidc *oidc; /* where an issuer is configured */
 };
 
 extern const store_migration island_migrations[];
@@ -77,6 +82,11 @@ err_code config_digest(const island_config *c, buf *json, char hex[SHA256_HEX_LE
 /* Reads keys/api.key and the keys; finishes what a crash interrupted (ISLAND_WRITE). */
 err_code keys_open(island *i, err *e);
 void keys_close(island *i);
+/* ERR_DENIED where the island is open for reading only. */
+err_code island_need_write(const island *i, err *e);
+/* Keys of a project, and their floors anew after a change of it. key_change is held. */
+size_t keys_of_project(const island *i, const char *project);
+void keys_refloor(island *i, const char *project);
 /* A private key file must be the owner's alone. ERR_NOT_FOUND where absent. */
 err_code key_file_check(const char *path, err *e);
 

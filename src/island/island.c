@@ -19,6 +19,18 @@ const store_migration island_migrations[] = {
      "CREATE TABLE api_keys(id TEXT NOT NULL PRIMARY KEY, name TEXT NOT NULL, role TEXT NOT NULL, mac BLOB NOT NULL,"
      " created_ms INTEGER NOT NULL, created_seq INTEGER NOT NULL, revoked_ms INTEGER, revoked_seq INTEGER) STRICT;"
      "CREATE UNIQUE INDEX api_keys_name ON api_keys(name) WHERE revoked_ms IS NULL"},
+    {"island", 2,
+     "ALTER TABLE api_keys ADD COLUMN form INTEGER NOT NULL DEFAULT 1;"
+     "CREATE TABLE projects(name TEXT NOT NULL PRIMARY KEY, created_ms INTEGER NOT NULL,"
+     " created_seq INTEGER NOT NULL) STRICT;"
+     "CREATE TABLE grants(owner TEXT NOT NULL PRIMARY KEY, project TEXT NOT NULL, floor TEXT NOT NULL,"
+     " models TEXT NOT NULL, requests_minute INTEGER NOT NULL, tokens_minute INTEGER NOT NULL,"
+     " tokens_day INTEGER NOT NULL, tokens_month INTEGER NOT NULL, eur_day INTEGER NOT NULL,"
+     " eur_month INTEGER NOT NULL, mac BLOB NOT NULL) STRICT;"
+     "CREATE TABLE usage(day INTEGER NOT NULL, project TEXT NOT NULL, key TEXT NOT NULL, model TEXT NOT NULL,"
+     " provider TEXT NOT NULL, requests INTEGER NOT NULL, refused INTEGER NOT NULL, tokens_in INTEGER NOT NULL,"
+     " tokens_out INTEGER NOT NULL, cost INTEGER NOT NULL,"
+     " PRIMARY KEY(day, project, key, model, provider)) STRICT, WITHOUT ROWID"},
 };
 const size_t island_n_migrations = sizeof island_migrations / sizeof island_migrations[0];
 
@@ -230,7 +242,7 @@ static err_code open_parts(island *i, err *e) {
     if (code == ERR_OK) code = open_ledger(i, e);
     if (code == ERR_OK) code = open_store(i, e);
     if (code == ERR_OK && i->mode == ISLAND_WRITE) code = record_config(i, e);
-    if (code == ERR_OK && i->mode == ISLAND_WRITE) code = keys_open(i, e);
+    if (code == ERR_OK && i->mode == ISLAND_WRITE) code = keys_open(i, e); /* opens quotas on its way */
     return code;
 }
 
@@ -254,6 +266,7 @@ err_code island_open(island **out, const char *dir, island_mode mode, err *e) {
 
 void island_close(island *i) {
     if (!i) return;
+    quota_close(i);
     keys_close(i);
     ledger_close(i->led);
     store_close(i->st);

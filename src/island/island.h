@@ -137,6 +137,7 @@ err_code key_list(island *i, cJSON **out, err *e);
  * island opened with ISLAND_WRITE knows keys. */
 err_code key_check(island *i, const char *text, size_t n, identity *out, err *e);
 
+#include "island/projects.h"
 #include "island/quota.h"
 
 #endif

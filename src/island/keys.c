@@ -86,13 +86,14 @@ static err_code read_api_key(island *i, err *e) {
 
 /* ---- the stored hash ------------------------------------------------------------------------------------- */
 
-/* Fixed fields, so that neither length nor content of a name shifts anything, and every check costs the same. */
-static void key_mac(const island *i, const identity *who, const char *secret, uint8_t out[SHA256_LEN]) {
+/* Fixed fields, so that neither length nor content of a name shifts anything, and every check costs the same. The form
+ * is in it, so that a key made with a grant cannot be turned into one that needs none. */
+static void key_mac(const island *i, const identity *who, int form, const char *secret, uint8_t out[SHA256_LEN]) {
     struct {
         char domain[16], id[KEY_ID_MAX], role[16], name[KEY_NAME_MAX + 1], secret[KEY_SECRET_LEN];
     } m;
     memset(&m, 0, sizeof m);
-    memcpy(m.domain, "polder api key 1", sizeof m.domain);
+    memcpy(m.domain, form == 1 ? "polder api key 1" : "polder api key 2", sizeof m.domain);
     memcpy(m.id, who->key_id, strlen(who->key_id));
     memcpy(m.role, role_name(who->role), strlen(role_name(who->role)));
     memcpy(m.name, who->name, strlen(who->name));
@@ -142,7 +143,7 @@ err_code key_check(island *i, const char *text, size_t n, identity *out, err *e)
     else
         good = false;
     pthread_rwlock_unlock(&i->key_lock);
-    key_mac(i, &row.who, secret, mac);
+    key_mac(i, &row.who, row.form, secret, mac);
     bool same = bytes_equal_ct(mac, row.mac, SHA256_LEN);
     mem_wipe(secret, sizeof secret);
     if (!good || !same)
@@ -165,6 +166,7 @@ static err_code read_row(store_stmt *q, key_row *out, err *e) {
     snprintf(out->who.key_id, sizeof out->who.key_id, "%s", id);
     snprintf(out->who.name, sizeof out->who.name, "%s", name);
     memcpy(out->mac, mac, SHA256_LEN);
+    out->form = store_col_int(q, 4) == 1 ? 1 : 2;
     return ERR_OK;
 }
 
@@ -193,7 +195,7 @@ static err_code load_keys(island *i, const char *where, key_row **rows, size_t *
     store_stmt *q;
     *rows = NULL;
     *n = 0;
-    snprintf(sql, sizeof sql, "SELECT id, name, role, mac FROM api_keys WHERE %s ORDER BY id", where);
+    snprintf(sql, sizeof sql, "SELECT id, name, role, mac, form FROM api_keys WHERE %s ORDER BY id", where);
     err_code code = store_query(&q, i->st, sql, NULL, 0, e);
     if (code != ERR_OK) return code;
     code = load_rows(q, rows, n, e);
@@ -206,17 +208,69 @@ static err_code load_keys(island *i, const char *where, key_row **rows, size_t *
     return code;
 }
 
+/* ---- grants ------------------------------------------------------------------------------------------------ */
+
+/* Project and floor of a key, from its grant and its project's. False: a grant that must be there is not. */
+static bool take_grant(island *i, key_row *row) {
+    grant_row g;
+    char owner[GRANT_OWNER_MAX], floor[FLOOR_MAX + 1] = "";
+    err_code code = meter_grant(i, row->who.key_id, &g, NULL);
+    row->who.project[0] = row->who.floor[0] = 0;
+    if (code == ERR_NOT_FOUND) return row->form == 1;
+    if (code != ERR_OK) return false;
+    memcpy(row->who.project, g.project, sizeof row->who.project);
+    project_owner(owner, g.project);
+    bool ok = !g.project[0] || meter_floor(i, owner, floor);
+    floor_join(row->who.floor, i->config.labels_levels, g.floor, floor);
+    grant_clear(&g);
+    return ok;
+}
+
+size_t keys_of_project(const island *i, const char *project) {
+    size_t n = 0;
+    for (size_t k = 0; k < i->n_keys; k++) n += strcmp(i->keys[k].who.project, project) == 0;
+    return n;
+}
+
+void keys_refloor(island *i, const char *project) {
+    char owner[GRANT_OWNER_MAX], floor[FLOOR_MAX + 1] = "", own[FLOOR_MAX + 1];
+    project_owner(owner, project);
+    meter_floor(i, owner, floor);
+    pthread_rwlock_wrlock(&i->key_lock);
+    for (size_t k = 0; k < i->n_keys; k++) {
+        identity *who = &i->keys[k].who;
+        if (strcmp(who->project, project) != 0 || !meter_floor(i, who->key_id, own)) continue;
+        floor_join(who->floor, i->config.labels_levels, own, floor);
+    }
+    pthread_rwlock_unlock(&i->key_lock);
+}
+
+/* A key whose grant was taken away or changed from outside does not work. */
+static void take_grants(island *i) {
+    size_t kept = 0;
+    for (size_t k = 0; k < i->n_keys; k++) {
+        if (take_grant(i, &i->keys[k]))
+            i->keys[kept++] = i->keys[k];
+        else
+            log_msg(LOG_ERROR, "island",
+                    "the API key %s does not work: its grant or its project is missing from store/polder.db; restore "
+                    "the store from a backup",
+                    i->keys[k].who.key_id);
+    }
+    i->n_keys = kept;
+}
+
 /* ---- records --------------------------------------------------------------------------------------------- */
 
 static err_code append_key_record(island *i, const identity *by, const char *event, const identity *who,
-                                  const char *reason, uint64_t *seq, err *e) {
+                                  const grant_row *g, const char *reason, uint64_t *seq, err *e) {
     record *r = NULL;
     err_code code = record_new(&r, event, e);
     if (code != ERR_OK) return code;
     cJSON *b = record_body(r);
     if (!cJSON_AddStringToObject(b, "key", who->key_id) || !cJSON_AddStringToObject(b, "name", who->name) ||
         !cJSON_AddStringToObject(b, "role", role_name(who->role)) ||
-        !cJSON_AddStringToObject(b, "by", by ? by->key_id : "local") ||
+        !cJSON_AddStringToObject(b, "by", by ? by->key_id : "local") || (g && !grant_json(b, g, false)) ||
         (reason && !cJSON_AddStringToObject(b, "reason", reason)))
         code = err_nomem(e, "a record");
     if (code == ERR_OK) code = ledger_append(i->led, r, seq, e);
@@ -226,7 +280,7 @@ static err_code append_key_record(island *i, const identity *by, const char *eve
 
 static err_code record_revocation(island *i, const identity *by, const identity *who, const char *reason, err *e) {
     uint64_t seq;
-    err_code code = append_key_record(i, by, "key.revoked", who, reason, &seq, e);
+    err_code code = append_key_record(i, by, "key.revoked", who, NULL, reason, &seq, e);
     if (code != ERR_OK) return code;
     return store_write(i->st, "UPDATE api_keys SET revoked_seq = ? WHERE id = ?",
                        (store_val[]){SV_INT((int64_t)seq), SV_TEXT(who->key_id)}, 2, NULL, e);
@@ -241,7 +295,9 @@ err_code keys_open(island *i, err *e) {
     for (size_t k = 0; k < n && code == ERR_OK; k++)
         code = record_revocation(i, NULL, &rows[k].who, "revoked before; this record was missing", e);
     mem_free(rows);
+    if (code == ERR_OK) code = quota_open(i, e);
     if (code == ERR_OK) code = load_keys(i, "revoked_ms IS NULL", &i->keys, &i->n_keys, e);
+    if (code == ERR_OK) take_grants(i);
     return code;
 }
 
@@ -286,7 +342,7 @@ static err_code find_key(island *i, const char *id_or_name, identity *who, bool 
     store_stmt *q;
     store_val v = SV_TEXT(id_or_name);
     err_code code = store_query(&q, i->st,
-                                "SELECT id, name, role, mac, revoked_ms FROM api_keys "
+                                "SELECT id, name, role, mac, form, revoked_ms FROM api_keys "
                                 "WHERE id = ?1 OR (name = ?1 AND revoked_ms IS NULL) LIMIT 1",
                                 &v, 1, e);
     if (code != ERR_OK) return code;
@@ -294,7 +350,7 @@ static err_code find_key(island *i, const char *id_or_name, identity *who, bool 
     err step = {0};
     if (store_step(q, &step)) {
         code = read_row(q, &row, e);
-        *revoked = !store_col_is_null(q, 4);
+        *revoked = !store_col_is_null(q, 5);
         *who = row.who;
     } else if (step.code != ERR_OK) {
         code = step.code;
@@ -306,25 +362,49 @@ static err_code find_key(island *i, const char *id_or_name, identity *who, bool 
     return code;
 }
 
-/* After the record: the row, and the copy in memory for which `grown` has room. */
-static err_code insert_key(island *i, const identity *by, const key_row *row, uint64_t seq, key_row *grown, err *e) {
-    store_val v[] = {SV_TEXT(row->who.key_id),      SV_TEXT(row->who.name), SV_TEXT(role_name(row->who.role)),
-                     SV_BLOB(row->mac, SHA256_LEN), SV_INT(time_unix_ms()), SV_INT((int64_t)seq)};
-    err_code code = store_write(i->st,
-                                "INSERT INTO api_keys(id, name, role, mac, created_ms, created_seq) "
-                                "VALUES(?, ?, ?, ?, ?, ?)",
-                                v, 6, NULL, e);
+typedef struct new_key { /* what is added, and what was allocated for it before its record */
+    key_row row;
+    grant_row g;
+    meter *m;
+    key_row *grown;
+    uint64_t seq;
+    island *i;
+} new_key;
+
+static err_code insert_rows(store *s, void *ctx, err *e) {
+    const new_key *k = ctx;
+    const identity *who = &k->row.who;
+    store_val v[] = {SV_TEXT(who->key_id),
+                     SV_TEXT(who->name),
+                     SV_TEXT(role_name(who->role)),
+                     SV_BLOB(k->row.mac, SHA256_LEN),
+                     SV_INT(time_unix_ms()),
+                     SV_INT((int64_t)k->seq),
+                     SV_INT(k->row.form)};
+    err_code code = store_write(s,
+                                "INSERT INTO api_keys(id, name, role, mac, created_ms, created_seq, form) "
+                                "VALUES(?, ?, ?, ?, ?, ?, ?)",
+                                v, 7, NULL, e);
+    return code == ERR_OK ? grant_write(k->i, s, &k->m->g, e) : code;
+}
+
+/* After the record: the rows, and the copies in memory. */
+static err_code insert_key(island *i, const identity *by, new_key *k, err *e) {
+    err_code code = store_transaction(i->st, insert_rows, k, e);
     if (code != ERR_OK) {
         /* The record says that there is a key; take it back where that is possible. It does not work in any case. */
         uint64_t ignored;
-        append_key_record(i, by, "key.revoked", &row->who, "could not be stored", &ignored, NULL);
+        append_key_record(i, by, "key.revoked", &k->row.who, NULL, "could not be stored", &ignored, NULL);
         return code;
     }
+    meter_install(i, k->m);
+    k->m = NULL;
     pthread_rwlock_wrlock(&i->key_lock);
     key_row *old = i->keys;
-    if (i->n_keys) memcpy(grown, old, i->n_keys * sizeof *grown);
-    grown[i->n_keys] = *row;
-    i->keys = grown;
+    if (i->n_keys) memcpy(k->grown, old, i->n_keys * sizeof *old);
+    k->grown[i->n_keys] = k->row;
+    i->keys = k->grown;
+    k->grown = NULL;
     i->n_keys++;
     qsort(i->keys, i->n_keys, sizeof *i->keys, compare_rows);
     pthread_rwlock_unlock(&i->key_lock);
@@ -332,52 +412,140 @@ static err_code insert_key(island *i, const identity *by, const key_row *row, ui
     return ERR_OK;
 }
 
-static err_code add_locked(island *i, const identity *by, const char *name, key_row *row, const char *secret, err *e) {
+/* Everything that may fail for lack of memory comes before the record. */
+static err_code prepare_key(island *i, new_key *k, const grant *g, err *e) {
+    char owner[GRANT_OWNER_MAX], floor[FLOOR_MAX + 1] = "";
+    err_code code = grant_make(&k->g, i, k->row.who.key_id, NULL, g, e);
+    if (code != ERR_OK) return code;
+    project_owner(owner, k->g.project);
+    if (k->g.project[0] && !meter_floor(i, owner, floor))
+        return err_set(e, ERR_NOT_FOUND, "there is no project \"%s\"; polder project ls lists them", k->g.project);
+    memcpy(k->row.who.project, k->g.project, sizeof k->row.who.project);
+    floor_join(k->row.who.floor, i->config.labels_levels, k->g.floor, floor);
+    k->grown = mem_array(i->n_keys + 1, sizeof *k->grown);
+    if (!k->grown) return err_nomem(e, "API keys");
+    return meter_new(&k->m, &k->g, e);
+}
+
+static err_code add_locked(island *i, const identity *by, new_key *k, const grant *g, const char *secret, err *e) {
     identity other;
     bool revoked;
-    err_code code = find_key(i, name, &other, &revoked, e);
+    err_code code = find_key(i, k->row.who.name, &other, &revoked, e);
     if (code == ERR_OK)
-        return err_set(e, ERR_EXISTS, "an API key is named \"%s\" already (%s); choose another name or revoke it", name,
-                       other.key_id);
+        return err_set(e, ERR_EXISTS, "an API key is named \"%s\" already (%s); choose another name or revoke it",
+                       other.name, other.key_id);
     if (code != ERR_NOT_FOUND) return code;
     if (i->n_keys >= KEYS_MAX)
         return err_set(e, ERR_TOO_LARGE, "there are %d API keys, the most; revoke some", KEYS_MAX);
-    /* everything that may fail for lack of memory comes before the record */
-    key_row *grown = mem_array(i->n_keys + 1, sizeof *grown);
-    if (!grown) return err_nomem(e, "API keys");
-    key_mac(i, &row->who, secret, row->mac);
-    uint64_t seq;
-    code = append_key_record(i, by, "key.created", &row->who, NULL, &seq, e);
-    if (code == ERR_OK) code = insert_key(i, by, row, seq, grown, e);
-    if (code != ERR_OK) mem_free(grown);
-    return code;
+    code = prepare_key(i, k, g, e);
+    if (code != ERR_OK) return code;
+    key_mac(i, &k->row.who, k->row.form, secret, k->row.mac);
+    code = append_key_record(i, by, "key.created", &k->row.who, &k->m->g, NULL, &k->seq, e);
+    return code == ERR_OK ? insert_key(i, by, k, e) : code;
 }
 
-static err_code require_writable(const island *i, err *e) {
+err_code island_need_write(const island *i, err *e) {
     if (i->mode == ISLAND_WRITE) return ERR_OK;
     return err_set(e, ERR_DENIED, "%s: is open for reading only", i->dir);
 }
 
-err_code key_add(island *i, const identity *by, const char *name, role r, char text[KEY_TEXT_MAX], identity *out,
-                 err *e) {
+err_code key_add_with(island *i, const identity *by, const char *name, role r, const grant *g, char text[KEY_TEXT_MAX],
+                      identity *out, err *e) {
+    static const grant nothing;
     text[0] = 0;
-    err_code code = require_writable(i, e);
+    err_code code = island_need_write(i, e);
     if (code == ERR_OK) code = check_key_name(name, e);
     if (code != ERR_OK) return code;
     char id[KEY_ID_LEN + 1], secret[KEY_SECRET_LEN + 1];
     random_letters(id, KEY_ID_LEN, ID_LETTERS);
     random_letters(secret, KEY_SECRET_LEN, SECRET_LETTERS);
-    key_row row = {.who = {.role = r}};
-    snprintf(row.who.key_id, sizeof row.who.key_id, "k_%s", id);
-    snprintf(row.who.name, sizeof row.who.name, "%s", name);
+    new_key k = {.row = {.who = {.role = r}, .form = 2}, .i = i};
+    snprintf(k.row.who.key_id, sizeof k.row.who.key_id, "k_%s", id);
+    snprintf(k.row.who.name, sizeof k.row.who.name, "%s", name);
     pthread_mutex_lock(&i->key_change);
-    code = add_locked(i, by, name, &row, secret, e);
+    code = add_locked(i, by, &k, g ? g : &nothing, secret, e);
     pthread_mutex_unlock(&i->key_change);
+    grant_clear(&k.g);
+    meter_free(k.m);
+    mem_free(k.grown);
     if (code == ERR_OK) {
         snprintf(text, KEY_TEXT_MAX, KEY_PREFIX "%s_%s", id, secret);
-        if (out) *out = row.who;
+        if (out) *out = k.row.who;
     }
     mem_wipe(secret, sizeof secret);
+    return code;
+}
+
+err_code key_add(island *i, const identity *by, const char *name, role r, char text[KEY_TEXT_MAX], identity *out,
+                 err *e) {
+    return key_add_with(i, by, name, r, NULL, text, out, e);
+}
+
+/* ---- changing ---------------------------------------------------------------------------------------------- */
+
+typedef struct grant_change {
+    island *i;
+    const grant_row *g;
+} grant_change;
+
+static err_code write_change(store *s, void *ctx, err *e) {
+    const grant_change *c = ctx;
+    return grant_write(c->i, s, c->g, e);
+}
+
+/* What the key has now; nothing for one that was made before there were grants. */
+static err_code current_grant(island *i, const char *id, grant_row *out, err *e) {
+    err_code code = meter_grant(i, id, out, e);
+    if (code != ERR_NOT_FOUND) return code;
+    return grant_make(out, i, id, NULL, &(grant){0}, e);
+}
+
+static err_code apply_change(island *i, const identity *by, new_key *k, err *e) {
+    err_code code = append_key_record(i, by, "key.changed", &k->row.who, &k->m->g, NULL, &k->seq, e);
+    if (code == ERR_OK) code = store_transaction(i->st, write_change, &(grant_change){i, &k->m->g}, e);
+    if (code != ERR_OK) return code;
+    meter_install(i, k->m);
+    k->m = NULL;
+    pthread_rwlock_wrlock(&i->key_lock);
+    key_row *row = find_row(i, k->row.who.key_id);
+    if (row) row->who = k->row.who;
+    pthread_rwlock_unlock(&i->key_lock);
+    return ERR_OK;
+}
+
+static err_code change_locked(island *i, const identity *by, const char *id_or_name, const grant *g, err *e) {
+    new_key k = {.i = i};
+    grant_row before = {0};
+    char owner[GRANT_OWNER_MAX], floor[FLOOR_MAX + 1] = "";
+    bool revoked = false;
+    err_code code = find_key(i, id_or_name, &k.row.who, &revoked, e);
+    if (code == ERR_OK && (revoked || !find_row(i, k.row.who.key_id)))
+        code = err_set(e, ERR_NOT_FOUND, "the API key %s is revoked, or does not work", k.row.who.key_id);
+    if (code == ERR_OK) code = current_grant(i, k.row.who.key_id, &before, e);
+    if (code == ERR_OK) code = grant_make(&k.g, i, k.row.who.key_id, &before, g, e);
+    if (code == ERR_OK) {
+        project_owner(owner, k.g.project);
+        if (k.g.project[0] && !meter_floor(i, owner, floor))
+            code = err_set(e, ERR_NOT_FOUND, "there is no project \"%s\"; polder project ls lists them", k.g.project);
+    }
+    if (code == ERR_OK) {
+        memcpy(k.row.who.project, k.g.project, sizeof k.row.who.project);
+        floor_join(k.row.who.floor, i->config.labels_levels, k.g.floor, floor);
+        code = meter_new(&k.m, &k.g, e);
+    }
+    if (code == ERR_OK) code = apply_change(i, by, &k, e);
+    grant_clear(&before);
+    grant_clear(&k.g);
+    meter_free(k.m);
+    return code;
+}
+
+err_code key_change(island *i, const identity *by, const char *id_or_name, const grant *g, err *e) {
+    err_code code = island_need_write(i, e);
+    if (code != ERR_OK) return code;
+    pthread_mutex_lock(&i->key_change);
+    code = change_locked(i, by, id_or_name, g, e);
+    pthread_mutex_unlock(&i->key_change);
     return code;
 }
 
@@ -407,6 +575,7 @@ static err_code revoke_locked(island *i, const identity *by, const char *id_or_n
         return code;
     }
     forget_key(i, who.key_id);
+    meter_drop(i, who.key_id);
     code = record_revocation(i, by, &who, NULL, e);
     if (code != ERR_OK)
         err_prefix(
@@ -417,7 +586,7 @@ static err_code revoke_locked(island *i, const identity *by, const char *id_or_n
 }
 
 err_code key_revoke(island *i, const identity *by, const char *id_or_name, err *e) {
-    err_code code = require_writable(i, e);
+    err_code code = island_need_write(i, e);
     if (code != ERR_OK) return code;
     pthread_mutex_lock(&i->key_change);
     code = revoke_locked(i, by, id_or_name, e);
@@ -425,7 +594,17 @@ err_code key_revoke(island *i, const identity *by, const char *id_or_name, err *
     return code;
 }
 
-static bool list_row(store_stmt *q, cJSON *keys) {
+static bool list_grant(const island *i, store_stmt *q, cJSON *k) {
+    grant_row g;
+    if (store_col_is_null(q, 5)) return true;
+    err_code code = grant_read(i, q, 5, &g, NULL);
+    if (code == ERR_CORRUPT) return cJSON_AddBoolToObject(k, "damaged", true);
+    bool ok = code == ERR_OK && grant_json(k, &g, false);
+    grant_clear(&g);
+    return ok;
+}
+
+static bool list_row(const island *i, store_stmt *q, cJSON *keys) {
     cJSON *k = cJSON_CreateObject();
     if (!k || !cJSON_AddItemToArray(keys, k)) {
         cJSON_Delete(k);
@@ -439,20 +618,23 @@ static bool list_row(store_stmt *q, cJSON *keys) {
     return cJSON_AddStringToObject(k, "id", id) && cJSON_AddStringToObject(k, "name", name) &&
            cJSON_AddStringToObject(k, "role", r) && cJSON_AddStringToObject(k, "created", created) &&
            (store_col_is_null(q, 4) ? cJSON_AddNullToObject(k, "revoked")
-                                    : cJSON_AddStringToObject(k, "revoked", revoked));
+                                    : cJSON_AddStringToObject(k, "revoked", revoked)) &&
+           list_grant(i, q, k);
 }
 
 err_code key_list(island *i, cJSON **out, err *e) {
     *out = NULL;
     store_stmt *q;
-    err_code code = store_query(
-        &q, i->st, "SELECT id, name, role, created_ms, revoked_ms FROM api_keys ORDER BY created_ms, id", NULL, 0, e);
+    err_code code = store_query(&q, i->st,
+                                "SELECT k.id, k.name, k.role, k.created_ms, k.revoked_ms, " GRANT_COLUMNS
+                                " FROM api_keys k LEFT JOIN grants g ON g.owner = k.id ORDER BY k.created_ms, k.id",
+                                NULL, 0, e);
     if (code != ERR_OK) return code;
     cJSON *o = cJSON_CreateObject(), *keys = o ? cJSON_AddArrayToObject(o, "keys") : NULL;
     if (!keys) code = err_nomem(e, "the list of API keys");
     err step = {0};
     while (code == ERR_OK && store_step(q, &step))
-        if (!list_row(q, keys)) code = err_nomem(e, "the list of API keys");
+        if (!list_row(i, q, keys)) code = err_nomem(e, "the list of API keys");
     if (code == ERR_OK && step.code != ERR_OK) {
         code = step.code;
         if (e) *e = step;
