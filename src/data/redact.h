@@ -20,16 +20,28 @@ err_code redaction_new(redaction **out, const detector *d, err *e);
 void redaction_free(redaction *r); /* wipes it; NULL is fine */
 /* Before the first redaction_text: every text of the request. */
 err_code redaction_see(redaction *r, const char *text, size_t n, err *e);
-/* `text` with every finding of an entity in `set` replaced, appended to out. */
+/* `text` with every finding of an entity in `set` replaced, appended to out. The exact bytes of a value decide which
+ * placeholder it has: the same number written with other separators is another value, so that restoring is exact.
+ * ERR_TOO_LARGE past the limits above; after an error `out` is not to be used. */
 err_code redaction_text(redaction *r, const char *text, size_t n, const finding *f, size_t n_found,
                         const entity_set *set, buf *out, err *e);
+/* The same for a text that is JSON (the arguments of a call): values are kept unescaped, so that they have the
+ * placeholder that they have in texts; what stands outside a string (a number) becomes a string; a finding that
+ * reaches over several strings becomes a placeholder in each. What was JSON stays JSON. */
+err_code redaction_arguments(redaction *r, const char *json, size_t n, const finding *f, size_t n_found,
+                             const entity_set *set, buf *out, err *e);
 size_t redaction_count(const redaction *r); /* different values */
 /* {"[IBAN_1]": "DE89…"}: canonical JSON, for the vault. */
 err_code redaction_json(const redaction *r, buf *out, err *e);
 
-/* Placeholders back into values, in pieces cut at any byte. Held back: at most what could still become a placeholder.
- * Case, a lost bracket pair's escape ("\[IBAN\_1\]") and full-width brackets are forgiven; a number that was never
- * given out stays as it is. */
+/* Placeholders back into values, in pieces cut at any byte. Held back: at most what could still become a placeholder,
+ * PLACEHOLDER_MAX bytes (in RESTORE_JSON six times as many, for an escape is six bytes). Case, the backslashes that
+ * writers of Markdown put before brackets and underscores ("\[IBAN\_1\]") and full-width brackets are forgiven; a
+ * number that was never given out stays as it is.
+ *
+ * A backslash before the opening bracket goes away only where a later one shows that it was an escape: restoring what
+ * redaction_text made gives back the exact text, one with a backslash before a value too.
+ * In RESTORE_JSON a placeholder outside a string becomes a number where its value is one, else a string. */
 typedef enum restore_form {
     RESTORE_TEXT,
     RESTORE_JSON /* inside JSON (arguments of a call): what is put in is escaped; \uXXXX escapes are understood */
