@@ -100,13 +100,14 @@ typedef struct quota {
     pthread_t flusher;
     bool has_flusher, stop;
     metric *m_refused[LIMIT_COUNT + 2]; /* a reason each: the limits, a model, a project that is gone */
-    metric *m_other_requests, *m_other_in, *m_other_out;
+    metric *m_lost, *m_other_requests, *m_other_in, *m_other_out;
 } quota;
 
 /* Opening for writing: meters of all keys and projects with what they have used, and the thread that writes counts. */
 err_code quota_open(island *i, err *e);
 void quota_close(island *i); /* writes what is left */
 
+meter *meter_find(const quota *q, const char *owner); /* quota.lock is held */
 /* A meter not yet in force; takes *g, also on error. Everything that can fail happens here. */
 err_code meter_new(meter **out, grant_row *g, err *e);
 void meter_free(meter *m); /* NULL is fine */

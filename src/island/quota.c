@@ -13,8 +13,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#define COST_MAX        1e12 /* EUR of one request; more is a mistake of who computed it */
-#define METRIC_LABELS   500  /* keys and projects with lines of their own in /metrics; further ones share one */
+#define COST_MAX        1e6        /* EUR of one request; more is a mistake of who computed it */
+#define TOKENS_MAX      1000000000 /* of one request, as well */
+#define METRIC_LABELS   500        /* keys and projects with lines of their own in /metrics; further ones share one */
 #define REFUSED_MODEL   LIMIT_COUNT
 #define REFUSED_PROJECT (LIMIT_COUNT + 1)
 
@@ -114,7 +115,7 @@ static size_t bucket_of(const char *owner) {
     return (size_t)((h ^ h >> 32) % METER_BUCKETS);
 }
 
-static meter *find_meter(const quota *q, const char *owner) {
+meter *meter_find(const quota *q, const char *owner) {
     meter *m = q->buckets[bucket_of(owner)];
     while (m && strcmp(m->g.owner, owner) != 0) m = m->next;
     return m;
@@ -215,7 +216,7 @@ void meter_drop(island *i, const char *owner) {
 err_code meter_grant(island *i, const char *owner, grant_row *out, err *e) {
     memset(out, 0, sizeof *out);
     pthread_rwlock_rdlock(&i->quota->lock);
-    const meter *m = find_meter(i->quota, owner);
+    const meter *m = meter_find(i->quota, owner);
     err_code code = m ? grant_copy(out, &m->g, e) : err_set(e, ERR_NOT_FOUND, "%s: nothing is granted to it", owner);
     pthread_rwlock_unlock(&i->quota->lock);
     return code;
@@ -223,7 +224,7 @@ err_code meter_grant(island *i, const char *owner, grant_row *out, err *e) {
 
 bool meter_floor(island *i, const char *owner, char out[FLOOR_MAX + 1]) {
     pthread_rwlock_rdlock(&i->quota->lock);
-    const meter *m = find_meter(i->quota, owner);
+    const meter *m = meter_find(i->quota, owner);
     if (m) memcpy(out, m->g.floor, FLOOR_MAX + 1);
     pthread_rwlock_unlock(&i->quota->lock);
     return m != NULL;
@@ -245,7 +246,7 @@ static void budgets_move(meter *m, int64_t unix_ms) {
 
 bool meter_used_json(island *i, const char *owner, cJSON *o) {
     pthread_rwlock_rdlock(&i->quota->lock);
-    meter *m = find_meter(i->quota, owner);
+    meter *m = meter_find(i->quota, owner);
     budget day = {0}, month = {0};
     if (m) {
         pthread_mutex_lock(&m->lock);
@@ -272,12 +273,12 @@ static void subject(char out[96], const meter *m, const identity *who) {
         snprintf(out, 96, "the key \"%s\"", who->name[0] ? who->name : who->key_id);
 }
 
-static err_code refuse(quota *q, const identity *who, int why, quota_time t, err_code code) {
+static err_code refuse(island *i, const identity *who, int why, quota_time t, err_code code) {
     usage_row r = {.day = utc_day(t.unix_ms), .refused = 1};
     snprintf(r.project, sizeof r.project, "%s", who->project);
     snprintf(r.key, sizeof r.key, "%s", who->key_id);
-    metric_add(q->m_refused[why], 1);
-    (void)r;
+    metric_add(i->quota->m_refused[why], 1);
+    usage_count(i, &r);
     return code;
 }
 
@@ -369,7 +370,7 @@ static meter *project_meter(const quota *q, const identity *who) {
     char owner[GRANT_OWNER_MAX];
     if (!who->project[0]) return NULL;
     project_owner(owner, who->project);
-    return find_meter(q, owner);
+    return meter_find(q, owner);
 }
 
 err_code quota_enter_at(island *i, const identity *who, const char *model, quota_hold *h, quota_time t, err *e) {
@@ -378,7 +379,7 @@ err_code quota_enter_at(island *i, const identity *who, const char *model, quota
     memset(h, 0, sizeof *h);
     if (!q) return err_set(e, ERR_DENIED, "%s: is open for reading only", i->dir);
     pthread_rwlock_rdlock(&q->lock);
-    meter *key = find_meter(q, who->key_id), *project = project_meter(q, who);
+    meter *key = meter_find(q, who->key_id), *project = project_meter(q, who);
     err_code code = ERR_OK;
     if (who->project[0] && !project) {
         why = REFUSED_PROJECT;
@@ -388,7 +389,7 @@ err_code quota_enter_at(island *i, const identity *who, const char *model, quota
     if (code == ERR_OK) code = check_model(project, who, model, e);
     if (code == ERR_OK) code = enter_meters(key, project, who, t, &why, e);
     pthread_rwlock_unlock(&q->lock);
-    if (code != ERR_OK) return refuse(q, who, why, t, code);
+    if (code != ERR_OK) return refuse(i, who, why, t, code);
     h->who = *who;
     snprintf(h->model, sizeof h->model, "%s", model);
     h->held = true;
@@ -407,7 +408,7 @@ bool quota_allows_model(island *i, const identity *who, const char *model) {
     quota *q = i->quota;
     if (!q) return false;
     pthread_rwlock_rdlock(&q->lock);
-    const meter *key = find_meter(q, who->key_id), *project = project_meter(q, who);
+    const meter *key = meter_find(q, who->key_id), *project = project_meter(q, who);
     bool gone = who->project[0] && !project;
     bool ok = !gone && (!key || grant_has_model(key->g.models, model)) &&
               (!project || grant_has_model(project->g.models, model));
@@ -449,8 +450,8 @@ void quota_leave_at(island *i, quota_hold *h, const char *provider, uint64_t tok
     if (cost_eur > 0) cost = (uint64_t)llround((cost_eur < COST_MAX ? cost_eur : COST_MAX) * LIMIT_EUR);
     usage_row r = {.day = utc_day(t.unix_ms),
                    .requests = 1,
-                   .tokens_in = at_most(tokens_in, LIMIT_MAX),
-                   .tokens_out = at_most(tokens_out, LIMIT_MAX),
+                   .tokens_in = at_most(tokens_in, TOKENS_MAX),
+                   .tokens_out = at_most(tokens_out, TOKENS_MAX),
                    .cost = cost};
     snprintf(r.project, sizeof r.project, "%s", h->who.project);
     snprintf(r.key, sizeof r.key, "%s", h->who.key_id);
@@ -459,11 +460,12 @@ void quota_leave_at(island *i, quota_hold *h, const char *provider, uint64_t tok
         snprintf(r.provider, sizeof r.provider, "%s", provider);
     }
     pthread_rwlock_rdlock(&q->lock);
-    meter *key = find_meter(q, r.key), *project = project_meter(q, &h->who);
+    meter *key = meter_find(q, r.key), *project = project_meter(q, &h->who);
     charge(key, r.tokens_in + r.tokens_out, cost, t);
     charge(project, r.tokens_in + r.tokens_out, cost, t);
     count_metrics(q, key, project, &r);
     pthread_rwlock_unlock(&q->lock);
+    usage_count(i, &r);
 }
 
 void quota_leave(island *i, quota_hold *h, const char *provider, uint64_t tokens_in, uint64_t tokens_out,
@@ -530,12 +532,15 @@ err_code quota_open(island *i, err *e) {
     pthread_mutex_init(&q->flush_lock, NULL);
     cond_init(&q->wake);
     open_metrics(q);
-    return load_grants(i, e);
+    err_code code = load_grants(i, e);
+    if (code == ERR_OK) code = usage_load(i, NULL, time_unix_ms(), e);
+    return code == ERR_OK ? usage_start(i, e) : code;
 }
 
 void quota_close(island *i) {
     quota *q = i->quota;
     if (!q) return;
+    usage_stop(i);
     for (size_t b = 0; b < METER_BUCKETS; b++)
         while (q->buckets[b]) {
             meter *m = q->buckets[b];
