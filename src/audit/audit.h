@@ -89,6 +89,9 @@ err_code ledger_read(ledger *l, uint64_t seq, buf *out, err *e);
 /* One content of an entry, decrypted and checked against its commitment. ERR_NOT_FOUND: no such content, or its key
  * was destroyed (the sentence says which). */
 err_code ledger_content(ledger *l, uint64_t seq, const char *name, buf *out, err *e);
+/* A key for one purpose of another room, derived from the vault's master key (HMAC-SHA256): the same for the same
+ * island and purpose, and telling nothing of the master or of another purpose's key. The caller wipes it. */
+err_code ledger_derive_key(ledger *l, const char *purpose, uint8_t out[32], err *e);
 /* The latest signed checkpoint (the note's text). */
 err_code ledger_checkpoint(ledger *l, buf *out, err *e);
 /* A receipt: c2sp.org/tlog-proof@v1 for entry seq under the latest checkpoint. */

@@ -4,6 +4,7 @@
 #include "base/json.h"
 #include "base/mem.h"
 
+#include <stdio.h>
 #include <string.h>
 
 enum { CACHE_KEEP = 4 << 20 };
@@ -227,6 +228,17 @@ static err_code need_master(ledger *l, err *e) {
     if (l->vault.have_master) return ERR_OK;
     err_code rc = load_vault_key(l->fs, l->dir, l->vault.master, e);
     l->vault.have_master = rc == ERR_OK;
+    return rc;
+}
+
+err_code ledger_derive_key(ledger *l, const char *purpose, uint8_t out[32], err *e) {
+    char text[256];
+    int n = snprintf(text, sizeof text, "polder/derived-key/1:%s", purpose);
+    if (n < 0 || (size_t)n >= sizeof text) return err_set(e, ERR_INTERNAL, "the purpose of a derived key is too long");
+    pthread_mutex_lock(&l->read_mu);
+    err_code rc = need_master(l, e);
+    if (rc == ERR_OK) hmac_sha256(out, l->vault.master, sizeof l->vault.master, text, (size_t)n);
+    pthread_mutex_unlock(&l->read_mu);
     return rc;
 }
 

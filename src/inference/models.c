@@ -34,6 +34,31 @@ static const store_migration migrations[] = {
      " name TEXT PRIMARY KEY,"
      " value BLOB NOT NULL) STRICT;"},
     {"inference", 2, "ALTER TABLE artifacts ADD COLUMN source TEXT NOT NULL DEFAULT '{}';"}, /* where it came from */
+    {"inference", 3,
+     "CREATE TABLE providers("
+     " name TEXT PRIMARY KEY,"
+     " facts TEXT NOT NULL," /* canonical JSON, as provider_facts.c writes it */
+     " created_ms INTEGER NOT NULL,"
+     " changed_ms INTEGER NOT NULL) STRICT;"
+     "CREATE TABLE provider_keys("
+     " provider TEXT PRIMARY KEY REFERENCES providers(name),"
+     " sealed BLOB NOT NULL," /* provider_keys.c */
+     " since_ms INTEGER NOT NULL) STRICT;"
+     "CREATE TABLE candidates("
+     " model TEXT NOT NULL,"
+     " place INTEGER NOT NULL," /* 0, 1, … in order */
+     " provider TEXT NOT NULL," /* 'engine' has no row */
+     " target TEXT NOT NULL,"   /* the name there */
+     " weight INTEGER NOT NULL,"
+     " rank INTEGER NOT NULL,"
+     " PRIMARY KEY(model, place)) STRICT;"
+     "CREATE TABLE policies("
+     " state TEXT PRIMARY KEY CHECK(state IN ('active', 'proposed')),"
+     " text TEXT NOT NULL,"
+     " digest BLOB NOT NULL CHECK(length(digest) = 32),"
+     " changed_by TEXT NOT NULL,"
+     " second TEXT," /* the other key, where two are wanted */
+     " since_ms INTEGER NOT NULL) STRICT;"},
 };
 
 static pthread_mutex_t change_lock = PTHREAD_MUTEX_INITIALIZER;
