@@ -3,9 +3,10 @@
  * How the scanner uses it. It cuts a candidate out of the text and writes it down twice:
  *
  *   compact  letters as ASCII capitals, digits as ASCII digits, nothing else
- *   form     the same with separators kept, each run of them as ONE character: ' ' for spaces of any kind, '-' for
- *            hyphens and dashes of any kind, '.', '/', ',', ':', '+', '_' as they are. Where a run mixes ("- ") the
- *            first that is not a space stands
+ *   form     the same with letters in the case they have in the text, and with separators kept, each run of them as
+ *            ONE character: ' ' for spaces of any kind, '-' for hyphens and dashes of any kind, '.', '/', ',', ':',
+ * '+',
+ *            '_' as they are. Where a run mixes ("- ") the first that is not a space stands
  *
  *   "DE 12\u00a0345 678 901"  → compact "DE12345678901", form "DE 12 345 678 901"
  *
@@ -29,7 +30,7 @@
 
 #define ID_REPORT    50 /* scores from here on are findings */
 #define ID_LEN_MIN   7  /* characters of a compact form */
-#define ID_LEN_MAX   34 /* */
+#define ID_LEN_MAX   34
 #define ID_FORM_MAX  48 /* characters of a form worth looking at */
 #define ID_WORD_MAX  48
 #define ID_RULES_MAX 64
@@ -55,17 +56,16 @@ typedef struct id_rule {
     uint8_t strength; /* percent of random numbers of this shape that the check rejects, when all of it applies */
     uint8_t kinds;    /* ID_KIND_* */
     bool form_only;   /* is never one where the form is not one of `forms`, words or not */
-    /* Scores: alone as a plain run or in separators that are not usual; alone in one of its usual forms with
-     * separators; with a word nearby. */
+    /* Scores with nothing nearby in another form than the usual ones, in one of `forms`, and with a word nearby. */
     uint8_t plain, typical, near;
     /* Alternatives with '|' between them. 'd' digit, 'l' letter, 'a' either, a capital or digit is itself; '+' behind
      * the last: it repeats (length by min_len and max_len). */
     const char *shapes;
-    const char *forms; /* usual forms in print, written alike, separators as they are; NULL: plain only */
+    const char *forms; /* usual forms in print that tell more than a run of digits, written alike; NULL: none */
     /* 0: not valid, else percent of random numbers rejected by what this number satisfied (less than `strength` where
      * a part of the rule does not apply to it). */
     int (*check)(const char *compact, size_t n);
-    /* Words that raise the score when they stand nearby, NULL at the end; see id_words below. */
+    /* Words that raise the score when they stand nearby, NULL at the end; see id_kind_words. */
     const char *const *words;
 } id_rule;
 
@@ -84,8 +84,9 @@ extern const char *const *const id_kind_words[ID_KINDS];
 typedef struct id_hit {
     const id_rule *rule;
     uint8_t strength; /* what check said */
-    bool typical;     /* the form is one of the rule's usual forms with separators */
+    bool typical;     /* the form is one of the rule's `forms` */
     bool grouped;     /* the form has separators */
+    bool small;       /* the form has small letters */
 } id_hit;
 
 /* Rules that accept the candidate, at most ID_HITS_MAX, in the order of id_rules; returns how many. */
