@@ -1,4 +1,4 @@
-/* model add|pull|ls|show|verify|rm, model convert|quantize, and key add|ls|revoke: admin operations, printed. */
+/* model add|pull|ls|show|verify|rm, model convert|quantize: admin operations, printed. */
 #include "cli/cli.h"
 
 #include <stdlib.h>
@@ -216,23 +216,6 @@ static void show_models(const cJSON *v) {
     }
 }
 
-static void show_keys(const cJSON *v) {
-    const cJSON *k;
-    cJSON_ArrayForEach(k, json_get(v, "keys")) {
-        print_field(text_of(k, "id"), 16);
-        print_field(text_of(k, "name"), 24);
-        print_field(text_of(k, "role"), 10);
-        print_field(text_of(k, "created"), 24);
-        print_field(*text_of(k, "revoked") ? "revoked" : "", 0);
-        putchar('\n');
-    }
-}
-
-static void show_new_key(const cJSON *v) {
-    printf("%s\n", text_of(v, "key"));
-    fprintf(stderr, "This is shown once; only its hash is kept.\n");
-}
-
 static err_code run_model_ls(cli *c, err *e) {
     return run_op(c, "model.ls", cJSON_CreateObject(), show_models, e);
 }
@@ -244,21 +227,6 @@ static err_code run_model_verify(cli *c, err *e) {
 }
 static err_code run_model_rm(cli *c, err *e) {
     return run_op(c, "model.rm", one_arg("name", c->args[0]), NULL, e);
-}
-
-static err_code run_key_add(cli *c, err *e) {
-    cJSON *args = one_arg("name", c->args[0]);
-    if (args && !cJSON_AddStringToObject(args, "role", cli_text(c, "role", "user"))) {
-        cJSON_Delete(args);
-        args = NULL;
-    }
-    return run_op(c, "key.add", args, show_new_key, e);
-}
-static err_code run_key_ls(cli *c, err *e) {
-    return run_op(c, "key.ls", cJSON_CreateObject(), show_keys, e);
-}
-static err_code run_key_revoke(cli *c, err *e) {
-    return run_op(c, "key.revoke", one_arg("key", c->args[0]), NULL, e);
 }
 
 const command commands_model[] = {
@@ -361,19 +329,5 @@ const command commands_model[] = {
       {OPT_TEXT, "imatrix", "FILE", 0, 0, "an importance matrix made from the same model"},
       {OPT_FLAG, "requantize", NULL, 0, 0, "take a model that is quantised already; it loses twice"},
       {OPT_INT, "threads", "N", 0, 1024, "threads; 0 (default): all CPUs"}}},
-    {0},
-};
-
-const command commands_key[] = {
-    {"key add",
-     "NAME",
-     1,
-     1,
-     "A new API key, shown once",
-     NULL,
-     run_key_add,
-     {{OPT_TEXT, "role", "ROLE", 0, 0, "user (default), operator, auditor or admin"}}},
-    {"key ls", "", 0, 0, "The keys, without their secrets", NULL, run_key_ls, {{0}}},
-    {"key revoke", "ID|NAME", 1, 1, "A key stops working at once, for good", NULL, run_key_revoke, {{0}}},
     {0},
 };

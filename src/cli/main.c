@@ -12,7 +12,7 @@
 
 const command *const command_groups[] = {commands_island, commands_talk,   commands_model, commands_key,
                                          commands_audit,  commands_engine, commands_help,  NULL};
-const char *const command_group_titles[] = {"The island", "Asking",     "Models", "Keys",
+const char *const command_group_titles[] = {"The island", "Asking",     "Models", "Keys and projects",
                                             "The ledger", "The engine", "Help"};
 
 static size_t word_count(const char *words) {

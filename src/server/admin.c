@@ -2,7 +2,6 @@
 #include "server/internal.h"
 
 #include "base/json.h"
-#include "base/mem.h"
 
 #include <string.h>
 
@@ -30,51 +29,6 @@ err_code admin_done(cJSON **out, err *e) {
     cJSON_Delete(*out);
     *out = NULL;
     return err_nomem(e, "a reply");
-}
-
-static err_code run_key_add(island *i, inference *inf, const identity *by, const cJSON *args, cJSON **out, err *e) {
-    static const char *const known[] = {"name", "role", NULL};
-    const char *name, *role_text = "user";
-    role r;
-    err_code rc = admin_check_args("key.add", args, known, e);
-    if (rc == ERR_OK) rc = admin_need_str("key.add", args, "name", &name, e);
-    if (rc == ERR_OK) rc = json_get_str(args, "role", &role_text, e);
-    if (rc != ERR_OK) return rc;
-    if (!role_text) role_text = "user";
-    if (!role_parse(&r, role_text))
-        return err_set(e, ERR_INVALID, "key.add: there is no role \"%.40s\": user, operator, auditor or admin",
-                       role_text);
-    char text[KEY_TEXT_MAX];
-    identity who;
-    rc = key_add(i, by, name, r, text, &who, e);
-    if (rc != ERR_OK) return rc;
-    cJSON *o = cJSON_CreateObject();
-    bool ok = o && cJSON_AddStringToObject(o, "id", who.key_id) && cJSON_AddStringToObject(o, "name", who.name) &&
-              cJSON_AddStringToObject(o, "role", role_name(who.role)) && cJSON_AddStringToObject(o, "key", text);
-    mem_wipe(text, sizeof text);
-    if (!ok) {
-        cJSON_Delete(o);
-        /* a key that nobody has seen is of no use to its owner */
-        (void)key_revoke(i, by, who.key_id, NULL);
-        return err_nomem(e, "the new key");
-    }
-    *out = o;
-    return ERR_OK;
-}
-
-static err_code run_key_ls(island *i, inference *inf, const identity *by, const cJSON *args, cJSON **out, err *e) {
-    static const char *const known[] = {NULL};
-    err_code rc = admin_check_args("key.ls", args, known, e);
-    return rc == ERR_OK ? key_list(i, out, e) : rc;
-}
-
-static err_code run_key_revoke(island *i, inference *inf, const identity *by, const cJSON *args, cJSON **out, err *e) {
-    static const char *const known[] = {"key", NULL};
-    const char *key;
-    err_code rc = admin_check_args("key.revoke", args, known, e);
-    if (rc == ERR_OK) rc = admin_need_str("key.revoke", args, "key", &key, e);
-    if (rc == ERR_OK) rc = key_revoke(i, by, key, e);
-    return rc == ERR_OK ? admin_done(out, e) : rc;
 }
 
 static err_code run_model_add(island *i, inference *inf, const identity *by, const cJSON *args, cJSON **out, err *e) {
@@ -128,9 +82,6 @@ static err_code run_model_rm(island *i, inference *inf, const identity *by, cons
 }
 
 static const admin_op ops_core[] = {
-    {"key.add", "make an API key: {name, role}; the reply shows it once", ROLE_ADMIN, run_key_add, false},
-    {"key.ls", "list API keys", ROLE_ADMIN, run_key_ls, true},
-    {"key.revoke", "revoke an API key: {key}, its id or its name", ROLE_ADMIN, run_key_revoke, false},
     {"model.add", "import a GGUF file or a safetensors folder: {path, name}", ROLE_OPERATOR, run_model_add, false},
     {"model.pull", "fetch a model from the configured hub: {source, name, mirror}", ROLE_OPERATOR, run_model_pull,
      false},
@@ -143,7 +94,8 @@ static const admin_op ops_core[] = {
 };
 
 /* Operations of other files join here, one table each. */
-static const admin_op *const tables[] = {ops_core, NULL};
+extern const admin_op admin_ops_project[];
+static const admin_op *const tables[] = {ops_core, admin_ops_project, NULL};
 
 const admin_op *admin_find(const char *op) {
     for (const admin_op *const *t = tables; *t; t++)
