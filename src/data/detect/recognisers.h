@@ -1,0 +1,16 @@
+/* Inside the detectors: the recognisers, a function each. Asked at token i, they add what they find (scan_add). */
+#ifndef POLDER_DATA_DETECT_RECOGNISERS_H
+#define POLDER_DATA_DETECT_RECOGNISERS_H
+
+#include "data/detect/internal.h"
+
+void find_numbers(scan *s, size_t i);   /* numbers.c: what id_rules decide */
+void find_email(scan *s, size_t i);     /* contact.c */
+void find_url_login(scan *s, size_t i); /* contact.c */
+void find_network(scan *s, size_t i);   /* contact.c: IP, MAC */
+void find_prefixed(scan *s, size_t i);  /* secrets.c: keys by prefix, JWT */
+void find_pem(scan *s, size_t i);       /* secrets.c */
+void find_valued(scan *s, size_t i);    /* secrets.c: what stands behind "password" */
+void find_bearer(scan *s, size_t i);    /* secrets.c */
+
+#endif
