@@ -14,7 +14,7 @@
 
 #include <stdio.h>
 
-enum { CLI_OPTS_MAX = 12, CLI_ARGS_MAX = 8 };
+enum { CLI_OPTS_MAX = 24, CLI_ARGS_MAX = 20 };
 
 typedef enum opt_kind { OPT_END, OPT_FLAG, OPT_TEXT, OPT_INT, OPT_NUM } opt_kind;
 
@@ -48,8 +48,8 @@ struct cli {
 };
 
 /* Tables of commands, in the order of the help. */
-extern const command commands_island[], commands_talk[], commands_model[], commands_key[], commands_audit[],
-    commands_engine[], commands_help[];
+extern const command commands_island[], commands_talk[], commands_model[], commands_provider[], commands_key[],
+    commands_audit[], commands_engine[], commands_help[];
 extern const command *const command_groups[];
 extern const char *const command_group_titles[];
 

@@ -169,6 +169,13 @@ static void show_report(const cJSON *r) {
 /* A model's facts, and where it came from. */
 static void show_model(const cJSON *o) {
     print_facts(o);
+    const cJSON *c;
+    cJSON_ArrayForEach(c, json_get(o, "candidates")) {
+        print_field("candidate", 16);
+        print_field(text_of(c, "provider"), 0);
+        print_field(text_of(c, "model"), 0);
+        putchar('\n');
+    }
     show_report(json_get(o, "source"));
 }
 
@@ -212,6 +219,14 @@ static void show_models(const cJSON *v) {
         print_field(text_of(m, "arch"), 10);
         print_field(text_of(m, "quant"), 8);
         print_field(text_of(m, "digest"), 0);
+        const cJSON *c;
+        const char *sep = "-> ";
+        cJSON_ArrayForEach(c, json_get(m, "candidates")) {
+            printf("%s", sep);
+            print_field(text_of(c, "provider"), 0);
+            print_field(text_of(c, "model"), 0);
+            sep = "| ";
+        }
         putchar('\n');
     }
 }

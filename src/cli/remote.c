@@ -129,6 +129,7 @@ static err_code admin_remote(const char *dir, const char *op, const cJSON *args,
     buf answer = {.max = 64u << 20};
     err_code rc = remote_post(dir, path, body, strlen(body), collect, &answer, NULL, e);
     if (rc == ERR_OK) rc = json_parse(out, buf_str(&answer), answer.len, "the server's answer", e);
+    mem_wipe(body, strlen(body)); /* it may hold a credential */
     cJSON_free(body);
     buf_free(&answer);
     return rc;

@@ -9,6 +9,7 @@
  */
 #include "inference/internal.h"
 #include "inference/models_internal.h"
+#include "inference/providers_internal.h"
 #include "inference/workdir.h"
 
 #include "base/json.h"
@@ -126,7 +127,8 @@ static err_code not_known(store *s, const char *name, err *e) {
     buf names = {.max = 400};
     store_stmt *q = NULL;
     err ignored = {0};
-    if (s && store_query(&q, s, "SELECT name FROM model_names ORDER BY name LIMIT 6", NULL, 0, &ignored) == ERR_OK) {
+    static const char sql[] = "SELECT name FROM model_names UNION SELECT model FROM candidates ORDER BY 1 LIMIT 6";
+    if (s && store_query(&q, s, sql, NULL, 0, &ignored) == ERR_OK) {
         for (int i = 0; store_step(q, &ignored); i++)
             buf_printf(&names, "%s%s", i ? ", " : "", i == 5 ? "…" : store_col_text(q, 0, NULL));
     }
@@ -225,6 +227,9 @@ err_code models_list(island *i, cJSON **out, err *e) {
             if (!rc) cJSON_AddItemToArray(list, m);
         }
         if (!rc) rc = local.code == ERR_NOT_FOUND ? ERR_OK : local.code;
+        store_finish(q);
+        q = NULL;
+        if (!rc) rc = routes_into_models(s, list, &local);
     }
     store_finish(q);
     if (!rc) return ERR_OK;
@@ -241,7 +246,8 @@ err_code models_show(island *i, const char *name, cJSON **out, err *e) {
     err_code rc = models_open_tables(s, e);
     if (rc) return rc == ERR_NOT_FOUND ? not_known(NULL, name, e) : rc;
     rc = query_one(s, MODEL_COLUMNS " WHERE n.name = ?", &SV_TEXT(name), 1, &found, row_model_source, out, e);
-    return rc || found ? rc : not_known(s, name, e);
+    if (!rc) rc = route_into_model(s, name, out, e);
+    return rc || *out ? rc : not_known(s, name, e);
 }
 
 err_code models_verify(island *i, const char *name, cJSON **out, err *e) {
@@ -251,6 +257,7 @@ err_code models_verify(island *i, const char *name, cJSON **out, err *e) {
     bool found;
     err why = {0};
     rc = name_digest(island_store(i), name, &found, digest, &why);
+    if (!rc && !found) rc = err_set(&why, ERR_INVALID, "is answered elsewhere: there is no file of it here to look at");
     if (!rc) rc = store_blob_verify(island_store(i), digest, NULL, NULL, &why);
     if (rc == ERR_CORRUPT || rc == ERR_NOT_FOUND) rc = ERR_NO;
     if (!rc && !cJSON_AddBoolToObject(*out, "verified", true)) rc = err_nomem(&why, "the outcome");
@@ -482,7 +489,14 @@ err_code models_check_name(const char *name, err *e) {
 static err_code remove_in_transaction(store *s, void *ctx, err *e) {
     change *c = ctx;
     bool others;
-    err_code rc = store_write(s, "DELETE FROM model_names WHERE name = ?", &SV_TEXT(c->name), 1, NULL, e);
+    char routed[MODEL_NAME_MAX + 1];
+    err_code rc = route_leads_to(s, ENGINE_NAME, c->name, routed, e);
+    if (!rc && *routed)
+        return err_set(e, ERR_EXISTS,
+                       "model '%s': the model name '%s' still leads to it; give that other candidates first (polder "
+                       "model route)",
+                       c->name, routed);
+    if (!rc) rc = store_write(s, "DELETE FROM model_names WHERE name = ?", &SV_TEXT(c->name), 1, NULL, e);
     if (!rc)
         rc = query_one(s, "SELECT 1 FROM model_names WHERE digest = ? LIMIT 1", &SV_BLOB(c->digest, SHA256_LEN), 1,
                        &others, NULL, NULL, e);

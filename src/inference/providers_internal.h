@@ -70,6 +70,10 @@ err_code provider_key_since(store *s, const char *name, bool *set, int64_t *sinc
 err_code routes_read(store *s, const provider *list, size_t n_providers, model_route **out, size_t *n, err *e);
 /* The candidates of one name as route_list shows them: NULL where there are none. */
 err_code route_json(store *s, const char *model, cJSON **out, err *e);
+/* For models.c: every name with candidates into its list (by name), or those of one name into *out, which is NULL where
+ * no artifact has the name. */
+err_code routes_into_models(store *s, cJSON *models, err *e);
+err_code route_into_model(store *s, const char *model, cJSON **out, err *e);
 /* A model name whose candidates lead to this provider ("" for none) and, where it is the engine's, this model. */
 err_code route_leads_to(store *s, const char *provider, const char *model, char out[MODEL_NAME_MAX + 1], err *e);
 

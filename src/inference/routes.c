@@ -104,6 +104,50 @@ err_code route_json(store *s, const char *model_name, cJSON **out, err *e) {
     return rc;
 }
 
+err_code route_into_model(store *s, const char *model_name, cJSON **out, err *e) {
+    cJSON *list = NULL;
+    err_code rc = route_json(s, model_name, &list, e);
+    if (rc || !list) return rc;
+    if (!*out) {
+        *out = cJSON_CreateObject();
+        if (*out && !cJSON_AddStringToObject(*out, "name", model_name)) {
+            cJSON_Delete(*out);
+            *out = NULL;
+        }
+    }
+    if (*out && cJSON_AddItemToObject(*out, "candidates", list)) return ERR_OK;
+    cJSON_Delete(list);
+    return err_nomem(e, "the candidates of a model name");
+}
+
+typedef struct merging {
+    store *s;
+    cJSON *models;
+} merging;
+
+static err_code row_merged(store_stmt *q, void *ctx, err *e) {
+    merging *m = ctx;
+    const char *name = store_col_text(q, 0, NULL), *at_name = NULL;
+    cJSON *at = m->models->child;
+    int place = 0, order = 1;
+    for (; at; at = at->next, place++) {
+        (void)json_get_str(at, "name", &at_name, NULL);
+        order = strcmp(at_name ? at_name : "", name);
+        if (order >= 0) break;
+    }
+    cJSON *one = at && order == 0 ? at : NULL;
+    err_code rc = route_into_model(m->s, name, &one, e);
+    if (rc || one == at || !one) return rc;
+    if (at ? cJSON_InsertItemInArray(m->models, place, one) : cJSON_AddItemToArray(m->models, one)) return ERR_OK;
+    cJSON_Delete(one);
+    return err_nomem(e, "the list of models");
+}
+
+err_code routes_into_models(store *s, cJSON *models, err *e) {
+    merging m = {s, models};
+    return store_each(s, "SELECT DISTINCT model FROM candidates ORDER BY model", NULL, 0, row_merged, &m, e);
+}
+
 typedef struct all_routes {
     store *s;
     cJSON *list;
@@ -226,7 +270,9 @@ static err_code check_leads(store *s, const given *g, err *e) {
     char path[4096];
     uint8_t digest[SHA256_LEN];
     if (strcmp(g->provider, ENGINE_NAME) != 0) return provider_find(s, g->provider, &p, e);
-    return models_find(s, g->model, path, sizeof path, digest, e);
+    err_code rc = models_find(s, g->model, path, sizeof path, digest, e);
+    if (rc != ERR_NOT_FOUND) return rc;
+    return err_set(e, rc, "the engine has no model '%.64s'; polder model ls lists what was imported", g->model);
 }
 
 static err_code write_list(store *s, const route_change *w, err *e) {

@@ -171,6 +171,7 @@ void openai_model(const cJSON *m, buf *out);
 err_code admin_check_args(const char *op, const cJSON *args, const char *const *known, err *e);
 err_code admin_need_str(const char *op, const cJSON *args, const char *key, const char **out, err *e);
 err_code admin_done(cJSON **out, err *e); /* {"done": true} */
+extern const admin_op admin_ops_provider[];
 
 /* ---- streams ----------------------------------------------------------------------------------------------- */
 

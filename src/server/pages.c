@@ -2,6 +2,7 @@
 #include "server/internal.h"
 
 #include "base/json.h"
+#include "base/mem.h"
 #include "base/sys.h"
 
 #include <string.h>
@@ -132,6 +133,7 @@ void serve_admin(exchange *x) {
     buf b;
     buf_init(&b, 16u << 20);
     err_code rc = run_operation(x, &b, &e);
+    if (x->body.ptr) mem_wipe(x->body.ptr, x->body.cap); /* it may hold a credential */
     if (rc == ERR_OK) {
         reply_json(x, 200, &b);
         return;
