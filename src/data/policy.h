@@ -1,13 +1,17 @@
 /* Part of data's public header: sentences of a closed vocabulary, and the table that they mean.
  *
- *   sentence = zone | allow | never | treat | raise          one a line, or several with ';' between; '#' begins a
- * comment zone     = "zone" NAME "=" "providers" "where" cond { "and" cond } cond     = FACT "in" VALUE { "," VALUE } |
- * FACT "=" VALUE | FACT "<=" NUMBER [ UNIT ] allow    = "allow" labels "to" place { "," place } [ "after" "redact"
- * thing { "," thing } ] never    = "never" what { "," what } "outside" place { "," place } treat    = "treat" (
- * "unlabelled" | "detector-error" ) "as" LABEL raise    = "raise" "to" LABEL "when" "found" thing { "," thing } labels
- * = LABEL { "," LABEL } | "any label" place    = "on-prem" | ZONE | "any provider" | "provider" NAME what     = LABEL |
- * FLAG;  thing = an entity, a group of them, or a flag (detect.h) facts    : name, driver, jurisdiction, operator,
- * operator-law, training, retention, certificates, contract, inside
+ *   sentence = zone | allow | never | treat | raise      one a line, or several with ';' between; '#': a comment
+ *   zone     = "zone" NAME "=" "providers" "where" cond { "and" cond }
+ *   cond     = FACT "in" VALUE { "," VALUE } | FACT "=" VALUE | FACT "<=" NUMBER [ "days" ]
+ *   allow    = "allow" labels "to" place { "," place } [ "after" "redact" thing { "," thing } ]
+ *   never    = "never" what { "," what } "outside" place { "," place }
+ *   treat    = "treat" ( "unlabelled" | "detector-error" ) "as" LABEL
+ *   raise    = "raise" "to" LABEL "when" "found" thing { "," thing }
+ *   labels   = LABEL { "," LABEL } | "any label"
+ *   place    = "on-prem" | ZONE | "any provider" | "provider" NAME
+ *   what     = LABEL | FLAG
+ *   thing    = an entity, a group of them, or a flag (detect.h)
+ *   facts    : name, driver, jurisdiction, operator, operator-law, training, retention, certificates, contract, inside
  *
  * Meaning. Nothing is allowed but what an `allow` allows for the level itself (not for those below it). A `never` that
  * names the level, or a flag that is set, forbids every provider outside its places. Of several `allow` that reach one
@@ -16,6 +20,11 @@
  * Sentences of the same kind add up; their order means nothing. Without "treat unlabelled" it is the highest level,
  * and so is detector-error.
  *
+ * A zone is defined once. Of two `treat` of the same thing the higher level counts. A flag in a `raise` counts where it
+ * was declared too, not only where it was found. What has no placeholder (special-category words) cannot be named
+ * after "redact"; a flag's name there means those that have one.
+ *
+ * Values are words or texts in quotes, compared exactly. Countries are ISO 3166-1 alpha-2 codes in capitals.
  * "EU" and "EEA" stand for their member states wherever a country can stand. The location of data (jurisdiction) and
  * the law that binds the operator (operator-law) are two facts.
  *
@@ -57,7 +66,7 @@ typedef struct policy policy;
 err_code policy_parse(policy **out, const label_set *labels, const detector *d, const char *text, size_t n,
                       const char *name, err *e);
 void policy_free(policy *p); /* NULL is fine */
-/* SHA-256 over the labels and the text, with which records name it. */
+/* SHA-256 over "polder policy\n", the levels joined with ',', "\n" and the text: with it records name the policy. */
 void policy_digest(const policy *p, uint8_t out[SHA256_LEN]);
 /* The text of the policy of an island that has none: everything stays inside. Into out. */
 void policy_default_text(buf *out);
@@ -85,13 +94,30 @@ err_code policy_explain(const policy *p, const provider_facts *providers, size_t
 err_code policy_grid_csv(const policy *p, const provider_facts *providers, size_t n, buf *out, err *e);
 err_code policy_grid_html(const policy *p, const provider_facts *providers, size_t n, buf *out, err *e);
 err_code policy_grid_json(const policy *p, const provider_facts *providers, size_t n, cJSON **out, err *e);
-/* Cells that differ: {"opened": [...], "closed": [...], "redaction": [...], "same": n}. */
+/* Cells that differ: {"opened": [...], "closed": [...], "redaction": [...], "same": n}, and "opened_undeclared": cells
+ * that `to` would open for a provider that nobody has declared yet, with the facts of one (see policy_prove).
+ * ERR_INVALID: the two were read with different levels. */
 err_code policy_diff(const policy *from, const policy *to, const provider_facts *providers, size_t n, cJSON **out,
                      err *e);
 /* One statement: "LABEL|FLAG|anything never leaves PLACE", "LABEL|FLAG|anything never reaches PLACE", "LABEL|FLAG never
- * leaves PLACE without redact THING". Every cell is looked at, with the providers given and with the worst that the
- * policy's words admit. ERR_OK: it holds; ERR_NO: *out names the cells that break it; ERR_USAGE: not a statement. */
+ * leaves PLACE without redact THING"; lists with ',' where the policy's sentences have them.
+ *
+ * What is proven. Every cell (level and set of flags) that the statement speaks of is looked at, and in each
+ *  1. every provider given: none that the table allows breaks the statement; and
+ *  2. every provider that could be declared, whatever its facts, known or not: none that the sentences would allow
+ *     breaks it. This is decided exactly (a search over the conditions, policy_case.c), not by trying examples; where a
+ *     limit of steps ends the search, the statement counts as not proven. Facts are taken to be independent; no
+ *     declared provider is named "engine".
+ * It is about the sentences and the facts as declared: that a declared fact is true is not proven, nor that the
+ * detectors find everything.
+ *
+ * ERR_OK: it holds. ERR_NO: it does not; *out {"statement", "holds", "holds_as_declared", "cells_checked",
+ * "cells_broken", "providers", "cells": [{"label", "provider", "lines"}], "undeclared": [{"label", "provider": facts of
+ * one that would break it, "lines"}], "undecided": [{"label"}]} is set in both cases. ERR_USAGE: not a statement. */
 err_code policy_prove(const policy *p, const provider_facts *providers, size_t n, const char *statement, cJSON **out,
                       err *e);
+/* What deserves a second look, [{"line", "text"}]: zones that hold nobody, names of no provider, levels that nothing
+ * allows, sentences that do nothing. None of it is an error. */
+err_code policy_remarks(const policy *p, const provider_facts *providers, size_t n, cJSON **out, err *e);
 
 #endif

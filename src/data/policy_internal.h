@@ -155,6 +155,46 @@ err_code statement_parse(statement *out, const policy *p, arena *a, const char *
 bool sentence_allows(const sentence *s, uint8_t level);
 bool sentence_forbids_outside(const sentence *s, sensitivity v);
 
+/* ---- is there a provider? (policy_case.c) ------------------------------------------------------------------ */
+
+/* A question about every provider that could ever be declared: one that stands in a place of each group, and in none of
+ * `outside`. Facts are free and independent of one another, known or not; the one thing that is taken for granted is
+ * that no declared provider is named "engine". */
+typedef struct place_list {
+    const place **list;
+    size_t n, cap;
+} place_list;
+typedef struct question {
+    place_list *groups;
+    size_t n_groups, cap_groups;
+    place_list outside;
+    bool nomem;
+} question;
+void question_free(question *q);
+void question_group(question *q);                   /* begins a group; without a place it is false */
+void question_in(question *q, const place *places); /* adds to the group begun last */
+void question_outside(question *q, const place *places);
+
+typedef enum case_answer { CASE_NONE, CASE_FOUND, CASE_UNDECIDED } case_answer;
+#define CASE_BUDGET 20000000u /* steps of one statement; about a quarter of a second */
+/* CASE_FOUND: *witness is such a provider. CASE_UNDECIDED: *budget was used up; counts as found wherever something is
+ * to be proven. */
+err_code question_answer(question *q, uint64_t *budget, case_answer *out, provider_facts *witness, err *e);
+
+/* Could a provider be declared that `to` allows in this cell and `from` does not? */
+err_code policy_opened_for(const policy *from, const policy *to, sensitivity v, uint64_t *budget, case_answer *out,
+                           provider_facts *w, err *e);
+
+/* ---- JSON for reports; false where memory is short ------------------------------------------------------------ */
+
+bool report_add_str(cJSON *array, const char *s);
+bool report_facts(cJSON *o, const provider_facts *f); /* the facts that policies can ask for; unknown ones are null */
+bool report_label(cJSON *o, const policy *p, sensitivity v);
+/* Words of what sentences want redacted before it reaches `f` at this level, each once. */
+bool report_redact(cJSON *o, const char *key, const policy *p, uint8_t level, const provider_facts *f, bool first);
+/* Numbers of the lines of the sentences that allow it. */
+bool report_allow_lines(cJSON *o, const policy *p, uint8_t level, const provider_facts *f, bool first);
+
 /* ---- lexer (policy_lex.c) ---------------------------------------------------------------------------------- */
 
 typedef enum token_kind {

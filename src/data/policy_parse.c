@@ -385,7 +385,9 @@ static err_code parse_text_value(parser *ps, condition *c, word_item ***last) {
     }
     if (c->fact == FACT_CERTIFICATES && memchr(ps->t.s, ',', ps->t.n))
         return fail_value(ps, "is not one certificate: write each in quotes of its own, with ',' between them");
-    if (ps->t.s[0] == ' ' || ps->t.s[ps->t.n - 1] == ' ') return fail_value(ps, "begins or ends with a blank");
+    char first = ps->t.s[0], last_one = ps->t.s[ps->t.n - 1];
+    if (first == ' ' || first == '\t' || last_one == ' ' || last_one == '\t')
+        return fail_value(ps, "begins or ends with a blank");
     word_item *v = arena_alloc(ps->a, sizeof *v);
     if (!v || !(v->s = keep(ps, &ps->t))) return nomem(ps);
     **last = v;
