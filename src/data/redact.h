@@ -25,11 +25,6 @@ err_code redaction_see(redaction *r, const char *text, size_t n, err *e);
  * ERR_TOO_LARGE past the limits above; after an error `out` is not to be used. */
 err_code redaction_text(redaction *r, const char *text, size_t n, const finding *f, size_t n_found,
                         const entity_set *set, buf *out, err *e);
-/* The same for a text that is JSON (the arguments of a call): values are kept unescaped, so that they have the
- * placeholder that they have in texts; what stands outside a string (a number) becomes a string; a finding that
- * reaches over several strings becomes a placeholder in each. What was JSON stays JSON. */
-err_code redaction_arguments(redaction *r, const char *json, size_t n, const finding *f, size_t n_found,
-                             const entity_set *set, buf *out, err *e);
 size_t redaction_count(const redaction *r); /* different values */
 /* {"[IBAN_1]": "DE89…"}: canonical JSON, for the vault. */
 err_code redaction_json(const redaction *r, buf *out, err *e);
