@@ -1,5 +1,6 @@
 /* What is open: the models in memory, and the count of requests inside for draining. */
 #include "inference/internal.h"
+#include "inference/providers_internal.h"
 
 #include "base/mem.h"
 #include "base/sys.h"
@@ -38,6 +39,7 @@ err_code inference_open(inference **out, island *i, err *e) {
     cond_init(&inf->cond);
     find_metrics(inf);
     rc = models_user_key(s, inf->user_key, e);
+    if (!rc) rc = perimeter_open(inf, e);
     if (rc) {
         inference_close(inf);
         return rc;
@@ -106,6 +108,7 @@ void inference_close(inference *inf) {
         loaded_empty(l);
         mem_free(l);
     }
+    perimeter_close(inf);
     mem_wipe(inf->user_key, sizeof inf->user_key);
     pthread_cond_destroy(&inf->cond);
     pthread_mutex_destroy(&inf->lock);
