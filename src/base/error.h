@@ -15,25 +15,27 @@
 
 /* X(code, name in JSON, HTTP status, exit code). Exit codes: 0 done, 1 the answer is no, 2 used wrongly,
  * 3 could not be done. */
-#define ERR_TABLE(X)                                                                             \
-    X(ERR_OK, "ok", 200, 0)                                                                      \
-    X(ERR_NO, "answer_is_no", 409, 1)         /* a gate failed, a proof does not hold */         \
-    X(ERR_USAGE, "usage", 400, 2)             /* command line or configuration used wrongly */   \
-    X(ERR_INVALID, "invalid", 400, 3)         /* malformed input: file, request, field */        \
-    X(ERR_UNSUPPORTED, "unsupported", 400, 3) /* well-formed, but not something polder does */   \
-    X(ERR_TOO_LONG, "too_long", 400, 3)       /* more tokens than the context has */             \
-    X(ERR_UNAUTHENTICATED, "unauthenticated", 401, 3)                                            \
-    X(ERR_DENIED, "denied", 403, 3)                                                              \
-    X(ERR_NOT_FOUND, "not_found", 404, 3)                                                        \
-    X(ERR_METHOD, "method_not_allowed", 405, 3)                                                  \
-    X(ERR_EXISTS, "exists", 409, 3)                                                              \
-    X(ERR_TOO_LARGE, "too_large", 413, 3) /* more bytes than a limit allows */                   \
-    X(ERR_BUSY, "busy", 429, 3)           /* a queue is full: try again later */                 \
-    X(ERR_CANCELLED, "cancelled", 499, 3) /* the client has hung up or the server is stopping */ \
-    X(ERR_INTERNAL, "internal", 500, 3)                                                          \
-    X(ERR_CORRUPT, "corrupt", 500, 3) /* bytes on disk are not what was written */               \
-    X(ERR_IO, "io", 503, 3)           /* the system refused to read or write */                  \
-    X(ERR_NOMEM, "out_of_memory", 503, 3)                                                        \
+#define ERR_TABLE(X)                                                                                \
+    X(ERR_OK, "ok", 200, 0)                                                                         \
+    X(ERR_NO, "answer_is_no", 409, 1)         /* a gate failed, a proof does not hold */            \
+    X(ERR_USAGE, "usage", 400, 2)             /* command line or configuration used wrongly */      \
+    X(ERR_INVALID, "invalid", 400, 3)         /* malformed input: file, request, field */           \
+    X(ERR_UNSUPPORTED, "unsupported", 400, 3) /* well-formed, but not something polder does */      \
+    X(ERR_TOO_LONG, "too_long", 400, 3)       /* more tokens than the context has */                \
+    X(ERR_UNAUTHENTICATED, "unauthenticated", 401, 3)                                               \
+    X(ERR_DENIED, "denied", 403, 3)                                                                 \
+    X(ERR_NOT_FOUND, "not_found", 404, 3)                                                           \
+    X(ERR_METHOD, "method_not_allowed", 405, 3)                                                     \
+    X(ERR_EXISTS, "exists", 409, 3)                                                                 \
+    X(ERR_TOO_LARGE, "too_large", 413, 3) /* more bytes than a limit allows */                      \
+    X(ERR_BUSY, "busy", 429, 3)           /* a queue is full: try again later */                    \
+    X(ERR_CANCELLED, "cancelled", 499, 3) /* the client has hung up or the server is stopping */    \
+    X(ERR_INTERNAL, "internal", 500, 3)                                                             \
+    X(ERR_UPSTREAM, "provider_failed", 502, 3) /* a provider refused, broke off or made no sense */ \
+    X(ERR_TIMEOUT, "provider_timeout", 504, 3) /* a provider did not answer in time */              \
+    X(ERR_CORRUPT, "corrupt", 500, 3)          /* bytes on disk are not what was written */         \
+    X(ERR_IO, "io", 503, 3)                    /* the system refused to read or write */            \
+    X(ERR_NOMEM, "out_of_memory", 503, 3)                                                           \
     X(ERR_UNAVAILABLE, "unavailable", 503, 3) /* e.g. the ledger cannot be written: nothing is answered */
 
 typedef enum err_code {

@@ -25,6 +25,11 @@ uint64_t time_mono_ns(void) {
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+void sleep_ms(int64_t ms) {
+    struct timespec t = {ms / 1000, (long)(ms % 1000) * 1000000};
+    while (nanosleep(&t, &t) != 0 && errno == EINTR) continue;
+}
+
 void time_rfc3339(char out[32], int64_t unix_ms) {
     int64_t s = unix_ms / 1000;
     int ms = (int)(unix_ms % 1000);

@@ -14,6 +14,7 @@
 
 int64_t time_unix_ms(void);
 uint64_t time_mono_ns(void);
+void sleep_ms(int64_t ms);
 /* RFC 3339 in UTC with milliseconds: 24 characters and NUL. */
 void time_rfc3339(char out[32], int64_t unix_ms);
 

@@ -7,9 +7,12 @@ void policy_digest(const policy *p, uint8_t out[SHA256_LEN]) {
     memcpy(out, p->digest, SHA256_LEN);
 }
 
-void policy_default_text(buf *out) {
-    buf_puts(out, "# An island without a policy of its own: everything stays inside the perimeter.\n"
-                  "allow any label to on-prem\n");
+void policy_default_text(const label_set *labels, buf *out) {
+    buf_printf(out,
+               "# An island without a policy of its own: everything stays inside the perimeter.\n"
+               "allow any label to on-prem\n"
+               "treat unlabelled as %s\n",
+               labels->name[labels->n > 1 ? 1 : 0]);
 }
 
 static bool meets(const entity_set *a, const entity_set *b) {

@@ -68,8 +68,9 @@ err_code policy_parse(policy **out, const label_set *labels, const detector *d, 
 void policy_free(policy *p); /* NULL is fine */
 /* SHA-256 over "polder policy\n", the levels joined with ',', "\n" and the text: with it records name the policy. */
 void policy_digest(const policy *p, uint8_t out[SHA256_LEN]);
-/* The text of the policy of an island that has none: everything stays inside. Into out. */
-void policy_default_text(buf *out);
+/* The text of the policy of an island that has none: everything stays inside, and what nobody labelled counts as
+ * the second level (internal). Into out. */
+void policy_default_text(const label_set *labels, buf *out);
 
 /* The sensitivity of a request: `start` joined with everything declared (has_level: a level was), raised by what was
  * found (its flags, and the sentences "raise") and by failure of a detector. */

@@ -15,7 +15,7 @@
  *              and the source}}, tool_choice ("required", "function" or "strict") and tool_grammar (SHA-256 of its
  *              text, which follows from artifact, tools and choice), prompt_tokens, user (keyed hash).
  *              Contents: prompt (the text as the model reads it), prompt_tokens (ids, int32 little endian), request
- *              ({messages, tools, template_args, stops} as they came).
+ *              ({messages, tools, template_args, kept, stops} as they came).
  *   completed  request (seq of admitted), choices [{finish, tokens, steps, logits_sha256; tool_calls: how many;
  *              malformed_tool_call: true where one could not be read}], prompt_tokens, completion_tokens, ms {queue,
  *              prefill, decode}. Contents, for choice a, b, … p: answer_a (of a parsed request as the model wrote it:
@@ -124,11 +124,13 @@ typedef struct request {
     identity who;
     const char *dialect; /* "openai.chat": goes into the record */
     const char *model;
-    const char *label;   /* what the caller declares (x-polder-label, metadata.polder_label): labels.h; may be NULL */
-    const char *purpose; /* x-polder-purpose: goes into the record; may be NULL */
-    sensitivity context; /* of what the caller's dialect brought from elsewhere (a stored turn, a document) */
+    const char *label; /* what the caller declares (x-polder-label, metadata.polder_label): labels.h; may be NULL */
+    const char *label_header; /* the same, where it came beside the body: the higher counts; may be NULL */
+    const char *purpose;      /* x-polder-purpose: goes into the record; may be NULL */
+    sensitivity context;      /* of what the caller's dialect brought from elsewhere (a stored turn, a document) */
     bool has_context;
     bool keep_turn; /* the completed record keeps what the answer said in the content "turn" (below) */
+    const cJSON *kept; /* what a dialect wants to find again: a member of the content "request"; may be NULL */
     /* the prompt: exactly one of */
     const cJSON *messages; /* array of {role, content, …} for the model's chat template */
     const char *text;      /* a raw prompt */
@@ -150,6 +152,7 @@ typedef struct request {
     int64_t max_tokens; /* new tokens; -1: as many as fit */
     const char *stops[REQUEST_STOPS_MAX];
     uint32_t n_stops;
+    bool stream; /* the client reads the answer as it comes */
     bool want_logprobs;
     uint32_t n_top;   /* 0 to 20 */
     bool echo;        /* the prompt's text (and log-probabilities) first */
@@ -230,5 +233,9 @@ err_code pipeline_run(inference *inf, const request *r, const event_sink *sink, 
 /* Would pipeline_run refuse it before it is admitted? Nothing is recorded or answered. For a client's request that
  * becomes several: all are checked before the first is run, so that a bad one among them changes nothing. */
 err_code pipeline_check(inference *inf, const request *r, const event_sink *sink, err *e);
+
+/* Tokens of the request's prompt as the local model behind its name reads it. Nothing is answered, recorded or sent.
+ * ERR_UNSUPPORTED where only providers answer under that name: they count by themselves. */
+err_code pipeline_count(inference *inf, const request *r, uint64_t *n, err *e);
 
 #endif

@@ -6,8 +6,11 @@
 #include "inference/drivers/driver.h"
 #include "inference/embedder.h"
 #include "inference/format.h"
+#include "inference/guard.h"
+#include "inference/perimeter.h"
 #include "inference/prompt.h"
 #include "inference/scheduler.h"
+#include "inference/turn.h"
 
 #include "base/metrics.h"
 
@@ -60,18 +63,67 @@ err_code models_find(store *s, const char *name, char *path, size_t cap, uint8_t
 /* 32 random bytes, made once for each island. */
 err_code models_user_key(store *s, uint8_t key[32], err *e);
 
-/* ---- records.c ---- */
-err_code records_admitted(record **out, const inference *inf, const driver *d, const driver_call *c, err *e);
-/* The same two for vectors and scores (records_embed.c). */
-err_code records_embed_admitted(record **out, const inference *inf, const driver *d, const driver_call *c, err *e);
-err_code records_embed_outcome(record **out, uint64_t admitted, err_code rc, const driver_call *c,
-                               const driver_outcome *o, bool with_contents, err *e);
-/* Into a record: the caller's end user as a keyed hash; token ids as a content. */
+/* ---- records.c, records_perimeter.c ---- */
+
+/* What all records of one request say of the perimeter. */
+typedef struct admission {
+    const request *r; /* as it came */
+    const perimeter *p;
+    const guarded *g;
+    const candidate *list; /* those of its model name */
+    uint32_t n;
+    uint64_t allowed; /* providers */
+} admission;
+
+/* One attempt, as its records need it. */
+typedef struct attempt_facts {
+    uint64_t admitted;  /* seq */
+    uint32_t number;    /* 1, 2, … */
+    const provider *to; /* [0] of the perimeter: the engine */
+    const char *model;  /* the name there */
+    const driver *d;
+    const driver_call *call;
+    const redaction *map;       /* NULL: nothing was replaced */
+    const entity_set *redacted; /* what was to be */
+} attempt_facts;
+
+/* How an attempt ended, for completed and failed. */
+typedef struct attempt_note {
+    const char *provider, *model, *outcome;
+    int status;
+    uint64_t sent, received, ns;
+} attempt_note;
+
+typedef struct ending { /* of a request */
+    uint64_t admitted;
+    err_code rc; /* ERR_OK: completed */
+    const driver_call *call;
+    const driver_outcome *o;
+    const buf *answers;  /* (REQUEST_CHOICES_MAX) as they were written */
+    const turn *written; /* (n_choices) what a provider said, before anything came back; NULL: the engine's */
+    const turn *kept;    /* choice 0 as the client got it; NULL: not asked for */
+    const attempt_note *notes;
+    uint32_t n_notes;
+    const char *route;
+    double cost_eur; /* negative: not known */
+} ending;
+
+/* `f` is the first attempt. */
+err_code records_admitted(record **out, const inference *inf, const admission *a, const attempt_facts *f, err *e);
+err_code records_egress(record **out, const admission *a, const attempt_facts *f, err *e);
+err_code records_rerouted(record **out, const admission *a, const attempt_facts *f, err *e);
+err_code records_refused(record **out, const admission *a, err_code why, const char *sentence, err *e);
+/* completed or failed; with_contents false leaves texts and tokens out (the last resort where memory is short). */
+err_code records_outcome(record **out, const admission *a, const ending *x, bool with_contents, err *e);
+
+/* Parts of them. The caller's words are contents, never fields. */
 err_code records_put_user(record *rec, const inference *inf, const char *user, err *e);
 err_code records_content_tokens(record *rec, const char *name, const int32_t *tokens, size_t n, err *e);
-/* completed (rc is ERR_OK) or failed. `answers` are the choices' texts as far as they went out; with_contents false
- * leaves texts and tokens out (the last resort where memory is short). */
-err_code records_outcome(record **out, uint64_t admitted, err_code rc, const driver_call *c, const driver_outcome *o,
-                         const buf *answers, bool with_contents, err *e);
+err_code records_content_json(record *rec, const char *name, const cJSON *v, err *e);
+/* Label, flags, findings, policy; with `candidates` the providers that may see it. */
+err_code records_put_perimeter(record *rec, const admission *a, bool candidates, err *e);
+/* Of vectors and scores (records_embed.c). */
+err_code records_embed_contents(record *rec, const embed_request *q, const driver_call *c, err *e);
+err_code records_embed_outcome(record *rec, const ending *x, bool with_contents, err *e);
 
 #endif

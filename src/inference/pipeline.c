@@ -2,32 +2,57 @@
  *
  *   enter    not while the server stops
  *   check    the request makes sense at all
- *   route    model name → artifact → the driver that runs it
- *   prepare  the driver makes the prompt, checks that it fits, takes a place; ERR_BUSY ends here, without a record
- *   admit    the admitted record is durable; the client hears of it (EV_ADMITTED)
- *   answer   the driver streams text and finish reasons
+ *   quota    its key and project may ask now, and for this model name
+ *   label    how sensitive it is: declared, inherited, found (guard.h)
+ *   decide   model name → candidates; the policy says which of their providers may see it, and what of it
+ *   prepare  the first of them that can take it makes what it will be asked; ERR_BUSY ends here, without a record
+ *   admit    the admitted record is durable
+ *   answer   candidates in order until one has begun to answer: egress is durable, then the attempt starts. The client
+ *            hears of it (EV_ADMITTED) when somebody has begun to answer; from then on there is no other candidate
  *   close    the completed or failed record is durable; only then EV_DONE, or the error
+ *
+ * Whatever fails on the way fails closed: without a decision, a detector, or a ledger nothing leaves.
  *
  * Has caused bugs: a completed record of which it is not known whether it was written (ERR_UNAVAILABLE) must not be
  * followed by a failed one; every admitted record has exactly one outcome.
  */
+#include "inference/attempt.h"
 #include "inference/internal.h"
 
 #include "base/mem.h"
 #include "base/sys.h"
 
+#include <stdio.h>
 #include <string.h>
+
+#define GONE_POLL_MS  100
+#define HEDGE_POLL_MS 2 /* while two attempts run */
+#define NOTES_MAX     32
 
 typedef struct run { /* one request on its way */
     inference *inf;
     const request *r;
     const event_sink *client;
-    const driver *d;
-    driver_call call;
-    uint64_t admitted; /* seq of the record */
+    quota_hold hold;
+    perimeter *per;
+    guarded g;
+    candidate own; /* of a name without candidates: the artifact of that name */
+    admission a;
+    routing routing;
+    attempt_world w;
+    redaction *map;
+    attempt tries[2]; /* the second is a hedge */
+    attempt *now;     /* who answers; NULL before somebody has begun to */
+    uint32_t n_started;
+    attempt_note notes[NOTES_MAX];
+    uint32_t n_notes;
     driver_outcome outcome;
+    uint64_t asked_ns;                /* when the client was asked whether it is there */
     bool is_raw;                      /* the driver tells the answer as it was written, beside what was read from it */
-    buf answers[REQUEST_CHOICES_MAX]; /* the text of each choice as it went out */
+    buf answers[REQUEST_CHOICES_MAX]; /* the text of each choice as it was written */
+    turn *written;                    /* (n_choices) of an answer from a provider */
+    turn kept;                        /* choice 0 as it went out, where it is asked for */
+    err fault;                        /* why an event could not be passed on */
 } run;
 
 /* ---- the client ------------------------------------------------------------------------------------------- */
@@ -41,24 +66,32 @@ static bool run_gone(void *ctx) {
     return atomic_load(&x->inf->cancel_all) || (x->client && x->client->gone && x->client->gone(x->client->ctx));
 }
 
-/* Between driver and client: what goes out is kept for the record. */
-static err_code run_event(void *ctx, const event *ev) {
+/* What the client gets; a turn that is kept is what it got. */
+static err_code pass_on(void *ctx, const event *ev) {
     run *x = ctx;
+    if (x->r->keep_turn && ev->choice == 0) turn_event(&x->kept, ev);
+    return tell(x, ev);
+}
+
+/* Between driver and client: what was written is kept for the record, placeholders become values. */
+static err_code run_event(run *x, attempt *t, const event *ev) {
+    if (ev->choice >= REQUEST_CHOICES_MAX) return ERR_INTERNAL;
     if (ev->kind == EV_RAW || (ev->kind == EV_TEXT && !x->is_raw)) {
         buf *a = &x->answers[ev->choice];
         x->is_raw = ev->kind == EV_RAW;
         buf_append(a, ev->text, ev->len);
-        if (a->failed) return buf_check(a, "an answer", NULL);
+        if (a->failed) return buf_check(a, "an answer", &x->fault);
     }
+    if (x->written && ev->choice < x->r->n_choices) turn_event(&x->written[ev->choice], ev);
     if (ev->kind == EV_FINISH && ev->malformed) {
         metric_add(x->inf->m_malformed, 1);
         log_msg(LOG_WARN, "pipeline", "record %llu: malformed_tool_call: choice %u went out as text",
-                (unsigned long long)x->admitted, ev->choice);
+                (unsigned long long)x->w.admitted, ev->choice);
     }
-    return tell(x, ev);
+    return t->back ? restoring_event(t->back, ev, pass_on, x, &x->fault) : pass_on(x, ev);
 }
 
-/* ---- check and route -------------------------------------------------------------------------------------- */
+/* ---- check, quota, label, decide -------------------------------------------------------------------------- */
 
 static err_code stage_check(const request *r, err *e) {
     if (!r->model || !*r->model) return err_set(e, ERR_INVALID, "model: a name is needed");
@@ -78,31 +111,88 @@ static err_code stage_check(const request *r, err *e) {
     return ERR_OK;
 }
 
-static err_code no_text(const char *name, const model *m, err *e) {
-    bool ranks = model_get_facts(m)->pooling == POOLING_RANK;
-    return err_set(e, ERR_UNSUPPORTED, "model '%s' %s and generates no text: ask it by %s", name,
-                   ranks ? "ranks documents" : "makes embeddings", ranks ? "/v1/rerank" : "/v1/embeddings");
+static err_code stage_label(run *x, err *e) {
+    x->per = perimeter_get(x->inf);
+    x->a = (admission){.r = x->r, .p = x->per, .g = &x->g};
+    return guard_label(&x->g, x->per, x->r, e);
 }
 
-static err_code no_vectors(const request *r, err *e) {
-    return err_set(e, ERR_UNSUPPORTED,
-                   "model '%s' generates text: its file names no pooling, so it %s; take a model that was made for it",
-                   r->model, r->embed->query ? "cannot rank documents" : "makes no embeddings");
+static void find_candidates(run *x) {
+    const model_route *route = perimeter_route(x->per, x->r->model);
+    x->a.list = route ? route->list : &x->own;
+    x->a.n = route ? route->n : 1;
+    if (!route) snprintf(x->own.model, sizeof x->own.model, "%s", x->r->model);
 }
 
-/* One kind of candidate so far: an artifact that the local engine runs. */
-static err_code stage_route(run *x, err *e) {
-    loaded *l = NULL;
-    err_code rc = inference_get_loaded(x->inf, x->r->model, run_gone, x, &l, e);
-    if (rc) return rc;
-    if (!x->r->embed && !l->sched) return no_text(x->r->model, l->m, e);
-    if (x->r->embed && !l->emb) return no_vectors(x->r, e);
-    x->d = x->r->embed ? &driver_embed : &driver_engine;
-    x->call = (driver_call){.r = x->r,
-                            .seed = x->r->has_seed ? x->r->sampling.seed : random_u64(),
-                            .max_output_tokens = (uint64_t)island_get_config(x->inf->i)->inference_max_output_tokens,
-                            .target = l};
+/* The request may be seen by none of its candidates. That is a record, but it changes nothing if it cannot be
+ * written. */
+static err_code refuse(run *x, err *e) {
+    char label[SENSITIVITY_TEXT];
+    record *rec = NULL;
+    uint64_t seq;
+    err ignored = {0};
+    sensitivity_text(label, &x->per->labels, x->g.s);
+    err_set(
+        e, ERR_DENIED,
+        "model '%s': the request is labelled \"%s\"%s%s, and the policy lets none of the places that this name leads "
+        "to see it; polder policy explain tells the sentences that decide",
+        x->r->model, label, x->g.detector_failed ? " because it could not be looked at: " : "",
+        x->g.detector_failed ? x->g.why : "");
+    if (records_refused(&rec, &x->a, ERR_DENIED, e->msg, &ignored) == ERR_OK)
+        (void)ledger_append(island_ledger(x->inf->i), rec, &seq, &ignored);
+    record_free(rec);
+    return ERR_DENIED;
+}
+
+static err_code stage_decide(run *x, err *e) {
+    find_candidates(x);
+    uint64_t mask = policy_allowed(x->per->table, x->g.s);
+    for (uint32_t i = 0; i < x->a.n; i++) x->a.allowed |= mask & ((uint64_t)1 << x->a.list[i].provider);
+    if (!x->a.allowed) return refuse(x, e);
+    x->routing = (routing){.list = x->a.list,
+                           .n = x->a.n,
+                           .allowed = x->a.allowed,
+                           .attempts_max = (uint32_t)island_get_config(x->inf->i)->upstream_attempts};
+    x->w = (attempt_world){.inf = x->inf,
+                           .a = &x->a,
+                           .seed = x->r->has_seed ? x->r->sampling.seed : random_u64(),
+                           .map = &x->map,
+                           .gone = run_gone,
+                           .gone_ctx = x};
     return ERR_OK;
+}
+
+/* ---- prepare ---------------------------------------------------------------------------------------------- */
+
+static bool is_final(err_code rc) {
+    return rc == ERR_NOMEM || rc == ERR_CANCELLED || rc == ERR_INTERNAL;
+}
+
+/* The next candidate that can take the request. *e keeps what it holds where there is none: why the one before could
+ * not. */
+static err_code prepare_next(run *x, attempt *t, err *e) {
+    err first = {0};
+    for (;;) {
+        int i = routing_next(&x->routing, random_u64());
+        if (i < 0) break;
+        err why = {0};
+        bool passed_over = false;
+        err_code rc = attempt_prepare(t, &x->w, (uint32_t)i, &passed_over, &why);
+        if (!rc) return ERR_OK;
+        attempt_release(t);
+        if (!first.code) first = why;
+        if (is_final(rc)) {
+            *e = why;
+            return rc;
+        }
+        if (passed_over)
+            x->routing.closed |= (uint64_t)1 << x->a.list[i].provider;
+        else
+            x->routing.unusable |= (uint32_t)1 << i;
+    }
+    if (first.code && !e->code) *e = first;
+    if (!e->code) err_set(e, ERR_UPSTREAM, "model '%s': no candidate is left to ask", x->r->model);
+    return e->code;
 }
 
 /* ---- admit ------------------------------------------------------------------------------------------------ */
@@ -119,9 +209,17 @@ static err_code ledger_refused(run *x, err_code rc, const char *what, err *e) {
 /* On ERR_OK the record is durable. */
 static err_code stage_admit(run *x, err *e) {
     record *rec = NULL;
-    err_code rc = (x->r->embed ? records_embed_admitted : records_admitted)(&rec, x->inf, x->d, &x->call, e);
+    const attempt *t = &x->tries[0];
+    attempt_facts f = {.number = 1,
+                       .to = t->p,
+                       .model = t->c->model,
+                       .d = t->d,
+                       .call = &t->call,
+                       .map = t->red ? x->map : NULL,
+                       .redacted = t->set};
+    err_code rc = records_admitted(&rec, x->inf, &x->a, &f, e);
     if (rc) return rc;
-    rc = ledger_append(island_ledger(x->inf->i), rec, &x->admitted, e);
+    rc = ledger_append(island_ledger(x->inf->i), rec, &x->w.admitted, e);
     record_free(rec);
     if (rc == ERR_TOO_LARGE || rc == ERR_INVALID) return rc; /* the request's own fault: its record would not fit */
     return rc ? ledger_refused(x, rc, "admitted", e) : ERR_OK;
@@ -129,33 +227,210 @@ static err_code stage_admit(run *x, err *e) {
 
 /* ---- answer ----------------------------------------------------------------------------------------------- */
 
-static err_code stage_answer(run *x, err *e) {
-    x->outcome.n_choices = x->r->embed ? 0 : x->r->n_choices;
-    for (uint32_t i = 0; i < REQUEST_CHOICES_MAX; i++) buf_init(&x->answers[i], LEDGER_CONTENT_MAX);
-    metric_add(x->inf->m_tokens_in, (double)x->call.n_prompt_tokens);
-    event ev = {.kind = EV_ADMITTED,
-                .record = x->admitted,
-                .seed = x->call.seed,
-                .created_unix_s = time_unix_ms() / 1000,
-                .fingerprint = x->call.fingerprint};
-    if (tell(x, &ev) != ERR_OK) return err_set(e, ERR_CANCELLED, "the request was cancelled");
-    event_sink sink = {.ctx = x, .event = run_event, .gone = run_gone};
-    err_code rc = x->d->run(&x->call, &sink, &x->outcome, e);
-    for (uint32_t i = 0; i < x->outcome.n_choices && rc == ERR_CANCELLED; i++) {
-        if (x->answers[i].failed) rc = buf_check(&x->answers[i], "an answer", e);
+static err_code start(run *x, attempt *t, err *e) {
+    bool refused = false;
+    x->routing.attempts++;
+    x->n_started++;
+    err_code rc = attempt_start(t, &x->w, x->n_started, x->n_started == 1, &refused, e);
+    return refused ? ledger_refused(x, rc, "egress", e) : rc;
+}
+
+/* The attempt is over: its note, and its outcome where it is the one that counts. */
+static void end(run *x, attempt *t, err_code rc, bool lost) {
+    driver_outcome local = {0};
+    attempt_note spare;
+    bool counts = !lost && (t == x->now || !rc);
+    attempt_end(t, &x->w, rc, lost, counts ? &x->outcome : &local,
+                x->n_notes < NOTES_MAX ? &x->notes[x->n_notes] : &spare);
+    if (x->n_notes < NOTES_MAX) x->n_notes++;
+}
+
+/* Stop an attempt that lost and let go of it. */
+static void give_up(run *x, attempt *t) {
+    driver_step step = STEP_WAIT;
+    event ev;
+    err ignored = {0};
+    attempt_cancel(t);
+    while (t->started && step != STEP_END && attempt_next(t, GONE_POLL_MS, &step, &ev, &ignored) == ERR_OK) continue;
+    end(x, t, ERR_CANCELLED, true);
+    attempt_release(t);
+}
+
+/* Somebody has begun to answer: from here on it is the only one. */
+static err_code begin(run *x, attempt *t, err *e) {
+    attempt *other = t == &x->tries[0] ? &x->tries[1] : &x->tries[0];
+    if (other->prepared) give_up(x, other);
+    x->now = t;
+    if (t->call.body && !x->r->embed) {
+        x->written = mem_array(x->r->n_choices, sizeof *x->written);
+        if (!x->written) return err_nomem(e, "an answer");
     }
-    metric_add(x->inf->m_tokens_out, (double)x->outcome.completion_tokens);
+    char label[SENSITIVITY_TEXT];
+    sensitivity_text(label, &x->per->labels, x->g.s);
+    event ev = {.kind = EV_ADMITTED,
+                .record = x->w.admitted,
+                .seed = x->w.seed,
+                .created_unix_s = time_unix_ms() / 1000,
+                .fingerprint = t->call.fingerprint,
+                .label = label,
+                .route = t->p->facts.name};
+    return tell(x, &ev) == ERR_OK ? ERR_OK : err_set(e, ERR_CANCELLED, "the request was cancelled");
+}
+
+static bool client_gone(run *x, bool waited) {
+    uint64_t now = time_mono_ns();
+    if (!waited && now - x->asked_ns < (uint64_t)GONE_POLL_MS * 1000000u) return false;
+    x->asked_ns = now;
+    return run_gone(x);
+}
+
+/* One step of one attempt. *over: it came to its end. */
+static err_code step(run *x, attempt *t, int timeout_ms, bool *over, err *e) {
+    driver_step what = STEP_WAIT;
+    event ev = {0};
+    err_code rc = attempt_next(t, timeout_ms, &what, &ev, e);
+    *over = rc || what == STEP_END;
+    if (rc && t->cancelled && x->fault.code) *e = x->fault;
+    if (rc) return e->code;
+    if (what == STEP_STARTED && !t->cancelled) {
+        rc = begin(x, t, e);
+        if (rc) attempt_cancel(t);
+        return rc == ERR_CANCELLED ? ERR_OK : rc;
+    }
+    if (what == STEP_EVENT && !t->cancelled && run_event(x, t, &ev) != ERR_OK) attempt_cancel(t);
+    if (!t->cancelled && client_gone(x, what == STEP_WAIT)) attempt_cancel(t);
+    if (what == STEP_END && t->cancelled) {
+        if (x->fault.code) *e = x->fault;
+        return x->fault.code ? x->fault.code : err_set(e, ERR_CANCELLED, "the request was cancelled");
+    }
+    return ERR_OK;
+}
+
+/* After hedge_ms without an answer the next candidate is asked too. */
+static void hedge(run *x, uint64_t since_ns) {
+    int64_t after = island_get_config(x->inf->i)->upstream_hedge_ms;
+    attempt *busy = &x->tries[0], *idle = &x->tries[1];
+    if (!busy->prepared) busy = &x->tries[1], idle = &x->tries[0];
+    if (!after || x->now || idle->prepared || (int64_t)((time_mono_ns() - since_ns) / 1000000u) < after) return;
+    uint32_t unusable = x->routing.unusable;
+    x->routing.unusable |= (uint32_t)1 << busy->index; /* not the same candidate once more */
+    err why = {0};
+    err_code rc = prepare_next(x, idle, &why);
+    x->routing.unusable = unusable;
+    if (rc) return;
+    rc = start(x, idle, &why);
+    if (!rc) return;
+    end(x, idle, rc, false);
+    attempt_release(idle);
+}
+
+/* What a failed attempt means for the choice of the next. */
+static bool may_go_on(run *x, const attempt *t, err_code rc) {
+    const driver_failure *f = &t->call.failure;
+    uint32_t bit = (uint32_t)1 << t->index;
+    if (x->now || t->cancelled || rc == ERR_UNAVAILABLE || !f->try_others) return false;
+    bool fixed = f->status == 401 || f->status == 403 || f->status == 404 || f->retry_after_s > 2;
+    *(fixed ? &x->routing.given_up : &x->routing.tried) |= bit;
+    return true;
+}
+
+/* Runs what has been started until one attempt came to its end. *t is that one. */
+static err_code race(run *x, attempt **t, err *e) {
+    uint64_t since = time_mono_ns();
+    for (;;) {
+        hedge(x, since);
+        bool two = !x->now && x->tries[0].prepared && x->tries[1].prepared;
+        int wait = two || (!x->now && island_get_config(x->inf->i)->upstream_hedge_ms) ? HEDGE_POLL_MS : GONE_POLL_MS;
+        for (int k = 0; k < 2; k++) {
+            attempt *one = &x->tries[k];
+            bool over = false;
+            if (!one->prepared) continue;
+            err_code rc = step(x, one, wait, &over, e);
+            if (rc && !over) { /* it began, and that could not be told */
+                give_up(x, one);
+                *t = one;
+                return rc;
+            }
+            if (!over) continue;
+            *t = one;
+            return rc;
+        }
+    }
+}
+
+/* A repetition at the same place waits a little. */
+static err_code wait_before(run *x, const attempt *t, err *e) {
+    if (!(x->routing.tried >> t->index & 1)) return ERR_OK;
+    int64_t until = (int64_t)(time_mono_ns() / 1000000u) + (50 << (x->n_started < 5 ? x->n_started : 5));
+    while ((int64_t)(time_mono_ns() / 1000000u) < until) {
+        if (run_gone(x)) return err_set(e, ERR_CANCELLED, "the request was cancelled");
+        sleep_ms(20);
+    }
+    return ERR_OK;
+}
+
+/* After a failure: somebody else goes on (ERR_OK), or nobody does (*e says why). */
+static err_code go_on(run *x, attempt **t, err_code rc, err *e) {
+    attempt *failed = *t, *other = failed == &x->tries[0] ? &x->tries[1] : &x->tries[0];
+    end(x, failed, rc, false);
+    if (!may_go_on(x, failed, rc)) return rc;
+    log_msg(LOG_WARN, "pipeline", "record %llu: %s", (unsigned long long)x->w.admitted, e->msg);
+    attempt_release(failed);
+    if (other->prepared) { /* the hedge is alone now */
+        *t = other;
+        return ERR_OK;
+    }
+    if (prepare_next(x, failed, e)) return rc;
+    rc = wait_before(x, failed, e);
+    return rc ? rc : start(x, failed, e);
+}
+
+static err_code stage_answer(run *x, err *e) {
+    for (uint32_t i = 0; i < REQUEST_CHOICES_MAX; i++) buf_init(&x->answers[i], LEDGER_CONTENT_MAX);
+    attempt *t = &x->tries[0];
+    err_code rc = start(x, t, e);
+    for (;;) {
+        if (!rc) rc = race(x, &t, e);
+        if (!rc) break;
+        if (t->prepared && t->c) {
+            err_code next = go_on(x, &t, rc, e);
+            if (!next) {
+                rc = ERR_OK;
+                continue;
+            }
+            rc = next;
+        }
+        break;
+    }
+    if (!rc) end(x, t, ERR_OK, false);
+    for (int k = 0; k < 2; k++)
+        if (rc && x->tries[k].started && x->tries[k].entered) give_up(x, &x->tries[k]);
     return rc;
 }
 
 /* ---- close ------------------------------------------------------------------------------------------------ */
 
+static double cost_of(const run *x) {
+    const provider_facts *f = x->now ? &x->now->p->facts : NULL;
+    if (!f || !x->now->p->rt || f->price_in < 0 || f->price_out < 0) return -1;
+    return ((double)x->outcome.prompt_tokens * f->price_in + (double)x->outcome.completion_tokens * f->price_out) / 1e6;
+}
+
 /* Write one outcome record. *made: the ledger may have it, so no other outcome may follow. */
 static err_code append_outcome(run *x, err_code rc, bool with_contents, bool *made, uint64_t *seq, err *e) {
     record *rec = NULL;
-    err_code bad = x->r->embed
-                       ? records_embed_outcome(&rec, x->admitted, rc, &x->call, &x->outcome, with_contents, e)
-                       : records_outcome(&rec, x->admitted, rc, &x->call, &x->outcome, x->answers, with_contents, e);
+    ending end = {.admitted = x->w.admitted,
+                  .rc = rc,
+                  .call = x->now ? &x->now->call : NULL,
+                  .o = &x->outcome,
+                  .answers = x->answers,
+                  .written = x->written,
+                  .kept = x->r->keep_turn && !x->r->embed ? &x->kept : NULL,
+                  .notes = x->notes,
+                  .n_notes = x->n_notes,
+                  .route = x->now ? x->now->p->facts.name : NULL,
+                  .cost_eur = cost_of(x)};
+    err_code bad = records_outcome(&rec, &x->a, &end, with_contents, e);
     *made = false;
     if (bad) return bad;
     bad = ledger_append(island_ledger(x->inf->i), rec, seq, e);
@@ -175,6 +450,8 @@ static void write_failed(run *x, err_code rc) {
 
 /* rc and *e are how the answer ended. */
 static err_code stage_close(run *x, err_code rc, err *e) {
+    metric_add(x->inf->m_tokens_in, (double)x->outcome.prompt_tokens);
+    metric_add(x->inf->m_tokens_out, (double)x->outcome.completion_tokens);
     if (rc) {
         write_failed(x, rc);
         return rc;
@@ -188,7 +465,7 @@ static err_code stage_close(run *x, err_code rc, err *e) {
     }
     event ev = {.kind = EV_DONE,
                 .record = seq,
-                .prompt_tokens = x->call.n_prompt_tokens,
+                .prompt_tokens = x->outcome.prompt_tokens,
                 .completion_tokens = x->outcome.completion_tokens,
                 .reasoning_tokens = x->outcome.reasoning_tokens};
     (void)tell(x, &ev); /* whether the client still hears it changes nothing */
@@ -205,11 +482,17 @@ static void count(run *x, bool was_admitted, err_code rc) {
 }
 
 static void run_free(run *x) {
-    if (x->d) x->d->release(&x->call);
+    for (int k = 0; k < 2; k++) attempt_release(&x->tries[k]);
     for (uint32_t i = 0; i < REQUEST_CHOICES_MAX; i++) {
         if (x->answers[i].ptr) mem_wipe(x->answers[i].ptr, x->answers[i].len);
         buf_free(&x->answers[i]);
     }
+    for (uint32_t i = 0; x->written && i < x->r->n_choices; i++) turn_free(&x->written[i]);
+    mem_free(x->written);
+    turn_free(&x->kept);
+    redaction_free(x->map);
+    guarded_free(&x->g);
+    if (x->per) perimeter_put(x->inf, x->per);
     mem_free(x);
 }
 
@@ -231,15 +514,18 @@ static err_code run_begin(run **out, inference *inf, const request *r, const eve
 
 static void run_end(run *x) {
     inference *inf = x->inf;
+    const char *who = x->now ? x->now->p->facts.name : NULL;
+    double cost = cost_of(x);
+    quota_leave(inf->i, &x->hold, who, x->outcome.prompt_tokens, x->outcome.completion_tokens, cost < 0 ? 0 : cost);
     run_free(x);
     inference_leave(inf);
 }
 
-/* All that can be refused without a record. */
+/* All that can be refused before it is admitted. */
 static err_code run_prepare(run *x, err *e) {
-    err_code rc = stage_check(x->r, e);
-    if (!rc) rc = stage_route(x, e);
-    return rc ? rc : x->d->prepare(&x->call, e);
+    err_code rc = stage_label(x, e);
+    if (!rc) rc = stage_decide(x, e);
+    return rc ? rc : prepare_next(x, &x->tries[0], e);
 }
 
 err_code pipeline_check(inference *inf, const request *r, const event_sink *sink, err *e) {
@@ -248,7 +534,9 @@ err_code pipeline_check(inference *inf, const request *r, const event_sink *sink
     run *x = NULL;
     err_code rc = run_begin(&x, inf, r, sink, e);
     if (rc) return rc;
-    rc = run_prepare(x, e);
+    e->code = ERR_OK;
+    rc = stage_check(r, e);
+    if (!rc) rc = run_prepare(x, e);
     if (rc) count(x, false, rc);
     run_end(x);
     return rc;
@@ -257,10 +545,13 @@ err_code pipeline_check(inference *inf, const request *r, const event_sink *sink
 err_code pipeline_run(inference *inf, const request *r, const event_sink *sink, err *e) {
     err local = {0};
     if (!e) e = &local;
+    e->code = ERR_OK;
     run *x = NULL;
     err_code rc = run_begin(&x, inf, r, sink, e);
     if (rc) return rc;
-    rc = run_prepare(x, e);
+    rc = stage_check(r, e);
+    if (!rc) rc = quota_enter(inf->i, &r->who, r->model, &x->hold, e);
+    if (!rc) rc = run_prepare(x, e);
     if (!rc) rc = stage_admit(x, e);
     bool admitted = rc == ERR_OK;
     if (admitted) rc = stage_answer(x, e);

@@ -79,7 +79,7 @@ err_code policy_in_force(island *i, const label_set *labels, const detector *d, 
     err_code rc = read_stored(island_store(i), "active", &found, &r, e);
     if (!rc && !found) {
         r.text.max = POLICY_BYTES_MAX;
-        policy_default_text(&r.text);
+        policy_default_text(labels, &r.text);
         rc = buf_check(&r.text, "the default policy", e);
     }
     if (!rc) {
@@ -284,8 +284,11 @@ static err_code put_default(cJSON *o, island *i, err *e) {
     buf text = {.max = POLICY_BYTES_MAX};
     uint8_t digest[SHA256_LEN];
     char hex[SHA256_HEX_LEN + 1];
-    policy_default_text(&text);
-    err_code rc = buf_check(&text, "the default policy", e);
+    label_set labels;
+    err_code rc = label_set_parse(&labels, island_get_config(i)->labels_levels, e);
+    if (rc) return rc;
+    policy_default_text(&labels, &text);
+    rc = buf_check(&text, "the default policy", e);
     if (!rc) rc = check_text(i, buf_str(&text), text.len, digest, e);
     if (!rc) {
         hex_encode(hex, digest, SHA256_LEN);

@@ -9,8 +9,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#define GONE_POLL_MS 100
-
 typedef struct embed_call {
     uint32_t dimensions; /* of an answer: 1 for scores */
     int32_t *ids;        /* of all inputs */
@@ -19,6 +17,9 @@ typedef struct embed_call {
     embed_seq *seqs;
     uint8_t *digests; /* (n_inputs, SHA256_LEN) */
     embed_job *job;
+    bool told, done; /* STEP_STARTED; the rows are computed */
+    uint32_t n_told; /* vectors that went out */
+    sha256 all;      /* over them */
 } embed_call;
 
 /* ---- what is asked ----------------------------------------------------------------------------------------- */
@@ -208,38 +209,63 @@ static void digest_row(sha256 *all, uint8_t one[SHA256_LEN], const float *v, uin
     sha256_final(&s, one);
 }
 
-static err_code answer_all(const driver_call *c, const event_sink *sink, driver_outcome *out, err *e) {
+static err_code embed_start(driver_call *c, err *e) {
     embed_call *x = c->state;
-    const loaded *l = c->target;
-    uint32_t n = c->r->embed->n_inputs, d = model_get_facts(l->m)->d_model;
-    sha256 all;
-    sha256_init(&all);
-    for (uint32_t i = 0; i < n; i++) {
-        float *row = embed_job_rows(x->job) + (size_t)i * d;
-        err_code rc = finish_row(c, row, e);
-        if (rc) return rc;
-        digest_row(&all, x->digests + (size_t)i * SHA256_LEN, row, x->dimensions);
-        event ev = {.kind = EV_VECTOR, .input = i, .vector = row, .n_vector = x->dimensions};
-        if (sink->event(sink->ctx, &ev) != ERR_OK) return err_set(e, ERR_CANCELLED, "the request was cancelled");
-    }
-    sha256_final(&all, out->vectors_sha256);
-    out->n_vectors = n;
-    out->dimensions = x->dimensions;
-    out->vector_digests = x->digests;
+    sha256_init(&x->all);
+    embed_job_start(x->job);
     return ERR_OK;
 }
 
-static err_code embed_run(driver_call *c, const event_sink *sink, driver_outcome *out, err *e) {
+/* The next row becomes a vector. */
+static err_code next_vector(driver_call *c, driver_step *step, event *ev, err *e) {
+    embed_call *x = c->state;
+    const loaded *l = c->target;
+    uint32_t i = x->n_told;
+    *step = STEP_END;
+    if (i == c->r->embed->n_inputs) return ERR_OK;
+    float *row = embed_job_rows(x->job) + (size_t)i * model_get_facts(l->m)->d_model;
+    err_code rc = finish_row(c, row, e);
+    if (rc) return rc;
+    digest_row(&x->all, x->digests + (size_t)i * SHA256_LEN, row, x->dimensions);
+    x->n_told++;
+    *step = STEP_EVENT;
+    *ev = (event){.kind = EV_VECTOR, .input = i, .vector = row, .n_vector = x->dimensions};
+    return ERR_OK;
+}
+
+static err_code embed_next(driver_call *c, int timeout_ms, driver_step *step, event *ev, err *e) {
+    embed_call *x = c->state;
+    if (!x->told) {
+        x->told = true;
+        *step = STEP_STARTED;
+        return ERR_OK;
+    }
+    if (x->done) return next_vector(c, step, ev, e);
+    *step = STEP_WAIT;
+    if (!embed_job_wait(x->job, timeout_ms)) return ERR_OK;
+    x->done = true;
+    err_code rc = embed_job_result(x->job, e);
+    return rc ? rc : next_vector(c, step, ev, e);
+}
+
+static void embed_cancel(driver_call *c) {
+    embed_call *x = c->state;
+    embed_job_cancel(x->job);
+}
+
+static void embed_end(driver_call *c, driver_outcome *out) {
     embed_call *x = c->state;
     embed_times t;
-    embed_job_start(x->job);
-    while (!embed_job_wait(x->job, GONE_POLL_MS))
-        if (sink->gone(sink->ctx)) embed_job_cancel(x->job);
+    out->prompt_tokens = x->n_ids;
+    if (!x->done) return;
     embed_job_get_times(x->job, &t);
     out->queue_ns = t.queue;
     out->prefill_ns = t.compute;
-    err_code rc = embed_job_result(x->job, e);
-    return rc ? rc : answer_all(c, sink, out, e);
+    if (x->n_told < c->r->embed->n_inputs) return;
+    sha256_final(&x->all, out->vectors_sha256);
+    out->n_vectors = x->n_told;
+    out->dimensions = x->dimensions;
+    out->vector_digests = x->digests;
 }
 
 static void embed_release(driver_call *c) {
@@ -255,4 +281,11 @@ static void embed_release(driver_call *c) {
     c->state = NULL;
 }
 
-const driver driver_embed = {"engine", embed_prepare, embed_describe, embed_run, embed_release};
+const driver driver_embed = {.name = "engine",
+                             .prepare = embed_prepare,
+                             .describe = embed_describe,
+                             .start = embed_start,
+                             .next = embed_next,
+                             .cancel = embed_cancel,
+                             .finish = embed_end,
+                             .release = embed_release};

@@ -5,8 +5,6 @@
 
 #include "base/json.h"
 #include "base/mem.h"
-#include "base/sys.h"
-
 #include <stdio.h>
 #include <string.h>
 
@@ -15,6 +13,7 @@ typedef struct engine_call {
     grammar *grammar; /* NULL: none is asked for */
     uint8_t tool_grammar[SHA256_LEN];
     job *job;
+    bool told; /* STEP_STARTED */
 } engine_call;
 
 /* The new tokens of each choice: what was asked for, or all that fit. */
@@ -130,41 +129,44 @@ static void fill_outcome(job *j, driver_outcome *out) {
     out->decode_ns = t.decode;
 }
 
-static err_code forward(const event_sink *sink, const piece *p) {
-    event ev = {.kind = p->kind == PIECE_FINISH ? EV_FINISH : p->event,
-                .choice = p->choice,
-                .text = p->text,
-                .len = p->len,
-                .tokens = p->tokens,
-                .n_tokens = p->n_tokens,
-                .reason = p->reason,
-                .malformed = p->malformed};
-    return sink->event(sink->ctx, &ev);
+static err_code engine_start(driver_call *c, err *e) {
+    engine_call *x = c->state;
+    job_start(x->job);
+    return ERR_OK;
 }
 
-static err_code engine_run(driver_call *c, const event_sink *sink, driver_outcome *out, err *e) {
+static err_code engine_next(driver_call *c, int timeout_ms, driver_step *step, event *ev, err *e) {
     engine_call *x = c->state;
-    bool cancelled = false;
-    uint64_t asked = time_mono_ns();
-    out->n_choices = c->r->n_choices;
-    job_start(x->job);
-    for (;;) {
-        piece p;
-        job_next(x->job, &p, 100);
-        if (p.kind == PIECE_END) break;
-        if (cancelled) continue;
-        if (p.kind != PIECE_NONE) cancelled = forward(sink, &p) != ERR_OK;
-        uint64_t now = time_mono_ns();
-        if (!cancelled && (p.kind == PIECE_NONE || now - asked > 100000000u)) {
-            cancelled = sink->gone(sink->ctx);
-            asked = now;
-        }
-        if (cancelled) job_cancel(x->job);
+    *step = STEP_STARTED;
+    if (!x->told) {
+        x->told = true;
+        return ERR_OK;
     }
+    piece p;
+    job_next(x->job, &p, timeout_ms);
+    *step = p.kind == PIECE_NONE ? STEP_WAIT : p.kind == PIECE_END ? STEP_END : STEP_EVENT;
+    if (*step == STEP_END) return job_result(x->job, e);
+    *ev = (event){.kind = p.kind == PIECE_FINISH ? EV_FINISH : p.event,
+                  .choice = p.choice,
+                  .text = p.text,
+                  .len = p.len,
+                  .tokens = p.tokens,
+                  .n_tokens = p.n_tokens,
+                  .reason = p.reason,
+                  .malformed = p.malformed};
+    return ERR_OK;
+}
+
+static void engine_cancel(driver_call *c) {
+    engine_call *x = c->state;
+    job_cancel(x->job);
+}
+
+static void engine_finish(driver_call *c, driver_outcome *out) {
+    engine_call *x = c->state;
+    out->n_choices = c->r->n_choices;
+    out->prompt_tokens = c->n_prompt_tokens;
     fill_outcome(x->job, out);
-    err_code rc = job_result(x->job, e);
-    if (!rc && cancelled) rc = err_set(e, ERR_CANCELLED, "the request was cancelled");
-    return rc;
 }
 
 static void engine_release(driver_call *c) {
@@ -177,4 +179,11 @@ static void engine_release(driver_call *c) {
     c->state = NULL;
 }
 
-const driver driver_engine = {"engine", engine_prepare, engine_describe, engine_run, engine_release};
+const driver driver_engine = {.name = "engine",
+                              .prepare = engine_prepare,
+                              .describe = engine_describe,
+                              .start = engine_start,
+                              .next = engine_next,
+                              .cancel = engine_cancel,
+                              .finish = engine_finish,
+                              .release = engine_release};

@@ -227,20 +227,23 @@ TEST(pipeline_preempted_sequences_lose_nothing) {
         if (!alone[i]) FAIL("request alone: %s", e.msg);
     }
     CHECK(counter("polder_preemptions_total") == before);
-    for (uint64_t i = 0; i < 12; i++) {
-        memset(&tasks[i], 0, sizeof tasks[i]);
-        tasks[i].b = &b;
-        tasks[i].r = r;
-        tasks[i].r.sampling.seed = i;
-        task_start(&tasks[i]);
+    /* answers that begin late may find room that others have left already: again, until one had to make room */
+    for (int round = 0; round < 20 && counter("polder_preemptions_total") == before; round++) {
+        for (uint64_t i = 0; i < 12; i++) {
+            memset(&tasks[i], 0, sizeof tasks[i]);
+            tasks[i].b = &b;
+            tasks[i].r = r;
+            tasks[i].r.sampling.seed = i;
+            task_start(&tasks[i]);
+        }
+        for (int i = 0; i < 12; i++) task_join(&tasks[i]);
+        for (int i = 0; i < 12; i++) {
+            CHECK_OK(tasks[i].rc, tasks[i].e);
+            CHECK_STR(buf_str(&tasks[i].c.text[0]), alone[i]);
+            client_free(&tasks[i].c);
+        }
     }
-    for (int i = 0; i < 12; i++) task_join(&tasks[i]);
-    for (int i = 0; i < 12; i++) {
-        CHECK_OK(tasks[i].rc, tasks[i].e);
-        CHECK_STR(buf_str(&tasks[i].c.text[0]), alone[i]);
-        client_free(&tasks[i].c);
-        free(alone[i]);
-    }
+    for (int i = 0; i < 12; i++) free(alone[i]);
     CHECK(counter("polder_preemptions_total") > before);
     CHECK(gauge("polder_kv_positions_used") == 0);
     CHECK(gauge("polder_running_sequences") == 0);

@@ -1,0 +1,335 @@
+/* The guard sees every content field of a request and replaces what it saw. Breaks when a field of `request` is added
+ * to the pipeline and not to the guard's walk, when JSON inside text hides a value, or when what is replaced is not
+ * what was found. */
+#include "inference/guard.h"
+#include "inference/restoring.h"
+
+#include "base/json.h"
+#include "base/mem.h"
+#include "tests/harness.h"
+
+#include <math.h>
+
+#define IBAN "DE89370400440532013000"
+#define CARD 4111111111111111.0
+
+static perimeter p;
+static provider engine;
+
+static void world_open(void) {
+    err e = {0};
+    buf text = {.max = POLICY_BYTES_MAX};
+    if (label_set_parse(&p.labels, LABELS_DEFAULT, &e)) exit(1);
+    policy_default_text(&p.labels, &text);
+    if (detector_new(&p.detector, NULL, 0, "none", &e) ||
+        policy_parse(&p.policy, &p.labels, p.detector, buf_str(&text), text.len, "default", &e)) {
+        fprintf(stderr, "%s\n", e.msg);
+        exit(1);
+    }
+    engine.facts = provider_facts_engine;
+    p.providers = &engine;
+    p.n_providers = 1;
+    buf_free(&text);
+}
+
+static void world_close(void) {
+    policy_free(p.policy);
+    detector_free(p.detector);
+}
+
+static cJSON *json(const char *s) {
+    err e = {0};
+    cJSON *v = NULL;
+    if (json_parse(&v, s, strlen(s), "test", &e)) fprintf(stderr, "%s\n", e.msg);
+    return v;
+}
+
+/* A request with nothing in it. */
+static request plain(void) {
+    return (request){.dialect = "test", .model = "m", .n_choices = 1, .max_tokens = -1};
+}
+
+/* A place where a person's words can stand: fill puts the planted value there. */
+typedef struct place {
+    const char *name;
+    const char *messages, *tools, *args;
+    bool text, stop, schema, regex, only, input, query, number;
+} place;
+
+static const place places[] = {
+    {"user", "[{\"role\":\"user\",\"content\":\"pay to " IBAN " please\"}]"},
+    {"system", "[{\"role\":\"system\",\"content\":\"" IBAN "\"}]"},
+    {"name", "[{\"role\":\"user\",\"content\":\"hi\",\"name\":\"" IBAN "\"}]"},
+    {"tool result", "[{\"role\":\"tool\",\"tool_call_id\":\"1\",\"content\":\"{\\\"a\\\":\\\"" IBAN "\\\"}\"}]"},
+    {"escaped result",
+     "[{\"role\":\"tool\",\"tool_call_id\":\"1\",\"content\":\"{\\\"a\\\":\\\"\\\\u0044E89370400440532013000\\\"}\"}]"},
+    {"reasoning", "[{\"role\":\"assistant\",\"content\":\"\",\"reasoning_content\":\"" IBAN "\"}]"},
+    {"arguments", "[{\"role\":\"assistant\",\"content\":\"\",\"tool_calls\":[{\"id\":\"1\",\"type\":\"function\","
+                  "\"function\":{\"name\":\"f\",\"arguments\":\"{\\\"to\\\":\\\"" IBAN "\\\"}\"}}]}]"},
+    {"escaped arguments",
+     "[{\"role\":\"assistant\",\"content\":\"\",\"tool_calls\":[{\"id\":\"1\",\"type\":\"function\",\"function\":{"
+     "\"name\":\"f\",\"arguments\":\"{\\\"to\\\":\\\"\\\\u0044\\\\u00458937\\\\u0030400440532013000\\\"}\"}}]}]"},
+    {"number in arguments",
+     "[{\"role\":\"assistant\",\"content\":\"\",\"tool_calls\":[{\"id\":\"1\",\"type\":"
+     "\"function\",\"function\":{\"name\":\"f\",\"arguments\":\"{\\\"card\\\":4111111111111111}\"}}]}]",
+     .number = true},
+    {"arguments that are no JSON",
+     "[{\"role\":\"assistant\",\"content\":\"\",\"tool_calls\":[{\"id\":\"1\",\"type\":\"function\","
+     "\"function\":{\"name\":\"f\",\"arguments\":\"to " IBAN "\"}}]}]"},
+    {"tool description", NULL, "[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"description\":\"" IBAN "\"}}]"},
+    {"tool parameter", NULL,
+     "[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"parameters\":{\"properties\":{\"" IBAN "\":{}}}}}]"},
+    {"number in a tool", NULL,
+     "[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"parameters\":{\"enum\":[4111111111111111]}}}]",
+     .number = true},
+    {"template argument", NULL, NULL, "{\"who\":\"" IBAN "\"}"},
+    {"raw prompt", .text = true},
+    {"stop string", .stop = true},
+    {"schema", .schema = true},
+    {"regular expression", .regex = true},
+    {"the one tool", .only = true},
+    {"input of embeddings", .input = true},
+    {"query", .query = true},
+};
+
+typedef struct filled {
+    request r;
+    cJSON *messages, *tools, *args;
+    embed_request embed;
+    embed_input input;
+} filled;
+
+static void fill(filled *x, const place *at) {
+    *x = (filled){.r = plain()};
+    if (at->messages) x->r.messages = x->messages = json(at->messages);
+    if (at->tools) x->r.tools = x->tools = json(at->tools);
+    if (at->args) x->r.template_args = x->args = json(at->args);
+    if (at->text) x->r.text = "to " IBAN, x->r.text_len = strlen(x->r.text);
+    if (at->stop) x->r.stops[x->r.n_stops++] = IBAN;
+    if (at->schema) x->r.grammar = GRAMMAR_JSON_SCHEMA, x->r.grammar_source = "{\"enum\":[\"" IBAN "\"]}";
+    if (at->regex) x->r.grammar = GRAMMAR_REGEX, x->r.grammar_source = "(" IBAN ")";
+    if (x->r.grammar_source) x->r.grammar_len = strlen(x->r.grammar_source);
+    if (at->only) x->r.tool_only = IBAN;
+    if (at->input || at->query) {
+        x->input = (embed_input){.text = at->input ? IBAN : "nothing", .len = at->input ? strlen(IBAN) : 7};
+        x->embed = (embed_request){.inputs = &x->input, .n_inputs = 1};
+        if (at->query) x->embed.query = "for " IBAN, x->embed.query_len = strlen(x->embed.query);
+        x->r.embed = &x->embed;
+    }
+}
+
+static void filled_free(filled *x) {
+    cJSON_Delete(x->messages);
+    cJSON_Delete(x->tools);
+    cJSON_Delete(x->args);
+}
+
+/* Everything a request says, as one text. */
+static void dump(buf *out, const request *r) {
+    const cJSON *trees[] = {r->messages, r->tools, r->template_args};
+    for (int i = 0; i < 3; i++) {
+        char *s = trees[i] ? cJSON_PrintUnformatted(trees[i]) : NULL;
+        if (s) buf_puts(out, s);
+        cJSON_free(s);
+    }
+    if (r->text) buf_append(out, r->text, r->text_len);
+    for (uint32_t i = 0; i < r->n_stops; i++) buf_puts(out, r->stops[i]);
+    if (r->grammar_source) buf_append(out, r->grammar_source, r->grammar_len);
+    if (r->tool_only) buf_puts(out, r->tool_only);
+    if (r->embed && r->embed->query) buf_append(out, r->embed->query, r->embed->query_len);
+    for (uint32_t i = 0; r->embed && i < r->embed->n_inputs; i++)
+        if (r->embed->inputs[i].text) buf_append(out, r->embed->inputs[i].text, r->embed->inputs[i].len);
+}
+
+static void check_place(const place *at) {
+    filled x;
+    guarded g = {0};
+    err e = {0};
+    fill(&x, at);
+    unsigned ent = at->number ? ENT_CARD : ENT_IBAN;
+    CHECK_OK(guard_label(&g, &p, &x.r, &e), e);
+    if (g.counts[ent] != 1) FAIL("%s: it was not found", at->name);
+    CHECK(g.s.flags & FLAG_PERSONAL);
+    CHECK(!g.detector_failed);
+
+    entity_set set = {0};
+    CHECK(detector_find(p.detector, "personal", 8, &set));
+    CHECK(guarded_count(&g, p.detector, &set) >= 1);
+    redaction *map = NULL;
+    redacted *red = NULL;
+    CHECK_OK(redaction_new(&map, p.detector, &e), e);
+    CHECK_OK(guard_redact(&red, &x.r, &g, &set, map, &e), e);
+    buf now = {.max = 1 << 20}, before = {.max = 1 << 20};
+    dump(&now, &red->r);
+    dump(&before, &x.r);
+    if (strstr(buf_str(&now), "0532013000") || strstr(buf_str(&now), "4111111111111111"))
+        FAIL("%s: it was not replaced: %s", at->name, buf_str(&now));
+    CHECK_HAS(buf_str(&now), at->number ? "[CARD_1]" : "[IBAN_1]");
+    CHECK(strstr(buf_str(&before), "3013000") || strstr(buf_str(&before), "2013000") || at->number);
+    buf_free(&now);
+    buf_free(&before);
+    redacted_free(red);
+    redaction_free(map);
+    guarded_free(&g);
+    filled_free(&x);
+}
+
+TEST(every_field_is_seen_and_replaced) {
+    for (size_t i = 0; i < sizeof places / sizeof *places && !test_bad; i++) check_place(&places[i]);
+}
+
+TEST(token_ids_count_as_a_failed_detector) {
+    const int32_t ids[] = {1, 2, 3};
+    embed_input in = {.tokens = ids, .n_tokens = 3};
+    embed_request q = {.inputs = &in, .n_inputs = 1};
+    request r[2] = {plain(), plain()};
+    r[0].tokens = ids, r[0].n_tokens = 3;
+    r[1].embed = &q;
+    for (int i = 0; i < 2; i++) {
+        guarded g = {0};
+        err e = {0};
+        CHECK_OK(guard_label(&g, &p, &r[i], &e), e);
+        CHECK(g.detector_failed);
+        CHECK_INT(g.s.level, p.labels.n - 1); /* the default policy treats it as the highest */
+        guarded_free(&g);
+    }
+}
+
+static void check_level(const request *r, const char *want) {
+    guarded g = {0};
+    err e = {0};
+    char text[SENSITIVITY_TEXT];
+    CHECK_OK(guard_label(&g, &p, r, &e), e);
+    sensitivity_text(text, &p.labels, g.s);
+    CHECK_STR(text, want);
+    guarded_free(&g);
+}
+
+TEST(labels_only_rise) {
+    request r = plain();
+    r.text = "hello", r.text_len = 5;
+    r.label = "public";
+    check_level(&r, "public");
+    r.label_header = "internal";
+    check_level(&r, "internal");
+    r.label = "secret";
+    check_level(&r, "secret");
+    r.label = "public, credential";
+    check_level(&r, "internal, credential");
+    snprintf(r.who.floor, sizeof r.who.floor, "confidential");
+    check_level(&r, "confidential, credential");
+    r.context = (sensitivity){.level = 3, .flags = FLAG_SPECIAL};
+    r.has_context = true;
+    check_level(&r, "secret, special-category, credential");
+    r = plain();
+    r.label = "public";
+    snprintf(r.who.floor, sizeof r.who.floor, "a-level-that-is-gone");
+    check_level(&r, "secret, personal, special-category, credential");
+    guarded g = {0};
+    err e = {0};
+    r.label = "nonsense";
+    CHECK_INT(guard_label(&g, &p, &r, &e), ERR_INVALID);
+    CHECK_HAS(e.msg, "confidential");
+    guarded_free(&g);
+}
+
+typedef struct heard {
+    buf text[REQUEST_CHOICES_MAX], args;
+    char name[64];
+} heard;
+
+static err_code hear(void *ctx, const event *ev) {
+    heard *h = ctx;
+    if (ev->kind == EV_TEXT) buf_append(&h->text[ev->choice], ev->text, ev->len);
+    if (ev->kind == EV_CALL_ARGS) buf_append(&h->args, ev->text, ev->len);
+    if (ev->kind == EV_CALL) snprintf(h->name, sizeof h->name, "%.*s", (int)ev->len, ev->text);
+    return ERR_OK;
+}
+
+/* Two choices whose pieces alternate, cut in every place. */
+TEST(answers_are_restored_whatever_the_cut) {
+    static const char said[] = "Send it to [IBAN_1], then tell [IBAN_1] again [IBAN_9].";
+    static const char want[] = "Send it to " IBAN ", then tell " IBAN " again [IBAN_9].";
+    request r = plain();
+    r.text = IBAN, r.text_len = strlen(IBAN);
+    guarded g = {0};
+    redaction *map = NULL;
+    redacted *red = NULL;
+    entity_set set = {0};
+    err e = {0};
+    entity_set_add(&set, ENT_IBAN);
+    CHECK_OK(guard_label(&g, &p, &r, &e), e);
+    CHECK_OK(redaction_new(&map, p.detector, &e), e);
+    CHECK_OK(guard_redact(&red, &r, &g, &set, map, &e), e);
+    CHECK_STR(red->r.text, "[IBAN_1]");
+    for (size_t cut = 1; cut < sizeof said - 1; cut++) {
+        restoring *x = NULL;
+        heard h = {.args = {.max = 4096}};
+        for (int c = 0; c < REQUEST_CHOICES_MAX; c++) h.text[c].max = 4096;
+        CHECK_OK(restoring_new(&x, map, &e), e);
+        for (size_t at = 0; at < sizeof said - 1; at += cut)
+            for (uint32_t c = 0; c < 2; c++) {
+                size_t n = sizeof said - 1 - at < cut ? sizeof said - 1 - at : cut;
+                event ev = {.kind = EV_TEXT, .choice = c, .text = said + at, .len = n};
+                CHECK_OK(restoring_event(x, &ev, hear, &h, &e), e);
+            }
+        for (uint32_t c = 0; c < 2; c++) {
+            event steps[] = {{.kind = EV_CALL, .choice = c, .text = "pay", .len = 3},
+                             {.kind = EV_CALL_ARGS, .choice = c, .text = "{\"to\":\"[IBA", .len = 11},
+                             {.kind = EV_CALL_ARGS, .choice = c, .text = "N_1]\"}", .len = 6},
+                             {.kind = EV_CALL_END, .choice = c},
+                             {.kind = EV_FINISH, .choice = c, .reason = "stop"}};
+            for (int k = 0; k < 5; k++) CHECK_OK(restoring_event(x, &steps[k], hear, &h, &e), e);
+        }
+        for (int c = 0; c < 2; c++) CHECK_STR(buf_str(&h.text[c]), want);
+        CHECK_STR(buf_str(&h.args), "{\"to\":\"" IBAN "\"}{\"to\":\"" IBAN "\"}");
+        CHECK_STR(h.name, "pay");
+        for (int c = 0; c < REQUEST_CHOICES_MAX; c++) buf_free(&h.text[c]);
+        buf_free(&h.args);
+        restoring_free(x);
+    }
+    redacted_free(red);
+    redaction_free(map);
+    guarded_free(&g);
+}
+
+TEST(memory_that_is_short_is_an_error) {
+    static const place at = {"user", "[{\"role\":\"user\",\"content\":\"" IBAN "\"}]",
+                             "[{\"type\":\"function\",\"function\":{\"name\":\"" IBAN "\"}}]"};
+    filled x;
+    err e = {0};
+    fill(&x, &at);
+    entity_set set = {0};
+    entity_set_add(&set, ENT_IBAN);
+    int fails = 0;
+    for (int n = 0; n < 200; n++) {
+        guarded g = {0};
+        redaction *map = NULL;
+        redacted *red = NULL;
+        mem_fail_after(n);
+        err_code rc = guard_label(&g, &p, &x.r, &e);
+        if (!rc) rc = redaction_new(&map, p.detector, &e);
+        if (!rc) rc = guard_redact(&red, &x.r, &g, &set, map, &e);
+        mem_fail_after(-1);
+        if (rc) CHECK_INT(rc, ERR_NOMEM);
+        fails += rc != ERR_OK;
+        redacted_free(red);
+        redaction_free(map);
+        guarded_free(&g);
+        if (!rc) break;
+    }
+    CHECK(fails >= 3);
+    filled_free(&x);
+}
+
+int main(int argc, char **argv) {
+    test_begin(argc, argv);
+    world_open();
+    RUN(every_field_is_seen_and_replaced);
+    RUN(token_ids_count_as_a_failed_detector);
+    RUN(labels_only_rise);
+    RUN(answers_are_restored_whatever_the_cut);
+    RUN(memory_that_is_short_is_an_error);
+    world_close();
+    return test_end();
+}
