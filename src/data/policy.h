@@ -95,7 +95,8 @@ err_code policy_explain(const policy *p, const provider_facts *providers, size_t
 err_code policy_grid_csv(const policy *p, const provider_facts *providers, size_t n, buf *out, err *e);
 err_code policy_grid_html(const policy *p, const provider_facts *providers, size_t n, buf *out, err *e);
 err_code policy_grid_json(const policy *p, const provider_facts *providers, size_t n, cJSON **out, err *e);
-/* Cells that differ: {"opened": [...], "closed": [...], "redaction": [...], "same": n}, and "opened_undeclared": cells
+/* Cells that differ: {"opened": [...], "closed": [...], "redaction": [...] (with "less": what was redacted no longer
+ * is), "same": n}, and "opened_undeclared": cells
  * that `to` would open for a provider that nobody has declared yet, with the facts of one (see policy_prove).
  * ERR_INVALID: the two were read with different levels. */
 err_code policy_diff(const policy *from, const policy *to, const provider_facts *providers, size_t n, cJSON **out,
@@ -117,6 +118,12 @@ err_code policy_diff(const policy *from, const policy *to, const provider_facts 
  * one that would break it, "lines"}], "undecided": [{"label"}]} is set in both cases. ERR_USAGE: not a statement. */
 err_code policy_prove(const policy *p, const provider_facts *providers, size_t n, const char *statement, cJSON **out,
                       err *e);
+/* Expectations of an owner, one a line (policy_expect.c has their form): "internal, personal -> on-prem, mistral after
+ * redact personal", "confidential -x-> openai", "given mistral jurisdiction = FR, training = no". *out {"lines":
+ * [{"line", "text", "ok", "why"}], "passed", "failed"}. ERR_OK: all are met; ERR_NO: not all (*out is set); ERR_USAGE:
+ * cannot be read. */
+err_code policy_expect(const policy *p, const provider_facts *providers, size_t n, const char *text, size_t n_text,
+                       const char *name, cJSON **out, err *e);
 /* What deserves a second look, [{"line", "text"}]: zones that hold nobody, names of no provider, levels that nothing
  * allows, sentences that do nothing. None of it is an error. */
 err_code policy_remarks(const policy *p, const provider_facts *providers, size_t n, cJSON **out, err *e);

@@ -204,7 +204,9 @@ typedef enum token_kind {
     TOKEN_EQUAL,
     TOKEN_AT_MOST,
     TOKEN_END,
-    TOKEN_EOF
+    TOKEN_EOF,
+    TOKEN_ARROW,
+    TOKEN_NO_ARROW
 } token_kind;
 typedef struct token {
     token_kind kind;
@@ -216,6 +218,7 @@ typedef struct token {
 typedef struct lexer {
     const char *name, *at, *end;
     unsigned line, column;
+    bool arrows; /* "->" and "-x->" are tokens: in expectations, not in policies */
 } lexer;
 void lexer_init(lexer *x, const char *name, const char *s, size_t n);
 /* ERR_USAGE: a character that means nothing here, an open quote. */

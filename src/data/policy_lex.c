@@ -113,6 +113,17 @@ static err_code read_word(lexer *x, token *t, err *e) {
     return ERR_OK;
 }
 
+static bool read_arrow(lexer *x, token *t) {
+    size_t left = (size_t)(x->end - x->at), n = 0;
+    if (left >= 2 && memcmp(x->at, "->", 2) == 0) n = 2;
+    if (left >= 4 && memcmp(x->at, "-x->", 4) == 0) n = 4;
+    if (!n) return false;
+    t->kind = n == 2 ? TOKEN_ARROW : TOKEN_NO_ARROW;
+    t->n = n;
+    for (size_t i = 0; i < n; i++) step(x, 1);
+    return true;
+}
+
 err_code lexer_next(lexer *x, token *t, err *e) {
     uint32_t c = 0;
     size_t len = 0;
@@ -125,6 +136,8 @@ err_code lexer_next(lexer *x, token *t, err *e) {
         return err_set(e, ERR_USAGE, "%s:%u:%u: quotes are written \"…\" here", x->name, x->line, x->column);
     if (c == '"') {
         rc = read_string(x, t, e);
+    } else if (x->arrows && read_arrow(x, t)) {
+        rc = ERR_OK;
     } else if (is_word(c)) {
         rc = read_word(x, t, e);
     } else if (c == '\n' || c == ';' || c == ',' || c == '=' || at_most) {

@@ -383,8 +383,9 @@ static bool diff_cell(difference *d, const policy_table *from, const policy_tabl
         return o && report_redact(o, "redact", p, v.level, f, i == 0) && report_allow_lines(o, p, v.level, f, i == 0);
     }
     if (is && (a->bits[0] != b->bits[0] || a->bits[1] != b->bits[1])) {
+        bool less = (a->bits[0] & ~b->bits[0]) || (a->bits[1] & ~b->bits[1]);
         o = cell(d, d->redaction, v, i);
-        return o && report_redact(o, "from", d->from, v.level, f, i == 0) &&
+        return o && cJSON_AddBoolToObject(o, "less", less) && report_redact(o, "from", d->from, v.level, f, i == 0) &&
                report_redact(o, "to", d->to, v.level, f, i == 0);
     }
     d->same++;
