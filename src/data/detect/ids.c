@@ -11,18 +11,18 @@
     .kinds = kind, .plain = a, .typical = b, .near = c
 
 const id_rule id_rules[] = {
-    {RULE(IBAN, "", "IBAN", 15, 34, 99, ID_KIND_ACCOUNT, 95, 98, 99), .shapes = "llddaaaaaaaaaaa+", .check = ids_iban,
-     .forms = "lldd aaaa aaaa aaaa aaa+", W(iban)},
-    {RULE(CARD, "", "payment card", 12, 19, 97, ID_KIND_CARD, 65, 90, 98), .shapes = "dddddddddddd+", .check = ids_card,
+    {RULE(IBAN, "", "IBAN", 15, 34, 99, ID_KIND_ACCOUNT, 95, 98, 99), .shapes = "llddaaaaaaaaaaa*", .check = ids_iban,
+     .forms = "lldd aaaa aaaa aaaa aaa*", W(iban)},
+    {RULE(CARD, "", "payment card", 12, 19, 97, ID_KIND_CARD, 65, 90, 98), .shapes = "dddddddddddd*", .check = ids_card,
      .forms = "dddd dddd dddd dddd|dddd-dddd-dddd-dddd|dddd.dddd.dddd.dddd|dddd dddddd ddddd|dddd-dddddd-ddddd|"
               "dddd dddddd dddd|dddd-dddddd-dddd|dddd dddd dddd dddd ddd|dddddd ddddddddddddd",
      W(card)},
-    {RULE(BIC, "", "BIC", 8, 11, 95, ID_KIND_ACCOUNT, 60, 70, 95), .shapes = "llllllaa|llllllaaaaa", .check = ids_bic,
+    {RULE(BIC, "", "BIC", 8, 11, 64, ID_KIND_ACCOUNT, 60, 70, 95), .shapes = "llllllaa|llllllaaaaa", .check = ids_bic,
      .forms = "llll ll aa|llll ll aa aaa", W(bic)},
     {RULE(LEI, "", "LEI", 20, 20, 99, ID_KIND_COMPANY, 90, 95, 99), .shapes = "aaaaaaaaaaaaaaaaaadd", .check = ids_lei,
      .forms = "aaaa aaaa aaaa aaaa aadd|aaaa aa aaaaaaaaaaaa dd", W(lei)},
     {RULE(VAT, "", "VAT number", 7, 16, 90, ID_KIND_TAX | ID_KIND_COMPANY, 80, 85, 97),
-     .shapes = "llaaaaa+|dddddddddMVA", .check = ids_vat,
+     .shapes = "llaaaaa*|dddddddddMVA", .check = ids_vat,
      .forms =
          "ll ddd ddd ddd|ll aa ddddddddd|ll aa ddd ddd ddd|CHE-ddd.ddd.ddd|CHE-ddd.ddd.ddd lll|CHE-ddd.ddd.ddd llll|"
          "CHE ddd ddd ddd lll|CHE ddd ddd ddd llll|ddd ddd ddd MVA|NO ddd ddd ddd MVA|ll dddd.ddd.ddd|"
@@ -103,9 +103,9 @@ const id_rule id_rules[] = {
     {RULE(IE_PPS, "IE", "PPS number", 8, 9, 96, ID_KIND_PERSON | ID_KIND_SOCIAL | ID_KIND_TAX, 60, 70, 97),
      .shapes = "dddddddl|dddddddll", .check = ids_ie_pps, .forms = "ddddddd l|ddddddd ll|ddddddd-l|ddddddd-ll",
      W(ie_pps)},
-    {RULE(CZ_RC, "CZ", "rodné číslo", 10, 10, 99, ID_KIND_PERSON, 45, 88, 97), .shapes = "dddddddddd",
+    {RULE(CZ_RC, "CZ", "rodné číslo", 10, 10, 98, ID_KIND_PERSON, 45, 88, 97), .shapes = "dddddddddd",
      .check = ids_cz_rc, .forms = "dddddd/dddd", W(cz_rc)},
-    {RULE(CZ_RC, "CZ", "rodné číslo", 9, 9, 95, ID_KIND_PERSON, 15, 65, 85), .shapes = "ddddddddd", .check = ids_cz_rc,
+    {RULE(CZ_RC, "CZ", "rodné číslo", 9, 9, 89, ID_KIND_PERSON, 15, 65, 85), .shapes = "ddddddddd", .check = ids_cz_rc,
      .forms = "dddddd/ddd", W(cz_rc)},
     {RULE(RO_CNP, "RO", "CNP", 13, 13, 99, ID_KIND_PERSON, 62, 70, 98), .shapes = "ddddddddddddd", .check = ids_ro_cnp,
      .forms = "d dddddd dddddd|d dd dd dd dddddd|d dddddd dd ddd d", W(ro_cnp)},
@@ -154,8 +154,8 @@ static bool alternative_fits(const char **shape, const char *form, size_t n) {
     bool fits = true;
     for (; *p && *p != '|'; p++) {
         if (!fits) continue;
-        char class = *p == '+' ? p[-1] : *p;
-        bool more = *p == '+';
+        char class = *p == '*' ? p[-1] : *p;
+        bool more = *p == '*';
         do {
             if (i >= n) {
                 fits = more;
@@ -166,7 +166,7 @@ static bool alternative_fits(const char **shape, const char *form, size_t n) {
                       : class == 'l' ? is_capital(c)
                       : class == 'a' ? is_digit(c) || is_capital(c)
                                      : c == class;
-            /* behind '+' single spaces may go on, as in the last groups of an IBAN */
+            /* behind '*' single spaces may go on, as in the last groups of an IBAN */
             if (!ok && !(more && c == ' ' && i + 1 < n && form[i + 1] != ' ')) fits = false;
             i++;
         } while (more && fits);

@@ -32,7 +32,7 @@
 #define ID_LEN_MIN   7  /* characters of a compact form */
 #define ID_LEN_MAX   34
 #define ID_FORM_MAX  48 /* characters of a form worth looking at */
-#define ID_WORD_MAX  48
+#define ID_WORD_MAX  64 /* bytes */
 #define ID_RULES_MAX 64
 #define ID_HITS_MAX  16 /* rules that one candidate can satisfy; more are never possible (tested) */
 
@@ -53,12 +53,12 @@ typedef struct id_rule {
     const char *country;      /* ISO 3166 of the country that issues it, "" where many do */
     const char *name;         /* what people call it there */
     uint8_t min_len, max_len; /* of the compact form */
-    uint8_t strength; /* percent of random numbers of this shape that the check rejects, when all of it applies */
-    uint8_t kinds;    /* ID_KIND_* */
-    bool form_only;   /* is never one where the form is not one of `forms`, words or not */
+    uint8_t strength;         /* percent of random digits and letters in this order that the check rejects, at least */
+    uint8_t kinds;            /* ID_KIND_* */
+    bool form_only;           /* is never one where the form is not one of `forms`, words or not */
     /* Scores with nothing nearby in another form than the usual ones, in one of `forms`, and with a word nearby. */
     uint8_t plain, typical, near;
-    /* Alternatives with '|' between them. 'd' digit, 'l' letter, 'a' either, a capital or digit is itself; '+' behind
+    /* Alternatives with '|' between them. 'd' digit, 'l' letter, 'a' either, a capital or digit is itself; '*' behind
      * the last: it repeats (length by min_len and max_len). */
     const char *shapes;
     const char *forms; /* usual forms in print that tell more than a run of digits, written alike; NULL: none */

@@ -194,7 +194,7 @@ int ids_bic(const char *s, size_t n) {
         }
     }
     if (!ids_country(s + 4)) return 0;
-    return digits || (n == 11 && memcmp(s + 8, "XXX", 3) == 0) ? 95 : 70;
+    return digits || (n == 11 && memcmp(s + 8, "XXX", 3) == 0) ? 64 : 60;
 }
 
 /* ISO 17442: 18 characters and two digits, modulo 97 as ISO 7064. Without any letter it is more likely another number.

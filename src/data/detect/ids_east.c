@@ -24,13 +24,13 @@ int ids_cz_rc(const char *s, size_t n) {
             year += 1900;
         else
             return 0;
-        return ids_date(year, month, two(s + 4)) ? 95 : 0;
+        return ids_date(year, month, two(s + 4)) ? 89 : 0;
     }
     year += year < 54 ? 2000 : 1900;
     if (!ids_date(year, month, two(s + 4))) return 0;
     int check = (int)(number(s, 9) % 11);
     if (check == 10 && year < 1985) check = 0;
-    return check == s[9] - '0' ? 99 : 0;
+    return check == s[9] - '0' ? 98 : 0;
 }
 
 /* Hungary, social insurance: weights 3 and 7 in turn. */

@@ -45,6 +45,7 @@ int ids_de_tax(const char *s, size_t n) {
         if (repeated >= 0 || count[d] > 3) return 0;
         repeated = d;
     }
+    if (repeated < 0) return 0;
     if (count[repeated] == 3) {
         for (size_t i = 0; i + 2 < 10; i++)
             if (s[i] == s[i + 1] && s[i] == s[i + 2]) return 0;
@@ -63,10 +64,11 @@ static int digit_sums(const char *digits, const char *weights, size_t n) {
 }
 
 /* Germany, social insurance: area, DDMMYY, first letter of the name at birth, serial, check digit. The letter counts as
- * two digits. */
+ * two digits. Where the date of birth is not proven its day or month may be 00. */
 int ids_de_social(const char *s, size_t n) {
     if (n != 12 || !all_digits(s, 8) || !is_capital(s[8]) || !all_digits(s + 9, 3)) return 0;
-    if (!ids_date_short(two(s + 6), two(s + 4), two(s + 2))) return 0;
+    int day = two(s + 2), month = two(s + 4);
+    if (!ids_date_short(two(s + 6), month ? month : 1, day ? day : 1)) return 0;
     char d[12];
     memcpy(d, s, 8);
     int letter = s[8] - 'A' + 1;

@@ -26,11 +26,11 @@ WORDS(vat, "vat", "vat id", "vat no", "vat number", "vatin", "vat reg*", "value 
       "numéro de tva", "n tva", "btw", "btw nr", "btw nummer*", "btw id*", "iva", "nif", "nif iva", "partita iva",
       "p iva", "número de iva", "nip", "dič", "ič dph", "áfa", "adószám*", "cod tva", "cif", "cui", "moms", "momsnr",
       "momsregistrering*", "momsnummer*", "alv", "alv numero*", "αφμ", "α φ μ", "φπα", "ддс", "ин по ддс",
-      "идент* номер", "pdv", "pdv id", "oib", "km kood", "kmkr", "käibemaks*", "pvm", "pvm kod*", "pvn", "ddv",
-      "id za ddv", "mva", "org nr", "cvr", "se nr", "kvk", "siren", "company number");
+      "идентификационен номер", "pdv", "pdv id", "oib", "km kood", "kmkr", "käibemaks*", "pvm", "pvm kod*", "pvn",
+      "ddv", "id za ddv", "mva", "org nr", "cvr", "se nr", "kvk", "siren", "company number");
 WORDS(at_uid, "uid", "uid nr", "uid nummer*", "umsatzsteuer*", "ust id*", "atu", "vat");
 WORDS(be_kbo, "kbo", "bce", "ondernemingsnummer*", "numéro d entreprise", "btw", "tva", "rpr", "rpm",
-      "unternehmensnummer*", "enterprise number", "vat", "be");
+      "unternehmensnummer*", "enterprise number", "vat");
 WORDS(es_cif, "cif", "nif", "n i f", "c i f", "iva", "vat", "identificación fiscal", "identificacion fiscal",
       "razón social");
 WORDS(hu_adoszam, "adószám*", "adoszam*", "áfa", "tax number", "vat", "közösségi adószám*");
@@ -133,24 +133,34 @@ WORDS(si_emso, "emšo", "emso", "enotna matična številka", "enotne matične š
 WORDS(hr_oib, "oib", "o i b", "osobni identifikacijski broj", "osobnog identifikacijskog", "identifikacijski broj",
       "personal identification number", "croatian id");
 
-/* Kinds, in the order of ID_KIND_*. */
+/* Kinds, in the order of ID_KIND_*: what says "here comes a number of this kind", not merely what the text is about. */
 static WORDS(kind_account, "account", "bank", "konto", "compte", "rekening", "cuenta", "conto");
 static WORDS(kind_card, "card", "karte", "carte", "kaart", "carta", "kort");
-static WORDS(kind_company, "company", "company number", "company no", "company registration", "registration number",
-             "firma", "handelsregister*", "entreprise", "société", "bedrijf", "empresa", "azienda", "impresa");
-static WORDS(kind_tax, "tax", "tax id", "tax no", "tax number", "taxpayer*", "tin", "steuernummer*", "steuer", "fiscal",
-             "fiscale", "numéro fiscal", "impôt*", "belasting*", "impuesto*", "imposta", "imposte");
-static WORDS(kind_person, "national id", "national identity", "national identification*", "identity number",
-             "identity card", "identification number", "id number", "id no", "id card", "personal number",
-             "personal id", "personal code", "passport", "personenkennziffer", "personalnummer", "personenkennzahl",
-             "ausweis*", "identité", "pièce d identité", "carte d identité", "identiteit*", "paspoort*", "identidad",
-             "pasaporte", "identità", "documento", "ssn", "citizen*");
-static WORDS(kind_social, "social security", "social security number", "social security no", "social insurance", "ssn",
-             "sozialversicherung*", "sécurité sociale", "sociale zekerheid", "seguridad social", "previdenza sociale",
-             "sicurezza sociale", "insurance number", "insurance no", "versicherungsnummer*", "pension*", "rente*");
-static WORDS(kind_health, "health insurance", "health card", "medical record", "patient", "patient id", "patient no",
-             "patientennummer*", "krankenkasse*", "krankenversicherung*", "assurance maladie", "ziekteverzekering*",
-             "zorgverzekering*", "tarjeta sanitaria", "tessera sanitaria", "mutuelle");
+static WORDS(kind_company, "company number", "company no", "company registration*", "registration number",
+             "registration no", "organisation number", "organization number", "company id", "business id",
+             "firmennummer*", "firmenbuchnummer*", "numéro d entreprise", "bedrijfsnummer*", "número de empresa",
+             "numero rea");
+static WORDS(kind_tax, "tax id", "tax no", "tax number", "tax code", "tax identification*", "taxpayer id",
+             "taxpayer number", "tin", "tin no", "steuernummer*", "steuer nr", "steuerkennung*", "numéro fiscal",
+             "n fiscal", "identifiant fiscal", "fiscaal nummer", "belastingnummer*", "número fiscal",
+             "identificación fiscal", "numero fiscale", "codice fiscale");
+static WORDS(kind_person, "national id", "national id number", "national identity number", "national identification*",
+             "identity number", "identity card*", "identification number", "identification no", "identification code",
+             "id number", "id no", "id nr", "id card", "personal number", "personal id", "personal identity number",
+             "personal code", "personal identification*", "citizen id", "citizen number", "passport", "passport no",
+             "passport number", "personenkennziffer*", "personenkennzahl*", "ausweisnummer*", "ausweis nr",
+             "numéro d identité", "pièce d identité", "carte d identité", "identiteitsnummer*", "identiteitskaart*",
+             "paspoortnummer*", "número de identidad", "documento de identidad", "número de identificación",
+             "carta d identità", "numero di identità", "ssn");
+static WORDS(kind_social, "social security number", "social security no", "social security", "social insurance number",
+             "social insurance no", "ssn", "sozialversicherungsnummer*", "sv nummer", "sv nr", "sécurité sociale",
+             "numéro de sécurité sociale", "sociaal nummer", "seguridad social", "número de la seguridad social",
+             "previdenza sociale", "insurance number", "insurance no", "versicherungsnummer*", "versichertennummer*",
+             "verzekeringsnummer*");
+static WORDS(kind_health, "health insurance number", "health insurance no", "health card*", "medical record*",
+             "patient id", "patient no", "patient number", "patientennummer*", "patienten id", "patiëntnummer*",
+             "krankenversicherungsnummer*", "versichertennummer*", "numéro d assuré", "assurance maladie",
+             "polisnummer*", "tarjeta sanitaria", "tessera sanitaria");
 
 const char *const *const id_kind_words[ID_KINDS] = {id_words_kind_account, id_words_kind_card,   id_words_kind_company,
                                                     id_words_kind_tax,     id_words_kind_person, id_words_kind_social,

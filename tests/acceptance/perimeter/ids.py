@@ -92,7 +92,7 @@ def card(s):
 
 def de_social(s):
     """Check digit of the German pension insurance number: cross sums of products, modulo ten."""
-    if not is_short_date(int(s[6:8]), int(s[4:6]), int(s[2:4])):
+    if not is_short_date(int(s[6:8]), int(s[4:6]) or 1, int(s[2:4]) or 1):  # 00: not proven
         return False
     values = list(map(int, s[:8])) + letter_as_two(s[8]) + list(map(int, s[9:11]))
     return cross_sum(values, (2, 1, 2, 5, 7, 1, 2, 1, 2, 1, 2, 1)) % 10 == int(s[11])
@@ -363,7 +363,7 @@ def rc_month(s):  # stdnum takes the month modulo 50, then 20, so that 40 to 49 
 def niss_date(s):
     month, day = int(s[2:4]), int(s[4:6])
     month = month % 20 if month <= 52 else 99
-    return month != 0 and day != 0 and not is_short_date(int(s[:2]), month, day) or month == 99
+    return month > 12 or month != 0 and day != 0 and not is_short_date(int(s[:2]), month, day)
 
 
 def fnr_undated(s):
