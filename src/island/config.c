@@ -6,6 +6,7 @@
 #include "island/internal.h"
 
 #include "base/mem.h"
+#include "island/oidc.h"
 
 #include <arpa/inet.h>
 #include <stdio.h>
@@ -172,7 +173,10 @@ err_code config_check_whole(const island_config *c, const config_row **row, err 
                        "[::1], or set auth to true",
                        c->server_listen);
     }
-    return ERR_OK;
+    const char *key = NULL;
+    err_code code = oidc_check_config(c, &key, e);
+    if (code != ERR_OK && row) *row = config_find("oidc", key);
+    return code;
 }
 
 void config_free(island_config *c) {

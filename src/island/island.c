@@ -6,6 +6,7 @@
 
 #include "base/json.h"
 #include "base/mem.h"
+#include "island/oidc.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -243,6 +244,7 @@ static err_code open_parts(island *i, err *e) {
     if (code == ERR_OK) code = open_store(i, e);
     if (code == ERR_OK && i->mode == ISLAND_WRITE) code = record_config(i, e);
     if (code == ERR_OK && i->mode == ISLAND_WRITE) code = keys_open(i, e); /* opens quotas on its way */
+    if (code == ERR_OK && i->mode == ISLAND_WRITE) code = oidc_open(i, e);
     return code;
 }
 
@@ -266,6 +268,7 @@ err_code island_open(island **out, const char *dir, island_mode mode, err *e) {
 
 void island_close(island *i) {
     if (!i) return;
+    oidc_close(i);
     quota_close(i);
     keys_close(i);
     ledger_close(i->led);
