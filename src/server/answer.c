@@ -30,6 +30,7 @@ void answer_free(answer *a) {
         for (int k = 0; k < ANSWER_PARTS; k++) buf_free(&a->choices[i].parts[k]);
     }
     for (uint32_t i = 0; a->prompts && i < a->n_runs; i++) mem_free(a->prompts[i].tokens);
+    if (a->own_free) a->own_free(a->own);
     mem_free(a->choices);
     mem_free(a->prompts);
     mem_free(a->bias);
@@ -55,6 +56,8 @@ typedef struct running {
     answer *a;
     const answer_sink *sink;
     buf out;
+    err *e;
+    bool over; /* what the dialect does at the end has failed: e says why */
 } running;
 
 /* What every answer keeps of an event, streamed or not. */
@@ -68,6 +71,8 @@ static void note_event(answer *a, const event *ev) {
         a->seed = ev->seed;
         a->created_unix_s = ev->created_unix_s;
         snprintf(a->fingerprint, sizeof a->fingerprint, "%s", ev->fingerprint ? ev->fingerprint : "");
+        snprintf(a->label, sizeof a->label, "%s", ev->label ? ev->label : "");
+        snprintf(a->route, sizeof a->route, "%s", ev->route ? ev->route : "");
         break;
     case EV_CALL:
         if (c) c->n_calls++;
@@ -80,6 +85,7 @@ static void note_event(answer *a, const event *ev) {
         a->prompt_tokens += ev->prompt_tokens;
         a->completion_tokens += ev->completion_tokens;
         a->reasoning_tokens += ev->reasoning_tokens;
+        a->completed = ev->record;
         break;
     default: break;
     }
@@ -103,6 +109,11 @@ static err_code on_event(void *ctx, const event *ev) {
     bool first = ev->kind == EV_ADMITTED && !a->admitted;
     note_event(a, ev);
     if (first && n->sink->admitted) n->sink->admitted(n->sink->ctx, a);
+    if (ev->kind == EV_DONE && a->run + 1 == a->n_runs && a->d->done) {
+        err_code rc = a->d->done(a, n->e);
+        n->over = rc != ERR_OK;
+        if (rc != ERR_OK) return rc;
+    }
     if (!n->sink->write) return collect(a, ev);
     buf_reset(&n->out);
     a->d->chunk(a, ev, &n->out);
@@ -139,7 +150,8 @@ static void choose_prompt(answer *a, uint32_t run) {
 
 err_code answer_run(answer *a, inference *inf, const answer_sink *sink, err *e) {
     err_code rc = make_choices(a, e);
-    running n = {.a = a, .sink = sink};
+    err last = {.code = ERR_OK};
+    running n = {.a = a, .sink = sink, .e = &last};
     buf_init(&n.out, ANSWER_BYTES_MAX);
     event_sink es = {.ctx = &n, .event = on_event, .gone = on_gone};
     /* bad input changes nothing: the last prompt is looked at before the first is answered */
@@ -150,6 +162,10 @@ err_code answer_run(answer *a, inference *inf, const answer_sink *sink, err *e) 
     for (uint32_t i = 0; rc == ERR_OK && i < a->n_runs; i++) {
         choose_prompt(a, i);
         rc = pipeline_run(inf, &a->r, &es, e);
+    }
+    if (n.over) { /* the run itself was good, so its own result says nothing of this */
+        if (e) *e = last;
+        rc = last.code;
     }
     buf_free(&n.out);
     return rc;

@@ -22,11 +22,13 @@ static void set_identity(identity *who, const char *id, const char *name, role r
     who->role = r;
 }
 
-/* The key of "Authorization: Bearer KEY"; NULL where there is none. */
+/* The key of "Authorization: Bearer KEY", or else of "x-api-key: KEY" as Anthropic's clients send it; NULL where there
+ * is none. */
 static const char *bearer(struct MHD_Connection *c, size_t *n) {
     const char *v = MHD_lookup_connection_value(c, MHD_HEADER_KIND, "Authorization");
-    if (!v || strncasecmp(v, "Bearer", 6) != 0 || (v[6] != ' ' && v[6] != '\t')) return NULL;
-    v += 6;
+    if (v && (strncasecmp(v, "Bearer", 6) != 0 || (v[6] != ' ' && v[6] != '\t'))) return NULL;
+    v = v ? v + 6 : MHD_lookup_connection_value(c, MHD_HEADER_KIND, "x-api-key");
+    if (!v) return NULL;
     while (*v == ' ' || *v == '\t') v++;
     *n = strlen(v);
     while (*n && (v[*n - 1] == ' ' || v[*n - 1] == '\t')) --*n;
@@ -48,8 +50,10 @@ err_code auth_check(exchange *x, err *e) {
         return ERR_OK;
     }
     if (!key)
-        return err_set(e, ERR_UNAUTHENTICATED,
-                       "no API key: send it as \"Authorization: Bearer KEY\" (polder key add makes one)");
+        return err_set(
+            e, ERR_UNAUTHENTICATED,
+            "no API key: send it as \"Authorization: Bearer KEY\" or \"x-api-key: KEY\" (polder key add makes "
+            "one)");
     if (key_check(x->s->isl, key, n, &x->who, NULL) != ERR_OK)
         return err_set(e, ERR_UNAUTHENTICATED, "the API key is not valid: it is unknown here or was revoked");
     if (!auth_role_may(x->who.role, x->route->needs))

@@ -5,11 +5,22 @@
 
 #include <string.h>
 
+#define PURPOSE_MAX 200 /* bytes */
+
 static bool call_gone(void *ctx) {
     return exchange_gone(ctx);
 }
 
-static err_code read_body(exchange *x, err *e) {
+/* It goes into records: one short line of plain text. */
+static err_code check_purpose(const char *s, err *e) {
+    size_t n = s ? strlen(s) : 0;
+    bool ok = n <= PURPOSE_MAX && (!n || utf8_valid(s, n));
+    for (size_t i = 0; i < n && ok; i++) ok = (unsigned char)s[i] >= 0x20 && s[i] != 0x7f;
+    return ok ? ERR_OK
+              : err_set(e, ERR_INVALID, "x-polder-purpose: it must be one line of at most %d bytes", PURPOSE_MAX);
+}
+
+err_code call_read(exchange *x, err *e) {
     cJSON *body = NULL;
     err_code rc = json_parse(&body, buf_str(&x->body), x->body.len, "request body", e);
     buf_free(&x->body); /* the tree holds what matters */
@@ -19,8 +30,15 @@ static err_code read_body(exchange *x, err *e) {
     }
     if (rc == ERR_OK) rc = answer_new(&x->answer, x->route->d, body, e);
     if (rc == ERR_OK) rc = x->answer->d->parse(x->answer, e);
-    if (rc == ERR_OK) x->answer->r.who = x->who;
-    return rc;
+    if (rc != ERR_OK) return rc;
+    x->answer->r.who = x->who;
+    x->answer->r.stream = x->answer->stream;
+    x->answer->r.label_header = MHD_lookup_connection_value(x->conn, MHD_HEADER_KIND, "x-polder-label");
+    x->answer->r.purpose = MHD_lookup_connection_value(x->conn, MHD_HEADER_KIND, "x-polder-purpose");
+    rc = check_purpose(x->answer->r.purpose, e);
+    if (rc != ERR_OK) return rc;
+    x->answer->isl = x->s->isl;
+    return x->answer->d->prepare ? x->answer->d->prepare(x->answer, e) : ERR_OK;
 }
 
 static err_code run_collected(exchange *x, err *e) {
@@ -36,7 +54,7 @@ static err_code run_collected(exchange *x, err *e) {
 
 void serve_dialect(exchange *x) {
     err e = {.code = ERR_OK};
-    err_code rc = read_body(x, &e);
+    err_code rc = call_read(x, &e);
     bool streamed = rc == ERR_OK && x->answer->stream;
     if (streamed)
         rc = stream_start(x, &e);
@@ -46,14 +64,33 @@ void serve_dialect(exchange *x) {
         if (streamed) reply_stream(x);
         return;
     }
-    if (e.code == ERR_OK) err_set(&e, rc, "the answer was given up: %s", err_name(rc));
+    call_fail(x, rc, &e);
+}
+
+void call_fail(exchange *x, err_code rc, err *e) {
+    if (e->code == ERR_OK) err_set(e, rc, "the answer was given up: %s", err_name(rc));
     if (rc == ERR_CANCELLED && exchange_gone(x)) {
         x->status = 499;
         x->queue_failed = true; /* nobody to answer: the connection is closed */
         return;
     }
-    reply_outward(x, &e);
+    reply_outward(x, e);
     const char *param = x->answer && x->answer->param[0] ? x->answer->param : NULL;
     if (!param && rc == ERR_NOT_FOUND) param = "model";
-    reply_error(x, reply_status(x, rc), &e, param);
+    reply_error(x, reply_status(x, rc), e, param);
+}
+
+void serve_count(exchange *x) {
+    err e = {.code = ERR_OK};
+    uint64_t n = 0;
+    err_code rc = call_read(x, &e);
+    if (rc == ERR_OK) rc = pipeline_count(x->s->inf, &x->answer->r, &n, &e);
+    if (rc != ERR_OK) {
+        call_fail(x, rc, &e);
+        return;
+    }
+    buf b;
+    buf_init(&b, 128);
+    buf_printf(&b, "{\"input_tokens\":%llu}", (unsigned long long)n);
+    reply_json(x, 200, &b);
 }

@@ -4,7 +4,8 @@
  * stream, whole otherwise). It is a table of functions: http.c and answer.c know no dialect by name, a new one is a
  * new table and a line in routes.c.
  *
- * Life of an answer: answer_new → parse → answer_run (calls chunk, or collects and then calls whole) → answer_free.
+ * Life of an answer: answer_new → parse → prepare → answer_run (calls chunk, or collects and then calls whole; done at
+ * the end of the last run) → answer_free.
  * One thread at a time. Everything hangs on the answer; strings in `r` point into `body` or into memory it owns.
  */
 #ifndef POLDER_SERVER_DIALECT_H
@@ -60,14 +61,19 @@ typedef struct answer {
     prompt *prompts;      /* n_runs of them; NULL: one run over r.messages */
     uint32_t n_runs;
     bool stream, include_usage;
+    island *isl;                  /* whose; set before prepare */
+    void *own;                    /* what the dialect keeps beside all this */
+    void (*own_free)(void *p);    /* frees it */
     char param[ANSWER_PARAM_MAX]; /* the field at fault where parse failed; "" where none */
 
     /* what the pipeline said */
     uint32_t run; /* the one that is under way */
     bool admitted;
     uint64_t record, seed; /* of the first run */
+    uint64_t completed;    /* the record of the last run's end */
     int64_t created_unix_s;
     char fingerprint[64];
+    char label[SENSITIVITY_TEXT], route[PROVIDER_NAME_MAX + 1];  /* of the first run */
     uint64_t prompt_tokens, completion_tokens, reasoning_tokens; /* over all runs */
     choice *choices;                                             /* n_runs * r.n_choices */
     uint32_t n_choices;
@@ -78,6 +84,11 @@ struct dialect {
     const char *stream_type; /* media type of a stream */
     /* Check `a->body` and fill the rest. ERR_INVALID / ERR_UNSUPPORTED with a->param set. */
     err_code (*parse)(answer *a, err *e);
+    /* After parse, with r.who and isl known: what needs the island's store. May be NULL. */
+    err_code (*prepare)(answer *a, err *e);
+    /* The last run is over and its record durable, nothing of its end has been written. An error of it is the answer's.
+     * May be NULL. */
+    err_code (*done)(answer *a, err *e);
     /* Streamed: the bytes of one event. EV_DONE of the last run ends the stream. */
     void (*chunk)(answer *a, const event *ev, buf *out);
     /* Collected: the tokens of one EV_TEXT or EV_RAW into the choice's parts (may do nothing). */
@@ -87,9 +98,15 @@ struct dialect {
     void (*whole)(answer *a, buf *out);
     /* The error object; `status` has been decided. In a stream (in_stream) framed as one of its events. */
     void (*fail)(const err *e, int status, const char *param, bool in_stream, buf *out);
+    /* In a stream, where fail does not do because its end tells of the answer. May be NULL. */
+    void (*broken)(answer *a, const err *e, int status, buf *out);
+    /* NULL, or the member of the error object that names the request, e.g. "request_id"; the header of that name
+     * without the underscore goes out too. reply.c adds them. */
+    const char *error_id;
 };
 
 extern const dialect dialect_openai_chat, dialect_openai_completions, dialect_openai_embeddings, dialect_rerank;
+extern const dialect dialect_openai_responses, dialect_anthropic, dialect_anthropic_count;
 
 /* Takes `body`, also on error. */
 err_code answer_new(answer **out, const dialect *d, cJSON *body, err *e);

@@ -13,7 +13,7 @@
 
 typedef struct scan {
     guard_facts *f;
-    unsigned n, n_length, n_host, n_encoding, n_auth, n_type;
+    unsigned n, n_length, n_host, n_encoding, n_auth, n_key, n_type, n_label;
     size_t bytes;
     char why[200];
 } scan;
@@ -91,6 +91,10 @@ static void scan_known(scan *sc, const char *k, const char *v, size_t n) {
         parse_host(sc, v, n);
     } else if (strcasecmp(k, "authorization") == 0) {
         sc->n_auth++;
+    } else if (strcasecmp(k, "x-api-key") == 0) {
+        sc->n_key++;
+    } else if (strcasecmp(k, "x-polder-label") == 0) {
+        sc->n_label++;
     } else if (strcasecmp(k, "content-type") == 0) {
         sc->n_type++;
         sc->f->is_json = media_type_is_json(v, n);
@@ -139,7 +143,10 @@ err_code guard_request(struct MHD_Connection *c, const char *method, const char 
     if (sc.n_encoding && !v11) return err_set(e, ERR_INVALID, "request: Transfer-Encoding is not part of HTTP/1.0");
     if (sc.n_host > 1) return err_set(e, ERR_INVALID, "request: Host is given more than once");
     if (sc.n_host == 0 && v11) return err_set(e, ERR_INVALID, "request: Host is missing");
-    if (sc.n_auth > 1) return err_set(e, ERR_INVALID, "request: Authorization is given more than once");
+    if (sc.n_auth > 1 || sc.n_key > 1)
+        return err_set(e, ERR_INVALID, "request: %s is given more than once",
+                       sc.n_auth > 1 ? "Authorization" : "x-api-key");
+    if (sc.n_label > 1) return err_set(e, ERR_INVALID, "request: x-polder-label is given more than once");
     if (sc.n_type > 1) return err_set(e, ERR_INVALID, "request: Content-Type is given more than once");
     f->has_body = f->chunked || f->content_length > 0;
     return ERR_OK;

@@ -71,9 +71,9 @@ typedef struct exchange exchange;
 
 typedef struct route {
     const char *path;   /* where it ends in '/', everything below it */
-    const char *method; /* "GET" (HEAD too) or "POST" */
+    const char *method; /* "GET" (HEAD too), "POST" or "DELETE" */
     access_rule needs;
-    const dialect *d; /* POST of a dialect */
+    const dialect *d; /* POST of a dialect; for other routes how errors look, NULL as OpenAI's */
     void (*serve)(exchange *x);
 } route;
 
@@ -152,6 +152,11 @@ bool auth_role_may(role r, access_rule rule);
 /* ---- the pages behind the routes --------------------------------------------------------------------------- */
 
 void serve_dialect(exchange *x);
+/* calls.c: body → x->answer, parsed and prepared. */
+err_code call_read(exchange *x, err *e);
+void call_fail(exchange *x, err_code rc, err *e); /* the reply for what did not succeed */
+void serve_count(exchange *x);                    /* tokens of a request that is not run */
+void serve_responses(exchange *x);                /* responses_store.c: what was stored of an answer */
 void serve_models(exchange *x);
 void serve_health(exchange *x);
 void serve_ready(exchange *x);

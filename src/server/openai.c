@@ -182,9 +182,34 @@ static err_code take_user(answer *a, const cJSON *v, err *e) {
     return rc;
 }
 
+err_code openai_check_keys(const cJSON *o, const char *where, const char *known, err *e) {
+    const cJSON *f;
+    cJSON_ArrayForEach(f, o) {
+        size_t n = strlen(f->string);
+        const char *p = known;
+        if (cJSON_IsNull(f)) continue;
+        while (*p && (strcspn(p, " ") != n || memcmp(p, f->string, n) != 0)) {
+            p += strcspn(p, " ");
+            p += strspn(p, " ");
+        }
+        if (!*p) return err_set(e, ERR_INVALID, "%s has an unknown field '%.60s'", where, f->string);
+    }
+    return ERR_OK;
+}
+
+err_code openai_take_label(answer *a, const cJSON *v, err *e) {
+    if (!cJSON_IsString(v) || strlen(v->valuestring) > FLOOR_MAX)
+        return err_set(e, ERR_INVALID, "'metadata.polder_label' must be a label: a string of at most %d bytes",
+                       FLOOR_MAX);
+    a->r.label = v->valuestring;
+    return ERR_OK;
+}
+
 static err_code take_metadata(answer *a, const cJSON *v, err *e) {
-    /* nothing is stored under it, so it changes nothing; it must be what it claims to be all the same */
-    return cJSON_IsObject(v) ? ERR_OK : err_set(e, ERR_INVALID, "'metadata' must be an object");
+    /* the rest is stored nowhere, so it changes nothing; it must be what it claims to be all the same */
+    if (!cJSON_IsObject(v)) return err_set(e, ERR_INVALID, "'metadata' must be an object");
+    const cJSON *label = json_get(v, "polder_label");
+    return label ? openai_take_label(a, label, e) : ERR_OK;
 }
 
 const openai_field openai_common_fields[] = {
@@ -222,11 +247,15 @@ static const openai_field *find_field(const openai_field *table, const char *nam
     return table->name ? table : NULL;
 }
 
-err_code openai_take_fields(answer *a, const openai_field *own, err *e) {
+err_code openai_take_common(answer *a, const cJSON *v, err *e) {
+    return find_field(openai_common_fields, v->string)->take(a, v, e);
+}
+
+static err_code take_fields(answer *a, const openai_field *own, const openai_field *other, err *e) {
     const cJSON *v;
     cJSON_ArrayForEach(v, a->body) {
         const openai_field *f = find_field(own, v->string);
-        if (!f) f = find_field(openai_common_fields, v->string);
+        if (!f && other) f = find_field(other, v->string);
         err_code rc = ERR_OK;
         if (!f)
             rc = err_set(e, ERR_INVALID, "'%.60s' is not a field of this request: leave it out", v->string);
@@ -238,6 +267,14 @@ err_code openai_take_fields(answer *a, const openai_field *own, err *e) {
         }
     }
     return ERR_OK;
+}
+
+err_code openai_take_fields(answer *a, const openai_field *own, err *e) {
+    return take_fields(a, own, openai_common_fields, e);
+}
+
+err_code openai_take_own_fields(answer *a, const openai_field *own, err *e) {
+    return take_fields(a, own, NULL, e);
 }
 
 err_code openai_check_common(answer *a, err *e) {

@@ -19,6 +19,14 @@ extern const openai_field openai_common_fields[]; /* end with a NULL name, as ev
 
 /* Every field of a->body through `own`, then the common table; a->param names the one at fault. */
 err_code openai_take_fields(answer *a, const openai_field *own, err *e);
+/* Every field through `own` alone. */
+err_code openai_take_own_fields(answer *a, const openai_field *own, err *e);
+/* A field as the common table takes it, for a table that stands alone. */
+err_code openai_take_common(answer *a, const cJSON *v, err *e);
+/* Every field of an object must be one of the words of `known` ("type text"); `where` begins the sentence. */
+err_code openai_check_keys(const cJSON *o, const char *where, const char *known, err *e);
+/* What a body declares of its sensitivity: metadata.polder_label, into r.label. */
+err_code openai_take_label(answer *a, const cJSON *v, err *e);
 /* After the fields: what must be there and what must fit together. */
 err_code openai_check_common(answer *a, err *e);
 
@@ -39,6 +47,12 @@ err_code openai_take_template_args(answer *a, const cJSON *v, err *e);
 err_code openai_check_tools(answer *a, err *e);
 /* tool_calls and reasoning of an assistant's message, into the message that templates get. */
 err_code openai_read_calls(const cJSON *m, int index, cJSON *to, err *e);
+/* For other dialects' forms of the same: one more tool in a->tools, one more call in an assistant's message. `where`
+ * begins the sentence of an error ("tools[3]"). */
+#define OPENAI_TOOLS_MAX 1024
+err_code openai_put_tool(answer *a, const char *where, const char *name, const char *description,
+                         const cJSON *parameters, bool strict, err *e);
+err_code openai_put_call(cJSON *message, const char *where, const char *id, const char *name, const char *args, err *e);
 /* parts[] of a choice: its tokens, its reasoning, its calls (JSON objects and commas), the arguments of the last. */
 enum { OPENAI_TOKENS, OPENAI_REASONING, OPENAI_CALLS, OPENAI_ARGS };
 void openai_collect(answer *a, choice *c, const event *ev);
@@ -51,6 +65,8 @@ err_code openai_take_guided(answer *a, const cJSON *v, err *e); /* guided_json, 
 err_code openai_take_structured(answer *a, const cJSON *v, err *e);
 err_code openai_take_grammar(answer *a, const cJSON *v, err *e);
 err_code openai_take_json_schema(answer *a, const cJSON *v, err *e);
+/* The answer must be JSON of this schema (an object or true); `field` names it in errors. */
+err_code openai_ask_schema(answer *a, const char *field, const cJSON *schema, err *e);
 
 /* "data: …\n\n" around one JSON value. */
 void openai_event_begin(buf *out);

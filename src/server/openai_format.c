@@ -34,6 +34,10 @@ static err_code ask_schema(answer *a, const char *field, const cJSON *v, err *e)
     return ask(a, field, GRAMMAR_JSON_SCHEMA, print(v), e);
 }
 
+err_code openai_ask_schema(answer *a, const char *field, const cJSON *schema, err *e) {
+    return ask_schema(a, field, schema, e);
+}
+
 /* A schema as such, or as a string that holds its JSON. */
 static err_code ask_schema_or_text(answer *a, const char *field, const cJSON *v, err *e) {
     if (!cJSON_IsString(v)) return ask_schema(a, field, v, e);

@@ -6,7 +6,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-#define TOOLS_MAX     1024
+#define TOOLS_MAX     OPENAI_TOOLS_MAX
 #define TOOL_NAME_MAX 64
 
 /* ---- tools ------------------------------------------------------------------------------------------------- */
@@ -92,6 +92,25 @@ err_code openai_take_tools(answer *a, const cJSON *v, err *e) {
         if (rc != ERR_OK) return rc;
     }
     return ERR_OK;
+}
+
+err_code openai_put_tool(answer *a, const char *where, const char *name, const char *description,
+                         const cJSON *parameters, bool strict, err *e) {
+    if (!is_name(name))
+        return err_set(e, ERR_INVALID, "%s.name must have 1 to %d letters, digits, '_', '-' or '.', nothing else",
+                       where, TOOL_NAME_MAX);
+    if (!a->tools) a->tools = cJSON_CreateArray();
+    if (has_tool(a->tools, name)) return err_set(e, ERR_INVALID, "%s: there are two with the name '%s'", where, name);
+    cJSON *t = cJSON_CreateObject(), *f = t ? cJSON_AddObjectToObject(t, "function") : NULL;
+    bool ok = a->tools && f && cJSON_AddStringToObject(t, "type", "function") &&
+              cJSON_AddStringToObject(f, "name", name) &&
+              (!description || cJSON_AddStringToObject(f, "description", description));
+    cJSON *copy = ok && parameters ? cJSON_Duplicate(parameters, true) : NULL;
+    if (copy && !cJSON_AddItemToObject(f, "parameters", copy)) cJSON_Delete(copy), copy = NULL;
+    ok = ok && (copy || !parameters) && (!strict || cJSON_AddBoolToObject(f, "strict", true));
+    err_code rc = ok ? add_tool(a, t, e) : err_nomem(e, "the tools");
+    cJSON_Delete(t);
+    return rc;
 }
 
 /* ---- tool_choice ------------------------------------------------------------------------------------------- */
@@ -258,6 +277,20 @@ err_code openai_read_calls(const cJSON *m, int index, cJSON *to, err *e) {
         if (rc != ERR_OK) return rc;
     }
     return ERR_OK;
+}
+
+err_code openai_put_call(cJSON *message, const char *where, const char *id, const char *name, const char *args,
+                         err *e) {
+    if (!id || !id[0] || !is_name(name))
+        return err_set(e, ERR_INVALID, "%s must have an id and the name of a tool", where);
+    cJSON *calls = cJSON_GetObjectItemCaseSensitive(message, "tool_calls");
+    if (!calls) calls = cJSON_AddArrayToObject(message, "tool_calls");
+    cJSON *o = cJSON_CreateObject(), *f = o ? cJSON_AddObjectToObject(o, "function") : NULL;
+    bool ok = calls && f && cJSON_AddStringToObject(o, "id", id) && cJSON_AddStringToObject(o, "type", "function") &&
+              cJSON_AddStringToObject(f, "name", name) && cJSON_AddStringToObject(f, "arguments", args) &&
+              cJSON_AddItemToArray(calls, o);
+    if (!ok) cJSON_Delete(o);
+    return ok ? ERR_OK : err_nomem(e, "the messages");
 }
 
 /* ---- calls in the answer ----------------------------------------------------------------------------------- */

@@ -45,6 +45,8 @@ static void headers_of_answer(const exchange *x, struct MHD_Response *r) {
     if (!x->answer || !x->answer->admitted) return;
     snprintf(t, sizeof t, "%" PRIu64, x->answer->record);
     header(r, "x-polder-record", t);
+    if (x->answer->label[0]) header(r, "x-polder-label", x->answer->label);
+    if (x->answer->route[0]) header(r, "x-polder-route", x->answer->route);
     if (x->answer->r.embed) return; /* nothing is drawn */
     snprintf(t, sizeof t, "%" PRIu64, x->answer->seed);
     header(r, "x-polder-seed", t);
@@ -55,6 +57,7 @@ static void queue(exchange *x, int status, const char *type, const char *cache, 
     header(r, "Cache-Control", cache);
     header(r, "X-Content-Type-Options", "nosniff");
     header(r, "x-request-id", x->id);
+    if (x->route && x->route->d && x->route->d->error_id) header(r, "request-id", x->id);
     if (status == 401) header(r, "WWW-Authenticate", "Bearer");
     if (status == 429 || status == 503) header(r, "Retry-After", "1");
     if (x->allow[0] && (status == 405 || status == 204)) header(r, "Allow", x->allow);
@@ -92,10 +95,15 @@ void reply_json(exchange *x, int status, buf *body) {
 void reply_error(exchange *x, int status, const err *e, const char *param) {
     buf b;
     buf_init(&b, 16384);
-    if (x->route && x->route->d)
-        x->route->d->fail(e, status, param, false, &b);
+    const dialect *d = x->route ? x->route->d : NULL;
+    if (d)
+        d->fail(e, status, param, false, &b);
     else
         openai_fail(e, status, param, false, &b);
+    if (d && d->error_id && b.len) {
+        b.len--; /* the object's last brace */
+        buf_printf(&b, ",\"%s\":\"%s\"}", d->error_id, x->id);
+    }
     if (b.failed) {
         buf_free(&b);
         x->queue_failed = true;

@@ -8,6 +8,11 @@ const route routes[] = {
     {"/v1/completions", "POST", ACCESS_USE, &dialect_openai_completions, serve_dialect},
     {"/v1/embeddings", "POST", ACCESS_USE, &dialect_openai_embeddings, serve_dialect},
     {"/v1/rerank", "POST", ACCESS_USE, &dialect_rerank, serve_dialect},
+    {"/v1/responses", "POST", ACCESS_USE, &dialect_openai_responses, serve_dialect},
+    {"/v1/responses/", "GET", ACCESS_USE, NULL, serve_responses},
+    {"/v1/responses/", "DELETE", ACCESS_USE, NULL, serve_responses},
+    {"/v1/messages", "POST", ACCESS_USE, &dialect_anthropic, serve_dialect},
+    {"/v1/messages/count_tokens", "POST", ACCESS_USE, &dialect_anthropic_count, serve_count},
     {"/v1/models", "GET", ACCESS_USE, NULL, serve_models},
     {"/v1/models/", "GET", ACCESS_USE, NULL, serve_models},
     {"/healthz", "GET", ACCESS_OPEN, NULL, serve_health},
@@ -25,13 +30,17 @@ static bool path_matches(const route *r, const char *path) {
 }
 
 const route *route_find(const char *method, const char *path, char *allow) {
+    bool get = false, post = false, del = false;
     allow[0] = 0;
     for (const route *r = routes; r->path; r++) {
         if (!path_matches(r, path)) continue;
-        bool get = strcmp(r->method, "GET") == 0;
-        snprintf(allow, 32, "%s", get ? "GET, HEAD, OPTIONS" : "POST, OPTIONS");
-        if (strcmp(method, r->method) == 0 || (get && strcmp(method, "HEAD") == 0)) return r;
-        return NULL;
+        bool reads = strcmp(r->method, "GET") == 0;
+        if (strcmp(method, r->method) == 0 || (reads && strcmp(method, "HEAD") == 0)) return r;
+        get |= reads;
+        post |= strcmp(r->method, "POST") == 0;
+        del |= strcmp(r->method, "DELETE") == 0;
     }
+    if (get || post || del)
+        snprintf(allow, 32, "%s%s%sOPTIONS", get ? "GET, HEAD, " : "", post ? "POST, " : "", del ? "DELETE, " : "");
     return NULL;
 }

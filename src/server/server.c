@@ -1,5 +1,6 @@
 /* The server's life: sockets, the record of its start, the daemons; draining and the record of its end. */
 #include "server/internal.h"
+#include "server/responses.h"
 
 #include "base/mem.h"
 #include "base/sys.h"
@@ -78,7 +79,8 @@ err_code server_start(server **out, island *i, inference *inf, const char *liste
     s->m_hangups = metric_get(METRIC_COUNTER, "polder_http_hangups_total", NULL,
                               "Requests whose connection ended before the reply did");
     raise_file_limit(c);
-    err_code rc = listen_tcp(s, listen ? listen : c->server_listen, e);
+    err_code rc = responses_open_tables(island_store(i), e);
+    if (rc == ERR_OK) rc = listen_tcp(s, listen ? listen : c->server_listen, e);
     if (rc == ERR_OK) rc = listen_control(s, e);
     if (rc == ERR_OK) rc = record_started(s, e);
     if (rc == ERR_OK) {

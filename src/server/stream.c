@@ -83,8 +83,12 @@ static bool on_gone(void *ctx) {
 static void write_failure(stream *st, err *e) {
     buf b;
     reply_outward(st->x, e);
-    buf_init(&b, 16384);
-    st->x->answer->d->fail(e, reply_status(st->x, e->code), NULL, true, &b);
+    buf_init(&b, st->x->answer->d->broken ? 2 * ANSWER_BYTES_MAX : 16384);
+    answer *a = st->x->answer;
+    if (a->d->broken)
+        a->d->broken(a, e, reply_status(st->x, e->code), &b);
+    else
+        a->d->fail(e, reply_status(st->x, e->code), NULL, true, &b);
     if (!b.failed && b.len) (void)on_write(st, b.ptr, b.len);
     buf_free(&b);
 }

@@ -1,5 +1,6 @@
 #include "scripted.h"
 
+#include "base/json.h"
 #include "base/sys.h"
 #include "inference/inference.h"
 
@@ -13,10 +14,14 @@ atomic_llong scripted_bytes;
 static atomic_bool draining;
 static atomic_uint_least64_t records = 1000;
 
+static island *of; /* the island of the last inference_open */
+
 typedef struct script {
     const request *r;
     const event_sink *sink;
     uint64_t admitted;
+    cJSON *turn;             /* {message, finish}, where it is kept */
+    buf text, thought, args; /* of choice 0 so far */
 } script;
 
 static err_code cancelled(err *e) {
@@ -28,14 +33,91 @@ static bool gone(const script *s) {
     return atomic_load(&draining) || (s->sink->gone && s->sink->gone(s->sink->ctx));
 }
 
+/* ---- records of requests that keep their turn ---------------------------------------------------------------- */
+
+static void must(bool ok) {
+    if (!ok) abort();
+}
+
+static void add_content(record *r, const char *name, const cJSON *v) {
+    buf b = {.max = 1 << 20};
+    err e;
+    must(json_canonical(&b, v, &e) == ERR_OK && record_content(r, name, b.ptr, b.len, &e) == ERR_OK);
+    buf_free(&b);
+}
+
+static uint64_t append(record *r) {
+    uint64_t seq = 0;
+    err e;
+    must(ledger_append(island_ledger(of), r, &seq, &e) == ERR_OK);
+    record_free(r);
+    return seq;
+}
+
+static uint64_t record_admitted(const request *q) {
+    record *r;
+    err e;
+    label_set set;
+    must(record_new(&r, "admitted", &e) == ERR_OK && label_set_parse(&set, LABELS_DEFAULT, &e) == ERR_OK);
+    cJSON *o = cJSON_CreateObject(), *flags = cJSON_AddArrayToObject(record_body(r), "flags");
+    uint8_t level = q->has_context ? q->context.level : 1;
+    must(cJSON_AddStringToObject(record_body(r), "label", set.name[level]));
+    cJSON_AddItemToArray(flags, cJSON_CreateString("personal"));
+    cJSON_AddItemToObject(o, "messages", cJSON_Duplicate(q->messages, true));
+    if (q->kept) cJSON_AddItemToObject(o, "kept", cJSON_Duplicate(q->kept, true));
+    add_content(r, "request", o);
+    cJSON_Delete(o);
+    return append(r);
+}
+
+static void keep(script *s, const event *ev) {
+    if (!s->r->keep_turn || ev->choice != 0) return;
+    if (!s->turn) {
+        s->turn = cJSON_CreateObject();
+        must(cJSON_AddStringToObject(cJSON_AddObjectToObject(s->turn, "message"), "role", "assistant"));
+        s->text = s->thought = s->args = (buf){.max = 1 << 20};
+    }
+    cJSON *m = cJSON_GetObjectItem(s->turn, "message"), *calls = cJSON_GetObjectItem(m, "tool_calls");
+    if (ev->kind == EV_TEXT) buf_append(&s->text, ev->text, ev->len);
+    if (ev->kind == EV_REASONING) buf_append(&s->thought, ev->text, ev->len);
+    if (ev->kind == EV_CALL_ARGS) buf_append(&s->args, ev->text, ev->len);
+    if (ev->kind == EV_CALL) {
+        buf_reset(&s->args);
+        if (!calls) calls = cJSON_AddArrayToObject(m, "tool_calls");
+        cJSON *c = cJSON_CreateObject();
+        cJSON_AddStringToObject(c, "id", "call_0");
+        cJSON_AddStringToObject(c, "type", "function");
+        cJSON_AddStringToObject(cJSON_AddObjectToObject(c, "function"), "name", ev->text);
+        cJSON_AddItemToArray(calls, c);
+    }
+    cJSON *last = cJSON_GetArrayItem(calls, cJSON_GetArraySize(calls) - 1);
+    if (ev->kind == EV_CALL_END)
+        cJSON_AddStringToObject(cJSON_GetObjectItem(last, "function"), "arguments", buf_str(&s->args));
+    if (ev->kind == EV_CALL_DROP) cJSON_DeleteItemFromObject(m, "tool_calls");
+    if (ev->kind == EV_FINISH) cJSON_AddStringToObject(s->turn, "finish", ev->reason);
+}
+
+static uint64_t record_completed(script *s) {
+    record *r;
+    err e;
+    must(record_new(&r, "completed", &e) == ERR_OK);
+    cJSON *m = cJSON_GetObjectItem(s->turn, "message");
+    must(cJSON_AddStringToObject(m, "content", buf_str(&s->text)));
+    if (s->thought.len) must(cJSON_AddStringToObject(m, "reasoning_content", buf_str(&s->thought)));
+    add_content(r, "turn", s->turn);
+    return append(r);
+}
+
 static err_code emit(script *s, event *ev) {
+    keep(s, ev);
+    if (ev->kind == EV_DONE && s->turn) ev->record = record_completed(s);
     err_code rc = s->sink->event(s->sink->ctx, ev);
     if (rc == ERR_OK && ev->kind == EV_TEXT) scripted_bytes += (long long)ev->len;
     return rc;
 }
 
 static err_code admit(script *s) {
-    s->admitted = records++;
+    s->admitted = s->r->keep_turn ? record_admitted(s->r) : records++;
     event ev = {.kind = EV_ADMITTED,
                 .record = s->admitted,
                 .seed = s->r->has_seed ? s->r->sampling.seed : 42,
@@ -130,6 +212,39 @@ static err_code run_broken_calls(script *s, bool cut) {
     return rc == ERR_OK ? all_done(s, 0) : rc;
 }
 
+static err_code run_mixed(script *s) {
+    err_code rc = admit(s);
+    if (rc == ERR_OK) rc = say(s, 0, EV_REASONING, "Hm.");
+    if (rc == ERR_OK) rc = say(s, 0, EV_TEXT, "Let me ");
+    if (rc == ERR_OK) rc = say(s, 0, EV_TEXT, "look.");
+    if (rc == ERR_OK) rc = say(s, 0, EV_CALL, "f");
+    if (rc == ERR_OK) rc = say(s, 0, EV_CALL_END, NULL); /* no arguments at all */
+    if (rc == ERR_OK) rc = say(s, 0, EV_TEXT, "And th");
+    if (rc == ERR_OK) rc = over(s, 0, "length", false);
+    return rc == ERR_OK ? all_done(s, 1) : rc;
+}
+
+static err_code run_bad_arguments(script *s) {
+    err_code rc = admit(s);
+    if (rc == ERR_OK) rc = say(s, 0, EV_CALL, "f");
+    if (rc == ERR_OK) rc = say(s, 0, EV_CALL_ARGS, "[1");
+    if (rc == ERR_OK) rc = say(s, 0, EV_CALL_END, NULL);
+    if (rc == ERR_OK) rc = over(s, 0, "tool_calls", false);
+    return rc == ERR_OK ? all_done(s, 0) : rc;
+}
+
+static err_code run_show(script *s) {
+    buf b = {.max = 1 << 20};
+    err e;
+    must(json_canonical(&b, s->r->messages, &e) == ERR_OK);
+    if (s->r->has_context) buf_printf(&b, " in %d/%d", s->r->context.level, s->r->context.flags);
+    if (s->r->label) buf_printf(&b, " as %s", s->r->label);
+    err_code rc = admit(s);
+    if (rc == ERR_OK) rc = text(s, 0, buf_str(&b), b.len, true);
+    buf_free(&b);
+    return rc == ERR_OK ? finish(s, 2) : rc;
+}
+
 static err_code run_until_gone(script *s, err *e, bool admits, const char *tick) {
     if (admits && admit(s) != ERR_OK) return cancelled(e);
     for (int i = 0; i < 4000; i++) { /* 20 s: then the test has failed */
@@ -154,6 +269,9 @@ static err_code run(script *s, err *e) {
     if (strcmp(m, "calls") == 0) return run_calls(s) == ERR_OK ? ERR_OK : cancelled(e);
     if (strcmp(m, "broken calls") == 0) return run_broken_calls(s, false) == ERR_OK ? ERR_OK : cancelled(e);
     if (strcmp(m, "half a call") == 0) return run_broken_calls(s, true) == ERR_OK ? ERR_OK : cancelled(e);
+    if (strcmp(m, "mixed") == 0) return run_mixed(s) == ERR_OK ? ERR_OK : cancelled(e);
+    if (strcmp(m, "bad arguments") == 0) return run_bad_arguments(s) == ERR_OK ? ERR_OK : cancelled(e);
+    if (strcmp(m, "show") == 0) return run_show(s) == ERR_OK ? ERR_OK : cancelled(e);
     if (strcmp(m, "busy") == 0) return err_set(e, ERR_BUSY, "the queue is full");
     if (strcmp(m, "down") == 0) return err_set(e, ERR_UNAVAILABLE, "the ledger cannot be written");
     if (strcmp(m, "long") == 0) return err_set(e, ERR_TOO_LONG, "the prompt has 9 tokens, 8 fit");
@@ -179,7 +297,16 @@ err_code pipeline_run(inference *inf, const request *r, const event_sink *sink, 
     scripted_runs++;
     err_code rc = run(&s, e);
     scripted_running--;
+    cJSON_Delete(s.turn);
+    buf_free(&s.text);
+    buf_free(&s.thought);
+    buf_free(&s.args);
     return rc;
+}
+
+err_code pipeline_count(inference *inf, const request *r, uint64_t *n, err *e) {
+    *n = (uint64_t)cJSON_GetArraySize(r->messages) * 10 + (r->tools ? 5 : 0);
+    return strcmp(r->model, "ok") == 0 ? ERR_OK : err_set(e, ERR_NOT_FOUND, "model \"%s\": there is none", r->model);
 }
 
 void inference_drain(inference *inf, int64_t timeout_ms) {
@@ -193,6 +320,7 @@ void inference_drain(inference *inf, int64_t timeout_ms) {
 err_code inference_open(inference **out, island *i, err *e) {
     atomic_store(&draining, false);
     *out = NULL;
+    of = i;
     return ERR_OK;
 }
 void inference_close(inference *inf) {}
@@ -215,7 +343,8 @@ err_code models_list(island *i, cJSON **out, err *e) {
 }
 err_code models_show(island *i, const char *name, cJSON **out, err *e) {
     if (strcmp(name, "a/b") != 0) return err_set(e, ERR_NOT_FOUND, "model \"%s\": there is none of that name", name);
-    *out = cJSON_Parse("{\"name\":\"a/b\"}");
+    *out = cJSON_Parse("{\"name\":\"a/b\",\"arch\":\"llama\",\"quant\":\"Q4_0\",\"parameters\":1240000000,"
+                       "\"context\":4096,\"has_template\":true}");
     return *out ? ERR_OK : err_nomem(e, "a reply");
 }
 err_code models_verify(island *i, const char *name, cJSON **out, err *e) {

@@ -7,7 +7,15 @@
  *   ticking   admitted, a text every 5 ms until it is cancelled
  *   silent    admitted, then nothing until it is cancelled
  *   waiting   not admitted until it is cancelled
- *   flood     admitted, texts of 16 KiB without a pause, 64 MiB in all */
+ *   flood     admitted, texts of 16 KiB without a pause, 64 MiB in all
+ *   calls     reasoning, then two calls
+ *   mixed     reasoning, text, a call, text again; length ends it
+ *   broken calls, half a call   a call that is taken back; one that length cuts off
+ *   bad arguments   a call whose arguments are no JSON
+ *   show      says the messages that it got, and in how sensitive a context
+ *
+ * Requests that keep their turn are recorded in the island's ledger as the pipeline does, labelled "internal" (or as
+ * their context) and personal. */
 #ifndef POLDER_TESTS_SERVER_SCRIPTED_H
 #define POLDER_TESTS_SERVER_SCRIPTED_H
 
