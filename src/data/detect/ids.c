@@ -1,6 +1,7 @@
 /* The table of identifiers, and how a candidate is matched and scored. */
 #include "data/detect/ids_check.h"
 
+#include <stdatomic.h>
 #include <string.h>
 
 #define W(name) .words = id_words_##name
@@ -147,40 +148,47 @@ const id_rule id_rules[] = {
 const size_t id_rule_count = sizeof id_rules / sizeof *id_rules;
 _Static_assert(sizeof id_rules / sizeof *id_rules <= ID_RULES_MAX, "a set of rules is one uint64_t");
 
-/* One alternative, from *shape on; leaves *shape at its end. */
-static bool alternative_fits(const char **shape, const char *form, size_t n) {
-    const char *p = *shape;
+/* Does the form agree with the alternative that begins at p? */
+static bool alternative_fits(const char *p, const char *form, size_t n) {
     size_t i = 0;
-    bool fits = true;
     for (; *p && *p != '|'; p++) {
-        if (!fits) continue;
-        char class = *p == '*' ? p[-1] : *p;
         bool more = *p == '*';
+        char class = more ? p[-1] : *p;
         do {
             if (i >= n) {
-                fits = more;
-                break;
+                if (more) break;
+                return false;
             }
             char c = form[i] >= 'a' && form[i] <= 'z' ? (char)(form[i] - 'a' + 'A') : form[i];
             bool ok = class == 'd'   ? is_digit(c)
                       : class == 'l' ? is_capital(c)
                       : class == 'a' ? is_digit(c) || is_capital(c)
                                      : c == class;
-            /* behind '*' single spaces may go on, as in the last groups of an IBAN */
-            if (!ok && !(more && c == ' ' && i + 1 < n && form[i + 1] != ' ')) fits = false;
+            /* what repeats may have single spaces inside, as the last groups of an IBAN */
+            if (!ok && !(more && c == ' ' && i + 1 < n && form[i + 1] != ' ')) return false;
             i++;
-        } while (more && fits);
+        } while (more);
     }
-    *shape = p;
-    return fits && i == n;
+    return i == n;
 }
 
 bool id_shape_fits(const char *shapes, const char *form, size_t n) {
-    while (*shapes) {
-        if (alternative_fits(&shapes, form, n)) return true;
-        if (*shapes == '|') shapes++;
-    }
+    for (const char *p = shapes; *p; p += strcspn(p, "|"), p += *p == '|')
+        if (alternative_fits(p, form, n)) return true;
     return false;
+}
+
+/* The rules for compact forms of n characters, a bit each: found once, then kept. Which thread does it does not matter,
+ * all find the same. */
+static uint64_t rules_of_length(size_t n) {
+    static _Atomic uint64_t known[ID_LEN_MAX + 1];
+    uint64_t set = atomic_load_explicit(&known[n], memory_order_relaxed);
+    if (set) return set;
+    set = (uint64_t)1 << 63;
+    for (size_t i = 0; i < id_rule_count; i++)
+        if (n >= id_rules[i].min_len && n <= id_rules[i].max_len) set |= (uint64_t)1 << i;
+    atomic_store_explicit(&known[n], set, memory_order_relaxed);
+    return set;
 }
 
 size_t id_match(id_hit out[ID_HITS_MAX], const char *compact, size_t n, const char *form, size_t form_n) {
@@ -188,9 +196,10 @@ size_t id_match(id_hit out[ID_HITS_MAX], const char *compact, size_t n, const ch
     bool grouped = form_n != n, small = false;
     for (size_t i = 0; i < form_n && !small; i++) small = form[i] >= 'a' && form[i] <= 'z';
     size_t hits = 0;
-    for (size_t i = 0; i < id_rule_count && hits < ID_HITS_MAX; i++) {
+    uint64_t left = rules_of_length(n);
+    for (size_t i = 0; i < id_rule_count && hits < ID_HITS_MAX && left >> i; i++) {
+        if (!(left >> i & 1)) continue;
         const id_rule *r = &id_rules[i];
-        if (n < r->min_len || n > r->max_len) continue;
         int strength = r->check(compact, n);
         if (strength <= 0) continue;
         bool typical = r->forms && form_n <= ID_FORM_MAX && id_shape_fits(r->forms, form, form_n);

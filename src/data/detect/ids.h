@@ -33,7 +33,7 @@
 #define ID_LEN_MAX   34
 #define ID_FORM_MAX  48 /* characters of a form worth looking at */
 #define ID_WORD_MAX  64 /* bytes */
-#define ID_RULES_MAX 64
+#define ID_RULES_MAX 63
 #define ID_HITS_MAX  16 /* rules that one candidate can satisfy; more are never possible (tested) */
 
 /* What a number is of; id_kind_words has words for each in several languages. */
@@ -70,7 +70,7 @@ typedef struct id_rule {
 } id_rule;
 
 extern const id_rule id_rules[];
-extern const size_t id_rule_count; /* at most ID_RULES_MAX, so that a set of rules is one uint64_t */
+extern const size_t id_rule_count; /* at most ID_RULES_MAX: a set of rules is one uint64_t */
 
 /* Words of each kind (bit i: id_kind_words[i]), in English, German, French, Dutch, Spanish, Italian: "tax id",
  * "krankenversicherungsnummer". They say less than a rule's own words.

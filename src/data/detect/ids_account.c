@@ -34,14 +34,12 @@ bool ids_mod_11_10(const char *s, size_t n) {
 }
 
 unsigned ids_mod97(const char *s, size_t n, unsigned before) {
-    unsigned r = before;
+    uint64_t r = before;
     for (size_t i = 0; i < n; i++) {
-        if (is_digit(s[i]))
-            r = (r * 10 + (unsigned)(s[i] - '0')) % 97;
-        else
-            r = (r * 100 + (unsigned)(s[i] - 'A') + 10) % 97;
+        r = is_digit(s[i]) ? r * 10 + (uint64_t)(s[i] - '0') : r * 100 + (uint64_t)(s[i] - 'A') + 10;
+        if (r > 100000000000000000u) r %= 97; /* divisions are slow: as few as 64 bits allow */
     }
-    return r;
+    return (unsigned)(r % 97);
 }
 
 bool ids_country(const char *cc) {
