@@ -35,6 +35,14 @@ static const char *bearer(struct MHD_Connection *c, size_t *n) {
     return *n ? v : NULL;
 }
 
+/* An API key, or a token of the issuer that this island trusts. */
+static err_code check_bearer(exchange *x, const char *key, size_t n, err *e) {
+    bool is_key = n >= 4 && memcmp(key, "pld_", 4) == 0;
+    if (!is_key && oidc_configured(x->s->isl)) return oidc_check(x->s->isl, key, n, &x->who, e);
+    if (key_check(x->s->isl, key, n, &x->who, NULL) == ERR_OK) return ERR_OK;
+    return err_set(e, ERR_UNAUTHENTICATED, "the API key is not valid: it is unknown here or was revoked");
+}
+
 err_code auth_check(exchange *x, err *e) {
     if (x->control) { /* whoever may open the socket owns the island */
         set_identity(&x->who, "control", "control socket", ROLE_ADMIN);
@@ -45,7 +53,7 @@ err_code auth_check(exchange *x, err *e) {
     const char *key = bearer(x->conn, &n);
     if (!x->s->auth && x->route->needs != ACCESS_ADMIN) {
         /* clients send some key even where none is asked for: a good one still tells who asks */
-        if (!key || key_check(x->s->isl, key, n, &x->who, NULL) != ERR_OK)
+        if (!key || check_bearer(x, key, n, NULL) != ERR_OK)
             set_identity(&x->who, "anonymous", "no key was asked for", ROLE_USER);
         return ERR_OK;
     }
@@ -54,8 +62,8 @@ err_code auth_check(exchange *x, err *e) {
             e, ERR_UNAUTHENTICATED,
             "no API key: send it as \"Authorization: Bearer KEY\" or \"x-api-key: KEY\" (polder key add makes "
             "one)");
-    if (key_check(x->s->isl, key, n, &x->who, NULL) != ERR_OK)
-        return err_set(e, ERR_UNAUTHENTICATED, "the API key is not valid: it is unknown here or was revoked");
+    err_code rc = check_bearer(x, key, n, e);
+    if (rc != ERR_OK) return rc;
     if (!auth_role_may(x->who.role, x->route->needs))
         return err_set(e, ERR_DENIED, "%s: a key with the role %s may not use it", x->route->path,
                        role_name(x->who.role));

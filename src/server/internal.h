@@ -105,7 +105,8 @@ struct exchange {
     char allow[32];
     answer *answer;
     stream *stream;
-    int status; /* of the reply; 0 before */
+    int status;        /* of the reply; 0 before */
+    int retry_after_s; /* of an error that says when it is worth another try; 0: soon */
     uint64_t sent;
     bool queue_failed;
     bool close;

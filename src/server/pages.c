@@ -7,11 +7,27 @@
 
 #include <string.h>
 
+/* What the caller's key and project may not use is not shown either. */
+static void keep_allowed(exchange *x, cJSON *found) {
+    cJSON *list = cJSON_GetObjectItemCaseSensitive(found, "models"), *next;
+    for (cJSON *m = list ? list->child : NULL; m; m = next) {
+        const char *name = NULL;
+        next = m->next;
+        json_get_str(m, "name", &name, NULL);
+        if (!name || !quota_allows_model(x->s->isl, &x->who, name)) cJSON_Delete(cJSON_DetachItemViaPointer(list, m));
+    }
+}
+
 void serve_models(exchange *x) {
     err e;
     cJSON *found = NULL;
     const char *name = strlen(x->path) > strlen("/v1/models") ? x->path + strlen("/v1/models/") : NULL;
     err_code rc = name ? models_show(x->s->isl, name, &found, &e) : models_list(x->s->isl, &found, &e);
+    if (rc == ERR_OK && name && !quota_allows_model(x->s->isl, &x->who, name)) {
+        cJSON_Delete(found);
+        found = NULL;
+        rc = err_set(&e, ERR_NOT_FOUND, "there is no model \"%.64s\" for this key", name);
+    }
     if (rc != ERR_OK) {
         reply_outward(x, &e);
         reply_error(x, reply_status(x, rc), &e, rc == ERR_NOT_FOUND ? "model" : NULL);
@@ -19,10 +35,8 @@ void serve_models(exchange *x) {
     }
     buf b;
     buf_init(&b, 4u << 20);
-    if (name)
-        openai_model(found, &b);
-    else
-        openai_model_list(found, &b);
+    if (!name) keep_allowed(x, found);
+    (name ? openai_model : openai_model_list)(found, &b);
     cJSON_Delete(found);
     reply_json(x, 200, &b);
 }

@@ -59,7 +59,11 @@ static void queue(exchange *x, int status, const char *type, const char *cache, 
     header(r, "x-request-id", x->id);
     if (x->route && x->route->d && x->route->d->error_id) header(r, "request-id", x->id);
     if (status == 401) header(r, "WWW-Authenticate", "Bearer");
-    if (status == 429 || status == 503) header(r, "Retry-After", "1");
+    if (status == 429 || status == 503) {
+        char t[16];
+        snprintf(t, sizeof t, "%d", x->retry_after_s > 0 ? x->retry_after_s : 1);
+        header(r, "Retry-After", t);
+    }
     if (x->allow[0] && (status == 405 || status == 204)) header(r, "Allow", x->allow);
     if (x->close || atomic_load(&x->s->draining)) header(r, "Connection", "close");
     headers_of_answer(x, r);
@@ -94,6 +98,7 @@ void reply_json(exchange *x, int status, buf *body) {
 
 void reply_error(exchange *x, int status, const err *e, const char *param) {
     buf b;
+    x->retry_after_s = e->retry_after_s;
     buf_init(&b, 16384);
     const dialect *d = x->route ? x->route->d : NULL;
     if (d)
