@@ -65,6 +65,9 @@ const id_rule id_rules[] = {
          "d dd dd aa ddd ddd dd|d dd dd aa ddd ddd/dd|d.dd.dd.aa.ddd.ddd.dd|d-dd-dd-aa-ddd-ddd-dd|dddddaadddddd dd|"
          "d dd dd aaddd ddd dd|dddddaadddddd/dd|d dd dd aa ddd ddd-dd",
      W(fr_nir)},
+    {RULE(FR_NIR, "FR", "numéro de sécurité sociale sans clé", 13, 13, 95, ID_KIND_SOCIAL | ID_KIND_PERSON, 15, 60, 88),
+     .shapes = "dddddaadddddd", .check = ids_fr_nir_open,
+     .forms = "d dd dd aa ddd ddd|d.dd.dd.aa.ddd.ddd|d-dd-dd-aa-ddd-ddd", W(fr_nir)},
     {RULE(ES_DNI, "ES", "DNI", 9, 9, 96, ID_KIND_PERSON | ID_KIND_TAX, 60, 85, 97), .shapes = "ddddddddl|ldddddddl",
      .check = ids_es_dni, .forms = "dddddddd-l|dd.ddd.ddd-l|dd.ddd.ddd l|dd.ddd.dddl|dddddddd l|dd ddd ddd l",
      W(es_dni)},

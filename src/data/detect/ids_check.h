@@ -56,6 +56,7 @@ int ids_vat_pl_bare(const char *s, size_t n);
 int ids_fr_siren(const char *s, size_t n);
 int ids_fr_siret(const char *s, size_t n);
 int ids_fr_nir(const char *s, size_t n);
+int ids_fr_nir_open(const char *s, size_t n);
 int ids_de_tax(const char *s, size_t n);
 int ids_de_social(const char *s, size_t n);
 int ids_de_health(const char *s, size_t n);
@@ -97,16 +98,18 @@ int ids_si_emso(const char *s, size_t n);
 int ids_hr_oib(const char *s, size_t n);
 
 /* Words, ids_words.c: each a list that ends with NULL. */
-#define ID_WORD_LISTS(X)                                                                                               \
-    X(iban)                                                                                                            \
-    X(card)                                                                                                            \
-    X(bic)                                                                                                             \
-    X(lei)                                                                                                             \
-    X(vat) X(at_uid) X(be_kbo) X(es_cif) X(hu_adoszam) X(nl_btw) X(pl_nip) X(siren) X(siret) X(it_iva) X(de_tax)       \
-        X(de_social) X(de_health) X(de_idcard) X(fr_nir) X(es_dni) X(es_nie) X(it_cf) X(nl_bsn) X(pl_pesel) X(be_niss) \
-            X(se_pnr) X(fi_hetu) X(dk_cpr) X(no_fnr) X(at_svnr) X(pt_nif) X(pt_cc) X(ie_pps) X(cz_rc) X(ro_cnp)        \
-                X(bg_egn) X(bg_lnc) X(hr_oib) X(gr_amka) X(gr_afm) X(lt_ee) X(lv_pk) X(si_emso) X(hu_taj) X(lu_id)     \
-                    X(mt_id) X(cy_tic) X(ch_ahv) X(uk_nhs) X(uk_nino)
+#define ID_WORD_LISTS(X)                                                                                            \
+    X(iban)                                                                                                         \
+    X(card)                                                                                                         \
+    X(bic)                                                                                                          \
+    X(lei)                                                                                                          \
+    X(vat)                                                                                                          \
+    X(at_uid)                                                                                                       \
+    X(be_kbo) X(es_cif) X(hu_adoszam) X(nl_btw) X(pl_nip) X(siren) X(siret) X(it_iva) X(de_tax) X(de_social)        \
+        X(de_health) X(de_idcard) X(fr_nir) X(es_dni) X(es_nie) X(it_cf) X(nl_bsn) X(pl_pesel) X(be_niss) X(se_pnr) \
+            X(fi_hetu) X(dk_cpr) X(no_fnr) X(at_svnr) X(pt_nif) X(pt_cc) X(ie_pps) X(cz_rc) X(ro_cnp) X(bg_egn)     \
+                X(bg_lnc) X(hr_oib) X(gr_amka) X(gr_afm) X(lt_ee) X(lv_pk) X(si_emso) X(hu_taj) X(lu_id) X(mt_id)   \
+                    X(cy_tic) X(ch_ahv) X(uk_nhs) X(uk_nino)
 #define X(name) extern const char *const id_words_##name[];
 ID_WORD_LISTS(X)
 #undef X

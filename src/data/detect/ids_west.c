@@ -34,6 +34,15 @@ int ids_fr_nir(const char *s, size_t n) {
     return 97 - v % 97 == (unsigned)two(s + 13) ? 99 : 0;
 }
 
+/* The same without its key, as many write it: only sex, month and department can be looked at. */
+int ids_fr_nir_open(const char *s, size_t n) {
+    if (n != 13 || !all_digits(s, 5) || !all_digits(s + 7, 6) || !s[0] || !strchr("1278", s[0])) return 0;
+    int month = two(s + 3);
+    if (month < 1 || month > 12 || number(s + 7, 3) == 0 || number(s + 10, 3) == 0) return 0;
+    if (s[5] == '2' && (s[6] == 'A' || s[6] == 'B')) return 95;
+    return all_digits(s + 5, 2) && two(s + 5) > 0 && two(s + 5) != 96 ? 95 : 0;
+}
+
 /* Germany, tax number of a person: of the first ten digits exactly one occurs twice or three times (three times never
  * in a row), the others at most once; ISO 7064 modulus 11, 10. */
 int ids_de_tax(const char *s, size_t n) {

@@ -19,7 +19,7 @@ WORDS(card, "credit card*", "debit card*", "payment card*", "card number", "card
       "bankkártya*", "kártyaszám*", "card de credit", "kreditkort*", "kortnummer*", "luottokortti*", "kortin numero",
       "πιστωτική κάρτα", "кредитна карта", "номер на карта", "kreditna kartica", "broj kartice", "krediidikaart*",
       "kredito kortel*", "kredītkart*");
-WORDS(bic, "bic", "swift", "swift code", "swiftcode", "bic code", "bank identifier", "bankleitzahl", "iban");
+WORDS(bic, "bic", "swift", "swift code", "swiftcode", "bic code", "bank identifier");
 WORDS(lei, "lei", "legal entity identifier*", "lei code", "rechtsträger*", "gleif");
 WORDS(vat, "vat", "vat id", "vat no", "vat number", "vatin", "vat reg*", "value added tax", "ust id", "ust idnr",
       "ustid*", "ustidnr", "umsatzsteuer*", "uid", "uid nr", "uid nummer", "mwst", "mwst nr", "tva", "tva intracom*",

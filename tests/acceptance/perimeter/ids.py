@@ -8,6 +8,7 @@ compared too. Every difference must be one of the exceptions of that identifier 
 docs/guide/detectors.md). An identifier fails where a difference is not explained, or where nothing was valid for both.
 """
 import datetime
+import os
 import random
 import re
 import subprocess
@@ -108,6 +109,11 @@ def de_idcard(s):
     if not re.fullmatch(r"[CFGHJKLMNPRTVWXYZ][0-9CFGHJKLMNPRTVWXYZ]{8}\d?", s) or not re.search(r"\d", s[:9]):
         return False
     return len(s) == 9 or sum(int(c, 36) * (7, 3, 1)[i % 3] for i, c in enumerate(s[:9])) % 10 == int(s[9])
+
+
+def nir_open(s):
+    """Sex, year, month, place of birth and order, without the key over them."""
+    return re.fullmatch(r"[1278]\d\d(0[1-9]|1[0-2])(?!00|96)(\d\d|2[AB])(?!000)\d{3}(?!000)\d{3}", s) is not None
 
 
 def hu_taj(s):
@@ -274,9 +280,11 @@ IDS = [
     ("de-id-card", [("de-id-card", "DE", None)],
      shape("laaaaaaaa|aaaaaaaaad|[LCT]dddddddd|[LCT]ddddddddd|[LMNPRTVWXY][CFGHJK01234][CFGHJK01234]dddddd|"
            "[CFGHJKLMNPRTVWXYZ][CFGHJK01234][CFGHJK01234]ddddddd"), de_idcard, 1),
-    ("fr-nir", [("fr-nir", "FR", None)],
+    ("fr-nir", [("fr-nir", "FR", "numéro de sécurité sociale")],
      shape("ddddddddddddddd|[12]dd0[123456789]dddddddddd|[12]dd1[012]dddddddddd|[12]dd0[123456789]2Adddddddd|"
            "[12]dd1[012]2Bdddddddd|[12]dd0[123456789]2Cdddddddd"), nir.is_valid, 2),
+    ("fr-nir (no key)", [("fr-nir", "FR", "numéro de sécurité sociale sans clé")],
+     shape("[12345678]dd0d9ddddddd|[12]dd1dddddddd0d|[12]dd0ddddd00d0d|[12]dd1[012]2[ABC]dddddd|ddddddddddddd"), nir_open, 0),
     ("es-dni", [("es-dni", "ES", None)], shape("ddddddddl|ddddddddl|[KLM]dddddddl"), es_nif.is_valid, 1),
     ("es-nie", [("es-nie", "ES", None)], shape("[XYZ]dddddddl|ldddddddl"), nie.is_valid, 1),
     ("it-codice-fiscale", [("it-codice-fiscale", "IT", None)],
@@ -476,6 +484,13 @@ def main():
              .stdout.splitlines()]
     passed = failed = 0
     seen = set()
+    guide = open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../../docs/guide/detectors.md"),
+                 encoding="utf-8").read()
+    for name, list_ in EXCEPTIONS.items():
+        for word, _, _ in list_:
+            if word not in guide:
+                print("exception of %s is not in docs/guide/detectors.md: %s" % (name, word))
+                failed += 1
     print("%-22s %8s %10s %8s %10s" % ("identifier", "numbers", "both valid", "agree", "explained"))
     for name, which, make, reference, tail in IDS:
         index = [i for i, entity, country, rule in rules for e, c, n in which
