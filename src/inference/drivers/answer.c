@@ -23,7 +23,7 @@ void answer_free(answer *a) {
 }
 
 err_code answer_bad(const answer *a, err *e, const char *why) {
-    return err_set(e, ERR_UNAVAILABLE, "provider '%s': its answer cannot be used: %s", a->provider, why);
+    return err_set(e, ERR_UPSTREAM, "provider '%s': its answer cannot be used: %s", a->provider, why);
 }
 
 err_code answer_begin(answer *a, const char *json, size_t n, err *e) {

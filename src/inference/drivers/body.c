@@ -99,6 +99,7 @@ err_code body_check_common(const driver_call *c, err *e) {
     if (r->ignore_end) return body_refuse(t, "to go on past the end of an answer (ignore_eos)", e);
     if (r->grammar != GRAMMAR_NONE && r->grammar != GRAMMAR_JSON_SCHEMA)
         return body_refuse(t, "a form of the answer that is not a JSON schema", e);
+    if (r->embed) return ERR_OK; /* nothing is drawn */
     if (r->sampling.min_p != def.min_p) return body_refuse(t, "min_p", e);
     if (r->sampling.repeat_penalty != def.repeat_penalty) return body_refuse(t, "repeat_penalty", e);
     if (r->sampling.n_bias) return body_refuse(t, "logit_bias: token ids belong to another tokenizer", e);

@@ -51,9 +51,9 @@ static err_code meaning(driver_failure *f, int status) {
     case 413: return ERR_TOO_LARGE;
     case 408:
     case 409:
-    case 425: f->try_others = true; return ERR_UNAVAILABLE;
+    case 425: f->try_others = true; return ERR_UPSTREAM;
     case 429: f->try_others = true; return ERR_BUSY;
-    default: f->try_others = f->provider = true; return ERR_UNAVAILABLE;
+    default: f->try_others = f->provider = true; return ERR_UPSTREAM;
     }
 }
 

@@ -236,8 +236,8 @@ static err_code check(const driver_call *c, const upstream_target *t, err *e) {
     const request *r = c->r;
     err_code rc = body_check_common(c, e);
     if (rc) return rc;
-    if (r->sampling.top_k != 0) return body_refuse(t, "top_k", e);
-    if (r->has_seed && c->seed > INT64_MAX) return body_refuse(t, "a seed beyond 2^63 - 1", e);
+    if (!r->embed && r->sampling.top_k != 0) return body_refuse(t, "top_k", e);
+    if (!r->embed && r->has_seed && c->seed > INT64_MAX) return body_refuse(t, "a seed beyond 2^63 - 1", e);
     if (r->echo && r->messages) return body_refuse(t, "to repeat a conversation (echo)", e);
     for (uint32_t i = 0; r->embed && i < r->embed->n_inputs; i++)
         if (!r->embed->inputs[i].text)

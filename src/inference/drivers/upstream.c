@@ -387,15 +387,15 @@ static err_code check_time(upstream *u, uint64_t now, uint64_t *left_ns, err *e)
         *left_ns = limit - gone;
         return ERR_OK;
     }
-    return err_set(e, ERR_UNAVAILABLE, "provider '%s' %s within %d ms", u->provider, what, limit_ms);
+    return err_set(e, ERR_TIMEOUT, "provider '%s' %s within %d ms", u->provider, what, limit_ms);
 }
 
 static err_code exchange_error(const upstream *u, err *e) {
     if (u->too_long)
-        return err_set(e, ERR_UNAVAILABLE, "provider '%s' answers with more than the %zu bytes that an answer may have",
+        return err_set(e, ERR_UPSTREAM, "provider '%s' answers with more than the %zu bytes that an answer may have",
                        u->provider, UPSTREAM_ANSWER_MAX);
     if (u->headers_long)
-        return err_set(e, ERR_UNAVAILABLE, "provider '%s' answers with a header of more than %u bytes", u->provider,
+        return err_set(e, ERR_UPSTREAM, "provider '%s' answers with a header of more than %u bytes", u->provider,
                        HEADERS_MAX);
     if (u->out_of_memory) return err_nomem(e, "a provider's answer");
     const char *why = u->why[0] ? u->why : curl_easy_strerror(u->result);
@@ -403,17 +403,17 @@ static err_code exchange_error(const upstream *u, err *e) {
     case CURLE_COULDNT_RESOLVE_HOST:
     case CURLE_COULDNT_CONNECT:
     case CURLE_OPERATION_TIMEDOUT:
-        return err_set(e, ERR_UNAVAILABLE, "provider '%s' cannot be reached: %s", u->provider, why);
+        return err_set(e, ERR_UPSTREAM, "provider '%s' cannot be reached: %s", u->provider, why);
     case CURLE_PEER_FAILED_VERIFICATION:
     case CURLE_SSL_CONNECT_ERROR:
     case CURLE_SSL_CACERT_BADFILE:
     case CURLE_SSL_CIPHER:
     case CURLE_SSL_CERTPROBLEM:
-        return err_set(e, ERR_UNAVAILABLE,
+        return err_set(e, ERR_UPSTREAM,
                        "provider '%s': no trusted TLS connection: %s; its certificates are checked against the "
                        "system's, or the ca_file of its facts",
                        u->provider, why);
-    default: return err_set(e, ERR_UNAVAILABLE, "provider '%s' broke the exchange off: %s", u->provider, why);
+    default: return err_set(e, ERR_UPSTREAM, "provider '%s' broke the exchange off: %s", u->provider, why);
     }
 }
 
