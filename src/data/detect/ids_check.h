@@ -98,20 +98,55 @@ int ids_si_emso(const char *s, size_t n);
 int ids_hr_oib(const char *s, size_t n);
 
 /* Words, ids_words.c: each a list that ends with NULL. */
-#define ID_WORD_LISTS(X)                                                                                            \
-    X(iban)                                                                                                         \
-    X(card)                                                                                                         \
-    X(bic)                                                                                                          \
-    X(lei)                                                                                                          \
-    X(vat)                                                                                                          \
-    X(at_uid)                                                                                                       \
-    X(be_kbo) X(es_cif) X(hu_adoszam) X(nl_btw) X(pl_nip) X(siren) X(siret) X(it_iva) X(de_tax) X(de_social)        \
-        X(de_health) X(de_idcard) X(fr_nir) X(es_dni) X(es_nie) X(it_cf) X(nl_bsn) X(pl_pesel) X(be_niss) X(se_pnr) \
-            X(fi_hetu) X(dk_cpr) X(no_fnr) X(at_svnr) X(pt_nif) X(pt_cc) X(ie_pps) X(cz_rc) X(ro_cnp) X(bg_egn)     \
-                X(bg_lnc) X(hr_oib) X(gr_amka) X(gr_afm) X(lt_ee) X(lv_pk) X(si_emso) X(hu_taj) X(lu_id) X(mt_id)   \
-                    X(cy_tic) X(ch_ahv) X(uk_nhs) X(uk_nino)
-#define X(name) extern const char *const id_words_##name[];
-ID_WORD_LISTS(X)
-#undef X
+extern const char *const id_words_iban[];
+extern const char *const id_words_card[];
+extern const char *const id_words_bic[];
+extern const char *const id_words_lei[];
+extern const char *const id_words_vat[];
+extern const char *const id_words_at_uid[];
+extern const char *const id_words_be_kbo[];
+extern const char *const id_words_es_cif[];
+extern const char *const id_words_hu_adoszam[];
+extern const char *const id_words_nl_btw[];
+extern const char *const id_words_pl_nip[];
+extern const char *const id_words_siren[];
+extern const char *const id_words_siret[];
+extern const char *const id_words_it_iva[];
+extern const char *const id_words_de_tax[];
+extern const char *const id_words_de_social[];
+extern const char *const id_words_de_health[];
+extern const char *const id_words_de_idcard[];
+extern const char *const id_words_fr_nir[];
+extern const char *const id_words_es_dni[];
+extern const char *const id_words_es_nie[];
+extern const char *const id_words_it_cf[];
+extern const char *const id_words_nl_bsn[];
+extern const char *const id_words_pl_pesel[];
+extern const char *const id_words_be_niss[];
+extern const char *const id_words_se_pnr[];
+extern const char *const id_words_fi_hetu[];
+extern const char *const id_words_dk_cpr[];
+extern const char *const id_words_no_fnr[];
+extern const char *const id_words_at_svnr[];
+extern const char *const id_words_pt_nif[];
+extern const char *const id_words_pt_cc[];
+extern const char *const id_words_ie_pps[];
+extern const char *const id_words_cz_rc[];
+extern const char *const id_words_ro_cnp[];
+extern const char *const id_words_bg_egn[];
+extern const char *const id_words_bg_lnc[];
+extern const char *const id_words_hr_oib[];
+extern const char *const id_words_gr_amka[];
+extern const char *const id_words_gr_afm[];
+extern const char *const id_words_lt_ee[];
+extern const char *const id_words_lv_pk[];
+extern const char *const id_words_si_emso[];
+extern const char *const id_words_hu_taj[];
+extern const char *const id_words_lu_id[];
+extern const char *const id_words_mt_id[];
+extern const char *const id_words_cy_tic[];
+extern const char *const id_words_ch_ahv[];
+extern const char *const id_words_uk_nhs[];
+extern const char *const id_words_uk_nino[];
 
 #endif
