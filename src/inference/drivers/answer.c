@@ -12,7 +12,7 @@ void answer_init(answer *a, const request *r, const char *provider) {
     for (uint32_t i = 0; i < REQUEST_CHOICES_MAX; i++) a->choices[i].args.max = ANSWER_ARGS_MAX;
 }
 
-void answer_free(answer *a) {
+void answer_drop(answer *a) {
     cJSON_Delete(a->tree);
     mem_free(a->items);
     mem_free(a->tokens);

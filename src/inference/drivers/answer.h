@@ -59,7 +59,7 @@ typedef struct answer {
 } answer;
 
 void answer_init(answer *a, const request *r, const char *provider);
-void answer_free(answer *a);
+void answer_drop(answer *a);
 /* Reads one piece of JSON, which takes the place of the one before. The queue must be empty. */
 err_code answer_begin(answer *a, const char *json, size_t n, err *e);
 /* The next event: false where there is none. */

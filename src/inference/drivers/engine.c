@@ -153,6 +153,7 @@ static err_code engine_next(driver_call *c, int timeout_ms, driver_step *step, e
                   .tokens = p.tokens,
                   .n_tokens = p.n_tokens,
                   .reason = p.reason,
+                  .stop = p.stop,
                   .malformed = p.malformed};
     return ERR_OK;
 }

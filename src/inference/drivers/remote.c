@@ -339,7 +339,7 @@ void remote_release(driver_call *c) {
     buf_free(&x->path);
     buf_free(&x->whole);
     sse_free(&x->sse);
-    answer_free(&x->a);
+    answer_drop(&x->a);
     mem_free(x);
     c->state = NULL;
     c->body = NULL;
