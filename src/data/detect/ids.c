@@ -194,10 +194,32 @@ static uint64_t rules_of_length(size_t n) {
     return set;
 }
 
+/* How a form is parted. */
+static void look_at_form(id_hit *h, const char *form, size_t n) {
+    size_t first = 0, group = 0, groups = 1;
+    bool differ = false, single = true;
+    for (size_t i = 0; i <= n; i++) {
+        char c = i < n ? form[i] : ' ';
+        if (c >= 'a' && c <= 'z') h->small = true;
+        if (is_digit(c) || is_capital(c) || (c >= 'a' && c <= 'z')) {
+            group++;
+            continue;
+        }
+        if (!first) first = group;
+        if (group > 1) single = false;
+        if (i == n) break;
+        groups++;
+        if (group != first) differ = true;
+        group = 0;
+    }
+    h->grouped = groups > 1 && !single;
+    h->regular = h->grouped && !differ && group <= first + 1;
+}
+
 size_t id_match(id_hit out[ID_HITS_MAX], const char *compact, size_t n, const char *form, size_t form_n) {
     if (n < ID_LEN_MIN || n > ID_LEN_MAX) return 0;
-    bool grouped = form_n != n, small = false;
-    for (size_t i = 0; i < form_n && !small; i++) small = form[i] >= 'a' && form[i] <= 'z';
+    id_hit look = {0};
+    look_at_form(&look, form, form_n);
     size_t hits = 0;
     uint64_t left = rules_of_length(n);
     for (size_t i = 0; i < id_rule_count && hits < ID_HITS_MAX && left >> i; i++) {
@@ -207,7 +229,9 @@ size_t id_match(id_hit out[ID_HITS_MAX], const char *compact, size_t n, const ch
         if (strength <= 0) continue;
         bool typical = r->forms && form_n <= ID_FORM_MAX && id_shape_fits(r->forms, form, form_n);
         if (r->form_only && !typical) continue;
-        out[hits++] = (id_hit){r, (uint8_t)strength, typical, grouped, small};
+        out[hits] = look;
+        out[hits].rule = r, out[hits].strength = (uint8_t)strength, out[hits].typical = typical;
+        hits++;
     }
     return hits;
 }
@@ -216,7 +240,7 @@ size_t id_match(id_hit out[ID_HITS_MAX], const char *compact, size_t n, const ch
 unsigned id_score(const id_hit *hit, id_near near) {
     const id_rule *r = hit->rule;
     int lone = hit->typical ? r->typical : r->plain;
-    if (hit->grouped && !hit->typical) lone -= 20;
+    if (hit->grouped && !hit->typical) lone -= hit->regular ? 10 : 20;
     if (hit->small) lone -= 20;
     int score = near == ID_NEAR_WORD   ? r->near
                 : near == ID_NEAR_KIND ? (lone > r->near - 20 ? lone : r->near - 20)

@@ -85,7 +85,8 @@ typedef struct id_hit {
     const id_rule *rule;
     uint8_t strength; /* what check said */
     bool typical;     /* the form is one of the rule's `forms` */
-    bool grouped;     /* the form has separators */
+    bool grouped;     /* the form has separators, and not one after every character (then it counts as a plain run) */
+    bool regular;     /* the groups have one length, the last perhaps another */
     bool small;       /* the form has small letters */
 } id_hit;
 

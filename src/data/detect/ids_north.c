@@ -24,10 +24,8 @@ int ids_fi_hetu(const char *s, size_t n) {
     if ((n != 10 && n != 11) || !all_digits(s, 6) || !all_digits(s + n - 4, 3)) return 0;
     bool sign = n == 10;
     if (!sign && !(s[6] >= 'A' && s[6] <= 'F') && !(s[6] >= 'U' && s[6] <= 'Y')) return 0;
-    int year = two(s + 4);
-    bool date = sign ? ids_date(1900 + year, two(s + 2), two(s)) || ids_date(1800 + year, two(s + 2), two(s))
-                     : ids_date((s[6] >= 'U' ? 1900 : 2000) + year, two(s + 2), two(s));
-    if (!date) return 0;
+    int century = !sign && s[6] <= 'F' ? 2000 : 1900; /* '+' means 1800, which has the same days */
+    if (!ids_date(century + two(s + 4), two(s + 2), two(s))) return 0;
     uint64_t serial = number(s + n - 4, 3);
     if (serial < 2) return 0;
     return s[n - 1] == "0123456789ABCDEFHJKLMNPRSTUVWXY"[(number(s, 6) * 1000 + serial) % 31] ? 99 : 0;

@@ -250,6 +250,8 @@ static const example invalid[] = {
     {ENT_BIC, "DEUTDEFF5", 0},
     {ENT_BIC, "DEU1DEFF", 0},
     {ENT_LEI, "529900T8BM49AURSDO56", 0},
+    {ENT_LEI, "529900T8BM49AURSDOF3", 0}, /* modulo 97, but the last two are digits */
+    {ENT_LEI, "529900T8BM49AURSDO9T", 0},
     {ENT_VAT, "ATU13585626", 0},
     {ENT_VAT, "BE0428759498", 0},
     {ENT_VAT, "DE136695978", 0},
@@ -311,6 +313,7 @@ static const example invalid[] = {
     {ENT_CZ_RC, "1103492745", 0},
     {ENT_CZ_RC, "590312/123", 0},
     {ENT_RO_CNP, "0800101221142", 0},
+    {ENT_RO_CNP, "1000229123456", 0}, /* 1900 was no leap year */
     {ENT_RO_CNP, "1632215123457", 0},
     {ENT_RO_CNP, "1630615123458", 0},
     {ENT_BG_EGN, "8019010008", 0},
@@ -521,6 +524,12 @@ TEST(forms_and_words_raise_the_score) {
     unsigned odd = score(ENT_DE_TAX, "3657 42 61809", ID_NEAR_NOTHING);
     CHECK(odd < plain && plain < typical && typical < score(ENT_DE_TAX, "36574261809", ID_NEAR_WORD));
     CHECK(odd < ID_REPORT);
+    /* groups of one length are a habit, and one digit after the other hides nothing */
+    unsigned fours = score(ENT_DE_TAX, "3657 4261 809", ID_NEAR_NOTHING);
+    CHECK(odd < fours && fours < plain && fours >= ID_REPORT);
+    CHECK_INT(score(ENT_DE_TAX, "3 6 5 7 4 2 6 1 8 0 9", ID_NEAR_NOTHING), plain);
+    CHECK(score(ENT_CARD, "4 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1", ID_NEAR_NOTHING) >= ID_REPORT);
+    CHECK(score(ENT_CARD, "3782 8224 6310 005", ID_NEAR_NOTHING) >= ID_REPORT);
     CHECK(score(ENT_NL_BSN, "111222333", ID_NEAR_KIND) >= ID_REPORT);
     CHECK(score(ENT_NL_BSN, "111222333", ID_NEAR_KIND) < score(ENT_NL_BSN, "111222333", ID_NEAR_WORD));
     /* modulo 11 only adds to a Danish number */
