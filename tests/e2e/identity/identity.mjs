@@ -202,7 +202,7 @@ test('usage is the sum of what the answers said', async () => {
   assert.match(run('key', 'usage', '--by', 'project'), /care/);
   const metrics = await (await get('/metrics', keys.admin)).text();
   assert.ok(metrics.includes(`polder_usage_tokens_total{project="care",key="${id}",direction="out"} ${tokensOut}\n`));
-  assert.match(metrics, /polder_quota_refusals_total\{why="requests_minute"\} [1-9]/);
+  assert.ok(/polder_quota_refusals_total\{why="model"\} [1-9]/.test(metrics), 'no refusal for a model is counted');
 });
 
 test('a floor is the label of what its key asks', async () => {
@@ -221,9 +221,9 @@ test('tokens of the issuer', async () => {
   assert.match(records, /"key":"o_[a-z0-9]{12}"/);
   assert.ok(!run('--json', 'audit', 'ls', '--from', '0').includes('alice.example'));
   assert.ok(runJson('key', 'usage').usage.some((u) => u.key.startsWith('o_') && u.requests === 3));
-  await status(403, await get('/api/polder/v1/key.ls', token('e')).then((r) => (r.status === 405 ? post403() : r)));
+  const headers = { authorization: `Bearer ${token('e')}`, 'content-type': 'application/json' };
+  await status(403, await fetch(`${url}/api/polder/v1/key.ls`, { method: 'POST', headers, body: '{}' }));
 });
-const post403 = () => fetch(`${url}/api/polder/v1/key.ls`, { method: 'POST', headers: { authorization: `Bearer ${token('e')}`, 'content-type': 'application/json' }, body: '{}' });
 
 test('tokens that must not get in', async () => {
   const good = token('r'), [header, , signature] = good.split('.');
