@@ -63,6 +63,7 @@ err_code policy_words(island *i, label_set *labels, detector **d, err *e) {
     else
         rc = path_join(path, sizeof path, e, island_dir(i), c->detect_rules);
     if (!rc) rc = file_read(&rules, path, e);
+    if (rc == ERR_NOT_FOUND) rc = err_set(e, ERR_USAGE, "%s: there is no such file", path);
     if (rc)
         err_prefix(e, "island.yaml: detect.rules");
     else

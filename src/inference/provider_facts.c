@@ -195,6 +195,8 @@ static const char *bad_bytes(const char *url) {
             return "holds an '@': a name or password does not belong there; polder provider set-key takes it";
         if (*c == '?' || *c == '#') return "must end before '?' or '#'";
     }
+    const char *host = strstr(url, "://");
+    if (!host || host[3] == '/') return "is not an address as https://api.example.eu/v1";
     if (strstr(url, "/../") || strstr(url, "/./")) return "must not have '.' or '..' as a part of its path";
     const char *last = strrchr(url, '/');
     if (last && (strcmp(last, "/..") == 0 || strcmp(last, "/.") == 0))

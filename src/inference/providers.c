@@ -100,15 +100,15 @@ typedef struct facts_change {
     const char *name;
 } facts_change;
 
-/* The old facts with the new ones over them. */
+/* The old facts with the new ones over them. (cJSON's own replacing leaves a NULL key where memory is short.) */
 static err_code merge(const provider *old, const facts_change *f, cJSON **from, cJSON **merged, err *e) {
     *from = provider_facts_json(old);
-    *merged = *from ? cJSON_Duplicate(*from, true) : NULL;
+    *merged = *from ? cJSON_CreateObject() : NULL;
     bool ok = *merged && cJSON_AddStringToObject(*merged, "name", f->name);
-    for (const cJSON *v = ok ? f->facts->child : NULL; v && ok; v = v->next) {
-        if (strcmp(v->string, "name") == 0) continue;
-        cJSON *copy = cJSON_Duplicate(v, true);
-        ok = copy && cJSON_ReplaceItemInObjectCaseSensitive(*merged, v->string, copy);
+    for (const cJSON *v = ok ? (*from)->child : NULL; v && ok; v = v->next) {
+        const cJSON *given = cJSON_GetObjectItemCaseSensitive(f->facts, v->string);
+        cJSON *copy = cJSON_Duplicate(given ? given : v, true);
+        ok = copy && cJSON_AddItemToObject(*merged, v->string, copy);
         if (!ok) cJSON_Delete(copy);
     }
     return ok ? ERR_OK : err_nomem(e, "a provider's facts");

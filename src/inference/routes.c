@@ -120,32 +120,50 @@ err_code route_into_model(store *s, const char *model_name, cJSON **out, err *e)
     return err_nomem(e, "the candidates of a model name");
 }
 
-typedef struct merging {
+typedef struct merging { /* two sorted lists into one */
     store *s;
-    cJSON *models;
+    cJSON *models, *merged;
 } merging;
 
-static err_code row_merged(store_stmt *q, void *ctx, err *e) {
-    merging *m = ctx;
-    const char *name = store_col_text(q, 0, NULL), *at_name = NULL;
-    cJSON *at = m->models->child;
-    int place = 0, order = 1;
-    for (; at; at = at->next, place++) {
-        (void)json_get_str(at, "name", &at_name, NULL);
-        order = strcmp(at_name ? at_name : "", name);
-        if (order >= 0) break;
-    }
-    cJSON *one = at && order == 0 ? at : NULL;
-    err_code rc = route_into_model(m->s, name, &one, e);
-    if (rc || one == at || !one) return rc;
-    if (at ? cJSON_InsertItemInArray(m->models, place, one) : cJSON_AddItemToArray(m->models, one)) return ERR_OK;
+static int name_order(const cJSON *one, const char *name) {
+    const char *have = NULL;
+    (void)json_get_str(one, "name", &have, NULL);
+    return strcmp(have ? have : "", name);
+}
+
+static err_code move_first(merging *m, err *e) {
+    cJSON *one = cJSON_DetachItemViaPointer(m->models, m->models->child);
+    if (cJSON_AddItemToArray(m->merged, one)) return ERR_OK;
     cJSON_Delete(one);
     return err_nomem(e, "the list of models");
 }
 
+static err_code row_merged(store_stmt *q, void *ctx, err *e) {
+    merging *m = ctx;
+    const char *name = store_col_text(q, 0, NULL);
+    err_code rc = ERR_OK;
+    while (!rc && m->models->child && name_order(m->models->child, name) < 0) rc = move_first(m, e);
+    if (rc) return rc;
+    cJSON *first = m->models->child;
+    if (first && name_order(first, name) == 0) return route_into_model(m->s, name, &first, e);
+    cJSON *one = NULL;
+    rc = route_into_model(m->s, name, &one, e);
+    if (!rc && one && !cJSON_AddItemToArray(m->merged, one)) rc = err_nomem(e, "the list of models");
+    if (rc) cJSON_Delete(one);
+    return rc;
+}
+
 err_code routes_into_models(store *s, cJSON *models, err *e) {
-    merging m = {s, models};
-    return store_each(s, "SELECT DISTINCT model FROM candidates ORDER BY model", NULL, 0, row_merged, &m, e);
+    merging m = {s, models, cJSON_CreateArray()};
+    if (!m.merged) return err_nomem(e, "the list of models");
+    err_code rc = store_each(s, "SELECT DISTINCT model FROM candidates ORDER BY model", NULL, 0, row_merged, &m, e);
+    while (!rc && models->child) rc = move_first(&m, e);
+    if (!rc) {
+        models->child = m.merged->child;
+        m.merged->child = NULL;
+    }
+    cJSON_Delete(m.merged);
+    return rc;
 }
 
 typedef struct all_routes {

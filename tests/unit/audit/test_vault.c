@@ -94,6 +94,35 @@ TEST(the_master_key_file) {
     for (size_t i = 0; i < n; i++) CHECK_INT(vault_key_parse(got, text, i, &e), ERR_CORRUPT);
 }
 
+/* Breaks where keys for other rooms differ from opening to opening, are the same for two purposes or two islands, or
+ * where one is the master key itself. */
+TEST(derived_keys_belong_to_island_and_purpose) {
+    err e;
+    ledger *l;
+    uint8_t a[32], same[32], other[32], foreign[32];
+    char longest[300];
+    simdisk *d = sim_ledger(&e), *d2 = sim_ledger(&e);
+    CHECK(d && d2);
+    CHECK_OK(open_sim(&l, d, false, NULL, &e), e);
+    CHECK_OK(ledger_derive_key(l, "one", a, &e), e);
+    CHECK_OK(ledger_derive_key(l, "two", other, &e), e);
+    CHECK(memcmp(a, l->vault.master, 32) != 0);
+    memset(longest, 'x', sizeof longest);
+    longest[sizeof longest - 1] = 0;
+    CHECK_INT(ledger_derive_key(l, longest, same, &e), ERR_INTERNAL);
+    ledger_close(l);
+    CHECK_OK(open_sim(&l, d, true, NULL, &e), e); /* a reader has read no master key yet */
+    CHECK_OK(ledger_derive_key(l, "one", same, &e), e);
+    ledger_close(l);
+    CHECK_OK(open_sim(&l, d2, false, NULL, &e), e);
+    CHECK_OK(ledger_derive_key(l, "one", foreign, &e), e);
+    ledger_close(l);
+    CHECK(memcmp(a, same, 32) == 0);
+    CHECK(memcmp(a, other, 32) != 0 && memcmp(a, foreign, 32) != 0);
+    sim_free(d);
+    sim_free(d2);
+}
+
 TEST(an_erased_record_still_verifies_and_its_bytes_are_gone) {
     static const char secret[] = "the patient's name is Alkmaar";
     err e;
@@ -155,6 +184,7 @@ int main(int argc, char **argv) {
     RUN(contents_open_with_their_key_and_entry_only);
     RUN(slots);
     RUN(the_master_key_file);
+    RUN(derived_keys_belong_to_island_and_purpose);
     RUN(an_erased_record_still_verifies_and_its_bytes_are_gone);
     return test_end();
 }
