@@ -20,7 +20,7 @@ const id_rule id_rules[] = {
      W(card)},
     {RULE(BIC, "", "BIC", 8, 11, 64, ID_KIND_ACCOUNT, 60, 70, 95), .shapes = "llllllaa|llllllaaaaa", .check = ids_bic,
      .forms = "llll ll aa|llll ll aa aaa", W(bic)},
-    {RULE(LEI, "", "LEI", 20, 20, 99, ID_KIND_COMPANY, 90, 95, 99), .shapes = "aaaaaaaaaaaaaaaaaadd", .check = ids_lei,
+    {RULE(LEI, "", "LEI", 20, 20, 99, ID_KIND_COMPANY, 85, 95, 99), .shapes = "aaaaaaaaaaaaaaaaaadd", .check = ids_lei,
      .forms = "aaaa aaaa aaaa aaaa aadd|aaaa aa aaaaaaaaaaaa dd", W(lei)},
     {RULE(VAT, "", "VAT number", 7, 16, 90, ID_KIND_TAX | ID_KIND_COMPANY, 80, 85, 97),
      .shapes = "llaaaaa*|dddddddddMVA", .check = ids_vat,

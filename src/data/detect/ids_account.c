@@ -207,5 +207,5 @@ int ids_lei(const char *s, size_t n) {
             return 0;
     }
     if (ids_mod97(s, 20, 0) != 1) return 0;
-    return letters ? 99 : 95;
+    return letters ? 99 : 75;
 }

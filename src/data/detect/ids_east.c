@@ -7,7 +7,8 @@ int ids_pl_pesel(const char *s, size_t n) {
     if (n != 11 || !all_digits(s, n)) return 0;
     int month = two(s + 2);
     if (!ids_date(centuries[month / 20] + two(s), month % 20, two(s + 4))) return 0;
-    return weighted(s, "\1\3\7\x9\1\3\7\x9\1\3\1", 11) % 10 == 0 ? 98 : 0;
+    if (weighted(s, "\1\3\7\x9\1\3\7\x9\1\3\1", 11) % 10 != 0) return 0;
+    return month > 40 && month < 80 ? 90 : 98; /* born after 2100: as likely another number */
 }
 
 /* Czechia and Slovakia: YYMMDD (women +50 to the month; +20 where a day's serials were used up), serial, check. Until

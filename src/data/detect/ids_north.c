@@ -75,7 +75,7 @@ int ids_lt_ee(const char *s, size_t n) {
     int check = weighted(s, "\1\2\3\4\5\6\7\x8\x9\1", 10) % 11;
     if (check == 10) check = weighted(s, "\3\4\5\6\7\x8\x9\1\2\3", 10) % 11 % 10;
     if (check != s[10] - '0') return 0;
-    return dated ? 99 : 90;
+    return dated && s[0] <= '6' ? 99 : 90; /* 7 and 8 are for those born from 2100 on */
 }
 
 /* Latvia: DDMMYY, century (0 to 2), serial, check; since 2017 numbers that begin with 32 and hold nothing to check. */

@@ -33,6 +33,7 @@ from stdnum.gr import amka, vat as gr_vat
 from stdnum.hr import oib
 from stdnum.hu import anum
 from stdnum.ie import pps, vat as ie_vat
+from stdnum.iso7064 import mod_97_10
 from stdnum.it import codicefiscale, iva
 from stdnum.lt import asmens, pvm
 from stdnum.lu import tva as lu_tva
@@ -159,6 +160,8 @@ def dated(order, before, after, month_plus=(0,), day_plus=(0,)):
 
     def make(r):
         y, m, d = r.randrange(100), r.randrange(1, 14), r.randrange(1, 33)
+        if r.random() < 0.06:  # leap days, in years of a new century too
+            y, m, d = r.choice((0, 0, y, y)), 2, 29
         if r.random() < 0.2:
             m, d = r.randrange(100), r.randrange(100)
         else:
@@ -198,6 +201,8 @@ def iban_make():
         check = "%02d" % r.randrange(100)
         if r.random() < 0.3:
             check = iban.calc_check_digits(cc_ + "00" + s)
+        elif r.random() < 0.2:  # letters where the check digits stand, right modulo 97
+            check = next((a + b for a in LETTERS for b in ALNUM if mod_97_10.is_valid(s + cc_ + a + b)), check)
         return cc_ + check + s
     return make
 
@@ -229,7 +234,7 @@ IDS = [
      shape("4dddddddddddd|4ddddddddddddddd|5ddddddddddddddd|2ddddddddddddddd|3ddddddddddddd|3dddddddddddddd|6ddddddddddd|"
            "6ddddddddddddddd|6dddddddddddddddddd|8ddddddddddddddd|9792dddddddddddd|dddddddddddddddd"), card, 1),
     ("bic", [("bic", "", None)], shape("llllllaa|llllllaaaaa|llll[DFGINE][DEFRTL]aa|llll[DFGINE][DEFRTL]aaaaa"), bic.is_valid, 0),
-    ("lei", [("lei", "", None)], shape("dddd00aaaaaaaaaaaadd|aaaaaaaaaaaaaaaaaadd"), lei.is_valid, 2),
+    ("lei", [("lei", "", None)], shape("dddd00aaaaaaaaaaaadd|aaaaaaaaaaaaaaaaaadd|dddd00aaaaaaaaaaaald|dddd00aaaaaaaaaaaadl"), lei.is_valid, 2),
     ("vat-at", [("vat", "", None)], shape("ATUdddddddd"), prefixed(at_uid), 1),
     ("vat-be", [("vat", "", None)], shape("BE0ddddddddd|BEdddddddddd"), prefixed(be_vat), 2),
     ("vat-bg", [("vat", "", None)], shape("BGddddddddd|BGdddddddddd"), prefixed(bg_vat), 1),
@@ -343,6 +348,8 @@ def tax_make(r):
 
 def hetu_make(r):
     date = "%02d%02d%02d" % (r.randrange(1, 33), r.randrange(1, 14), r.randrange(100))
+    if r.random() < 0.06:
+        date = "2902%02d" % r.choice((0, 0, r.randrange(100)))
     sign = r.choice(["", "", "A", "A", r.choice("BCDEFUVWXYGZ")])
     serial = "%03d" % r.choice([r.randrange(1000), r.randrange(4)]) if r.random() < 0.2 else "%03d" % r.randrange(1000)
     return date + sign + serial + r.choice(DIGITS + "ABCDEFHJKLMNPRSTUVWXY")
@@ -401,7 +408,8 @@ def cpr_future(s):
 
 
 EXCEPTIONS = {
-    "iban": [("country newer than stdnum's registry", True, lambda s: s[:2] in IBAN_MORE)],
+    "iban": [("country newer than stdnum's registry", True, lambda s: s[:2] in IBAN_MORE),
+             ("letters as check digits", False, lambda s: not s[2:4].isdigit())],
     "bic": [("no such country", False, lambda s: not known_country(s[4:6]))],
     "de-tax-id": [("a digit three times in a row", False, lambda s: re.search(r"(\d)\1\1", s[:10]))],
     "fr-nir": [("no such sex or civil status", False, lambda s: s[0] in "0569"),
@@ -418,6 +426,8 @@ EXCEPTIONS = {
     "no-fnr": [(word, True, lambda s, key=key: fnr_undated(s) == key) for key, word in (
         ("fh", "FH number (day from 80 on)"), ("synthetic", "synthetic number (month + 65 or + 80)"),
         ("century", "serial and year of no century"), ("future", "born in days to come"), ("leap", "leap day of another century"))],
+    "ro-cnp": [("leap day of another century", True, lambda s: s[0] in "789" and s[1:7] == "000229")],
+    "lei": [("letters as check digits", False, lambda s: not s[18:].isdigit())],
     "at-svnr": [("no such date", False, lambda s: not (is_short_date(int(s[8:]), int(s[6:8]), int(s[4:6])) or
                                                        int(s[6:8]) in (13, 14, 15) and 1 <= int(s[4:6]) <= 31))],
     "be-kbo (bare)": [("first digit not 0 or 1", False, lambda s: s[0] not in "01")],

@@ -181,6 +181,7 @@ static const example valid[] = {
     {ENT_NL_BSN, "111222333", false},
     {ENT_PL_PESEL, "44051401359", true},
     {ENT_PL_PESEL, "02070803628", true},
+    {ENT_PL_PESEL, "02470803620", false}, /* born in 2102 */
     {ENT_BE_NISS, "85.07.30-033.28", true},
     {ENT_BE_NISS, "85073003328", true},
     {ENT_BE_NISS, "17073003384", true}, /* born in 2017 */
