@@ -55,7 +55,9 @@ static size_t stops_step(answer_text *a, char c) {
         while (k && s->text[i][k] != c) k = s->fail[i][k - 1];
         if (s->text[i][k] == c) k++;
         a->at[i] = k;
-        if (k == s->len[i] && k > longest) longest = k;
+        if (k != s->len[i] || k <= longest) continue;
+        longest = k;
+        a->stop = s->text[i];
     }
     return longest;
 }

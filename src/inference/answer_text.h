@@ -35,8 +35,9 @@ typedef struct answer_text {
     token_info *tokens;
     uint64_t *ends; /* offset in the whole text of each token's last byte + 1 */
     size_t n_tokens, cap_tokens;
-    uint64_t fed; /* offset of the end of what was fed */
-    bool stopped; /* a stop string was found: nothing more is taken in */
+    uint64_t fed;     /* offset of the end of what was fed */
+    bool stopped;     /* a stop string was found: nothing more is taken in */
+    const char *stop; /* that one; the longest where several end here */
     bool failed;
 } answer_text;
 

@@ -202,7 +202,8 @@ typedef struct event {
     uint32_t input;          /* EV_VECTOR: which one */
     const float *vector;     /* EV_VECTOR */
     uint32_t n_vector;       /* numbers in it */
-    const char *reason;      /* EV_FINISH: "stop", "length" or "tool_calls" */
+    const char *reason;      /* EV_FINISH: "stop", "length" or "tool_calls"; of a provider also "content_filter" */
+    const char *stop;        /* EV_FINISH: the stop string that ended it, where that is known; may be NULL */
     bool malformed;          /* EV_FINISH: a call could not be read and went out as text */
     uint64_t record;         /* EV_ADMITTED: seq of admitted; EV_DONE: seq of completed */
     uint64_t seed;           /* EV_ADMITTED */

@@ -10,6 +10,7 @@ typedef struct piece_head { /* then the text, padded to 8, then the tokens */
     uint32_t kind, event;
     uint64_t choice, len, n_tokens;
     const char *reason; /* static */
+    const char *stop;   /* the caller's */
     uint64_t malformed;
 } piece_head;
 
@@ -37,6 +38,7 @@ bool job_post(job *j, uint32_t c, answer_text *a, const char *reason) {
         piece_head h = {.kind = PIECE_FINISH,
                         .choice = c,
                         .reason = reason,
+                        .stop = a->stopped ? a->stop : NULL,
                         .malformed = of->parser && answer_parser_malformed(of->parser)};
         buf_append(&j->in, &h, sizeof h);
     }
@@ -91,6 +93,7 @@ void job_next(job *j, piece *out, int64_t timeout_ms) {
     out->n_tokens = h.n_tokens;
     out->tokens = h.n_tokens ? (const void *)(p + pad8(h.len)) : NULL;
     out->reason = h.reason;
+    out->stop = h.stop;
     out->event = (event_kind)h.event;
     out->malformed = h.malformed != 0;
     j->out_at += sizeof h + pad8(h.len) + h.n_tokens * sizeof(token_info);

@@ -99,6 +99,7 @@ typedef struct piece { /* pointers are valid until the next job_next */
     size_t n_tokens;
     event_kind event;   /* PIECE_TEXT */
     const char *reason; /* PIECE_FINISH */
+    const char *stop;   /* PIECE_FINISH: the stop string that was found, or NULL */
     bool malformed;
 } piece;
 void job_next(job *j, piece *out, int64_t timeout_ms);

@@ -15,7 +15,7 @@ typedef struct anthropic_answer { /* answer.own */
     uint64_t prompt_tokens; /* as known when the answer begins; 0: not yet */
     size_t held;            /* bytes of a call since the last sign of life */
     char reason[16];        /* the pipeline's */
-    const char *stop;       /* the stop string that ended it, where the pipeline says */
+    const char *stop;       /* of r.stops, the one that ended it, where the pipeline says */
 } anthropic_answer;
 
 err_code anthropic_parse(answer *a, err *e);

@@ -437,6 +437,7 @@ static const openai_field fields[] = {
     {"output_config", take_output_config},
     {"output_format", take_output_format},
     {"metadata", take_metadata},
+    {"thread", openai_refuse},
     {"container", openai_refuse},
     {"mcp_servers", openai_refuse_nonempty},
     {"context_management", openai_refuse},

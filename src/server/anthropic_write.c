@@ -179,15 +179,19 @@ static void write_step(const answer *a, anthropic_answer *s, const parts_step *s
 }
 
 /* What is kept of an event in both ways of answering. */
-static parts_step take(anthropic_answer *s, const event *ev) {
+static parts_step take(const answer *a, anthropic_answer *s, const event *ev) {
     if (ev->kind == EV_ADMITTED) s->prompt_tokens = ev->prompt_tokens;
-    if (ev->kind == EV_FINISH) snprintf(s->reason, sizeof s->reason, "%s", ev->reason ? ev->reason : "stop");
+    if (ev->kind == EV_FINISH) {
+        snprintf(s->reason, sizeof s->reason, "%s", ev->reason ? ev->reason : "stop");
+        for (uint32_t i = 0; i < a->r.n_stops && ev->stop; i++)
+            if (strcmp(a->r.stops[i], ev->stop) == 0) s->stop = a->r.stops[i];
+    }
     return parts_take(&s->parts, ev);
 }
 
 void anthropic_chunk(answer *a, const event *ev, buf *out) {
     anthropic_answer *s = a->own;
-    parts_step step = take(s, ev);
+    parts_step step = take(a, s, ev);
     if (ev->kind == EV_ADMITTED)
         write_start(a, s, out);
     else if (ev->kind == EV_DONE)
@@ -201,7 +205,7 @@ void anthropic_chunk(answer *a, const event *ev, buf *out) {
 
 void anthropic_collect(answer *a, choice *c, const event *ev) {
     anthropic_answer *s = a->own;
-    (void)take(s, ev);
+    (void)take(a, s, ev);
     if (s->parts.failed) c->parts[0].failed = true;
 }
 
@@ -237,6 +241,18 @@ static const char *error_type(int status) {
     }
 }
 
+/* Conversations are not held here. Clients that look for this code go on without, with all messages in each request. */
+static void write_no_thread(jw *w) {
+    jw_key(w, "details");
+    jw_obj(w);
+    jw_kstr(w, "error_code", "thread_unsupported_request");
+    jw_key(w, "unsupported");
+    jw_arr(w);
+    jw_str(w, "thread");
+    jw_arr_end(w);
+    jw_obj_end(w);
+}
+
 void anthropic_fail(const err *e, int status, const char *param, bool in_stream, buf *out) {
     jw w;
     if (in_stream) buf_puts(out, "event: error\ndata: ");
@@ -247,6 +263,7 @@ void anthropic_fail(const err *e, int status, const char *param, bool in_stream,
     jw_obj(&w);
     jw_kstr(&w, "type", error_type(status));
     jw_kstr(&w, "message", e->msg);
+    if (param && strcmp(param, "thread") == 0) write_no_thread(&w);
     jw_obj_end(&w);
     jw_obj_end(&w);
     if (in_stream) buf_puts(out, "\n\n");

@@ -1,5 +1,5 @@
-/* The body of a request, from bytes to what the pipeline would get. The first byte chooses: the dialect (bits 0 and 2),
- * and whether the path decoder gets the rest instead (bit 1). What breaks it: a read past the end, a leak, a field
+/* The body of a request, from bytes to what the pipeline would get. The first byte chooses: the dialect (bits 0, 2 and
+ * 3), and whether the path decoder gets the rest instead (bit 1). What breaks it: a read past the end, a leak, a field
  * taken out of range, a refusal without a sentence. */
 #include "base/bytes.h"
 #include "base/json.h"
@@ -77,9 +77,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         return 0;
     }
     answer *a = NULL;
-    const dialect *const dialects[] = {&dialect_openai_chat, &dialect_openai_completions, &dialect_openai_embeddings,
-                                       &dialect_rerank};
-    const dialect *d = dialects[(data[0] & 1) | (data[0] >> 1 & 2)];
+    const dialect *const dialects[] = {
+        &dialect_openai_chat, &dialect_openai_completions, &dialect_openai_embeddings, &dialect_rerank,
+        &dialect_anthropic,   &dialect_openai_responses,   &dialect_anthropic_count,   &dialect_anthropic};
+    const dialect *d = dialects[(data[0] & 1) | (data[0] >> 1 & 6)];
     if (answer_new(&a, d, body, &e) != ERR_OK) return 0;
     if (d->parse(a, &e) == ERR_OK) {
         check_request(a);

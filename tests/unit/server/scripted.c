@@ -5,6 +5,7 @@
 #include "inference/inference.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -233,6 +234,16 @@ static err_code run_bad_arguments(script *s) {
     return rc == ERR_OK ? all_done(s, 0) : rc;
 }
 
+static err_code run_stopped(script *s) {
+    char own[REQUEST_STOP_BYTES_MAX + 1] = ""; /* the dialect must find it among its own */
+    if (s->r->n_stops) snprintf(own, sizeof own, "%s", s->r->stops[s->r->n_stops - 1]);
+    err_code rc = admit(s);
+    if (rc == ERR_OK) rc = text(s, 0, "Hello", 5, true);
+    event ev = {.kind = EV_FINISH, .reason = "stop", .stop = own};
+    if (rc == ERR_OK) rc = emit(s, &ev);
+    return rc == ERR_OK ? all_done(s, 0) : rc;
+}
+
 static err_code run_show(script *s) {
     buf b = {.max = 1 << 20};
     err e;
@@ -271,6 +282,7 @@ static err_code run(script *s, err *e) {
     if (strcmp(m, "half a call") == 0) return run_broken_calls(s, true) == ERR_OK ? ERR_OK : cancelled(e);
     if (strcmp(m, "mixed") == 0) return run_mixed(s) == ERR_OK ? ERR_OK : cancelled(e);
     if (strcmp(m, "bad arguments") == 0) return run_bad_arguments(s) == ERR_OK ? ERR_OK : cancelled(e);
+    if (strcmp(m, "stopped") == 0) return run_stopped(s) == ERR_OK ? ERR_OK : cancelled(e);
     if (strcmp(m, "show") == 0) return run_show(s) == ERR_OK ? ERR_OK : cancelled(e);
     if (strcmp(m, "busy") == 0) return err_set(e, ERR_BUSY, "the queue is full");
     if (strcmp(m, "down") == 0) return err_set(e, ERR_UNAVAILABLE, "the ledger cannot be written");

@@ -332,6 +332,26 @@ TEST(calls_that_are_none_are_not_told) {
     cJSON_Delete(v);
 }
 
+TEST(the_stop_string_is_named) {
+    cJSON *v = post("/v1/messages", ASK("stopped", ",\"stop_sequences\":[\"a\",\"b\"]"), 200);
+    CHECK_STR(str_at(v, "stop_reason"), "stop_sequence");
+    CHECK_STR(str_at(v, "stop_sequence"), "b");
+    cJSON_Delete(v);
+    v = post("/v1/messages", ASK("stopped", ""), 200); /* nobody asked for one */
+    CHECK_STR(str_at(v, "stop_reason"), "end_turn");
+    CHECK(cJSON_IsNull(json_at(v, "stop_sequence")));
+    cJSON_Delete(v);
+}
+
+/* A client that wants its conversation held here finds the code by which it goes on without. */
+TEST(threads_are_refused_as_clients_expect) {
+    cJSON *v = post("/v1/messages", ASK("ok", ",\"thread\":{\"type\":\"create\"}"), 400);
+    CHECK_STR(str_at(v, "error.details.error_code"), "thread_unsupported_request");
+    CHECK_STR(str_at(v, "error.details.unsupported.0"), "thread");
+    cJSON_Delete(v);
+    cJSON_Delete(post("/v1/messages", ASK("ok", ",\"thread\":null"), 200));
+}
+
 static cJSON *streamed(const char *body) {
     reply r;
     client_request(w.port, w.key[ROLE_USER], "POST", "/v1/messages", body, &r);
@@ -496,6 +516,8 @@ int main(int argc, char **argv) {
     RUN(an_answer);
     RUN(an_answer_with_calls);
     RUN(calls_that_are_none_are_not_told);
+    RUN(the_stop_string_is_named);
+    RUN(threads_are_refused_as_clients_expect);
     RUN(a_streamed_answer);
     RUN(a_streamed_answer_with_calls);
     RUN(a_failure_in_a_stream_is_an_event);
