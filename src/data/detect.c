@@ -2,13 +2,14 @@
 #include "data/data.h"
 
 #include "base/mem.h"
-#include "data/detect/internal.h"
+#include "data/detect/detect_rules.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 struct detector {
     words *w;
+    rules *own; /* NULL: none */
     unsigned n;
     entity_info info[ENT_MAX];
 };
@@ -20,13 +21,14 @@ static const entity_info built_in[] = {
 };
 _Static_assert(ENT_BUILT_IN < 64, "a set of built-in entities fits one word");
 
-err_code detector_new(detector **out, const char *rules, size_t n, const char *name, err *e) {
+err_code detector_new(detector **out, const char *own, size_t n, const char *name, err *e) {
     *out = NULL;
     detector *d = mem_zalloc(sizeof *d);
     if (!d) return err_nomem(e, "a detector");
     memcpy(d->info, built_in, sizeof built_in);
     d->n = ENT_BUILT_IN;
     err_code rc = words_new(&d->w, e);
+    if (!rc && own) rc = rules_new(&d->own, own, n, name ? name : "rules", d->info, &d->n, e);
     if (rc) {
         detector_free(d);
         return rc;
@@ -38,6 +40,7 @@ err_code detector_new(detector **out, const char *rules, size_t n, const char *n
 void detector_free(detector *d) {
     if (!d) return;
     words_free(d->w);
+    rules_free(d->own);
     mem_free(d);
 }
 
@@ -74,6 +77,7 @@ void findings_free(findings *f) {
         norm_free(&x->m);
         mem_free(x->hits);
         mem_free(x->taken);
+        rules_scratch_free(x->match);
         mem_free(x);
     }
     mem_free(f->list);
@@ -160,8 +164,11 @@ err_code detector_scan(const detector *d, const char *text, size_t n, findings *
     err_code rc = scratch_of(f, &x, e);
     if (!rc) rc = norm_make(&x->m, text, n, e);
     if (rc) return rc;
-    scan s = {.d = d, .x = x, .p = x->m.p, .n = x->m.n, .w = d->w};
+    scan s = {.x = x, .p = x->m.p, .n = x->m.n, .w = d->w, .own = d->own};
     rc = scan_run(&s);
+    if (!rc && d->own) rc = rules_patterns(&s, d->own, e);
+    if (rc && !s.failed) return rc;
+    if (s.failed) rc = s.code;
     if (rc == ERR_NOMEM) return err_nomem(e, "findings");
     if (rc) return err_set(e, rc, "text: more than %zu possible findings; it cannot be decided", HITS_MAX);
     rc = resolve(x, f, e);

@@ -66,13 +66,16 @@ enum {
     W_AMBIGUOUS = 1u << 19, /* of Art. 9 only where somebody is spoken of */
     W_COMMON = 1u << 20,    /* a name that is also an ordinary word: needs company */
     W_AND = 1u << 21,
-    W_BASIC = 1u << 22,     /* "Basic", "Bearer": a credential follows */
-    W_COUNTRY = 1u << 23,   /* names of countries and their letters */
-    W_KEY_START = 1u << 24, /* what API keys begin with: sk, ghp, xoxb */
-    W_ENDING = 1u << 25,    /* not a word: what names of streets end with */
-    W_IS = 1u << 26,        /* is, ist, est: a value follows */
-    W_CLOUD = 1u << 27,     /* aws, azure, gcp */
-    W_PHRASE = 1u << 30     /* phrases begin with this word */
+    W_BASIC = 1u << 22,         /* "Basic", "Bearer": a credential follows */
+    W_COUNTRY = 1u << 23,       /* names of countries and their letters */
+    W_KEY_START = 1u << 24,     /* what API keys begin with: sk, ghp, xoxb */
+    W_ENDING = 1u << 25,        /* not a word: what names of streets end with */
+    W_IS = 1u << 26,            /* is, ist, est: a value follows */
+    W_CLOUD = 1u << 27,         /* aws, azure, gcp */
+    W_GREETING = 1u << 28,      /* dear, hallo, Grüße: a first name may follow alone */
+    W_COMPANY = 1u << 29,       /* GmbH, Ltd: what stands before it is no person */
+    W_SPECIAL_START = 1u << 23, /* phrases of Art. 9 begin with it */
+    W_PHRASE = 1u << 30         /* phrases begin with this word */
 };
 
 typedef struct word_entry {
@@ -99,7 +102,8 @@ size_t word_fold(char out[WORD_MAX], const char *p, size_t n);
 /* Does p begin with a capital letter? (ASCII and two-byte letters of Latin, Greek, Cyrillic) */
 bool letter_is_capital(const char *p, size_t n);
 
-/* words_*.c: entries with a blank between, phrases with '_' for theirs, '*' after a stem. */
+/* words_*.c: entries with a blank between, phrases with '_', '-' or an apostrophe for theirs, '*' after
+ * a stem. */
 typedef struct word_list {
     uint32_t kind;
     uint16_t value;
@@ -153,15 +157,19 @@ typedef struct scratch { /* findings.scratch */
 } scratch;
 
 typedef struct scan {
-    const struct detector *d;
     scratch *x;
     const char *p; /* the norm */
     size_t n;
     token *t;
     size_t n_tok;
     const words *w;
-    size_t claimed; /* bytes before this were claimed whole by a recogniser (PEM, address) */
-    bool failed;    /* out of memory or too many hits: code says which */
+    const struct rules *own; /* NULL: none */
+    size_t claimed;          /* bytes before this were claimed whole by a recogniser (PEM, JWT) */
+    size_t born;             /* where the word "born" stands whose date was found; + 1 */
+    size_t named;            /* names before this were looked at */
+    size_t housed;           /* addresses before this were looked at */
+    size_t dialled;          /* phone numbers before this were looked at */
+    bool failed;             /* out of memory or too many hits: code says which */
     err_code code;
 } scan;
 
@@ -195,9 +203,10 @@ typedef struct near_words {
     uint8_t id_kinds;
 } near_words;
 near_words scan_near(const scan *s, size_t i, size_t j, unsigned before, unsigned after);
-const word_entry *scan_phrase(const scan *s,
-                              size_t i); /* the longest phrase that begins at token i, or the word */
-err_code scan_run(scan *s);              /* every token in turn; ERR_NOMEM or ERR_UNAVAILABLE */
+near_words scan_before(const scan *s, size_t i, unsigned before); /* only to the left */
+const word_entry *scan_phrase(const scan *s, size_t i); /* the longest phrase that begins at token i, or the word */
+const word_entry *scan_phrase_end(const scan *s, size_t i, size_t *last); /* and its last token */
+err_code scan_run(scan *s); /* every token in turn; ERR_NOMEM or ERR_UNAVAILABLE */
 
 /* byte classes */
 enum {

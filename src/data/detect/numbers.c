@@ -39,6 +39,8 @@ typedef struct window {
     size_t n, form_n, digits, groups;
     bool single; /* every group is one character */
     bool line;   /* a line ends inside */
+    bool looked; /* at the words before it, which are the same for all windows from one token */
+    near_words before;
 } window;
 
 static bool window_add(window *w, const scan *s, const token *t, char sep) {
@@ -66,12 +68,16 @@ static bool glued(const scan *s, size_t i, size_t j) {
     return false;
 }
 
-static void judge(scan *s, size_t i, size_t j, const window *w, bool whole) {
+static void judge(scan *s, size_t i, size_t j, window *w, bool whole) {
     id_hit hits[ID_HITS_MAX];
     size_t n = id_match(hits, w->compact, w->n, w->form, w->form_n);
     s->x->work += 4;
     if (!n) return;
-    near_words near = scan_near(s, i, j, 8, 3);
+    if (!w->looked) w->before = scan_before(s, i, 8);
+    w->looked = true;
+    near_words near = scan_near(s, j, j, 0, 3);
+    near.rules |= w->before.rules;
+    near.id_kinds |= w->before.id_kinds;
     bool part = glued(s, i, j);
     for (size_t k = 0; k < n; k++) {
         const id_rule *r = hits[k].rule;
@@ -99,6 +105,7 @@ static void windows_from(scan *s, size_t i) {
         if (!window_add(&w, s, &s->t[j], sep)) break;
         if (w.groups > GROUPS_MAX && (!w.single || inside)) break;
         s->x->work++;
+        if (w.n <= 8 && w.digits && w.digits < w.n && !w.line) judge_plate(s, i, j, w.form, w.form_n);
         if (w.n < ID_LEN_MIN || !w.digits) continue;
         bool line = w.line;
         bool more =

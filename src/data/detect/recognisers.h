@@ -12,5 +12,13 @@ void find_prefixed(scan *s, size_t i);  /* secrets.c: keys by prefix, JWT */
 void find_pem(scan *s, size_t i);       /* secrets.c */
 void find_valued(scan *s, size_t i);    /* secrets.c: what stands behind "password" */
 void find_bearer(scan *s, size_t i);    /* secrets.c */
+void find_phone(scan *s, size_t i);     /* phone.c */
+void find_birth(scan *s, size_t i);     /* dates.c */
+void find_person(scan *s, size_t i);    /* people.c */
+void find_address(scan *s, size_t i);   /* address.c */
+void find_special(scan *s, size_t i);   /* special.c: words of Art. 9 */
+
+/* plates.c: asked by find_numbers for each window of tokens i to j, written as an id form. */
+void judge_plate(scan *s, size_t i, size_t j, const char *form, size_t n);
 
 #endif

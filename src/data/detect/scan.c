@@ -1,6 +1,6 @@
 /* Tokens, and who is asked about them. */
 #include "base/mem.h"
-#include "data/detect/internal.h"
+#include "data/detect/detect_rules.h"
 
 #include <string.h>
 
@@ -304,8 +304,9 @@ static bool joins(const scan *s, size_t i) { /* token i goes on where i - 1 ende
 }
 
 /* The longest phrase that begins at token i, or the word itself. */
-static unsigned phrase_at(const scan *s, size_t i) {
+static unsigned phrase_at(const scan *s, size_t i, size_t *last) {
     unsigned best = s->t[i].word;
+    *last = i;
     if (!(words_get(s->w, best)->kind & W_PHRASE)) return best;
     char all[WORD_MAX] = {0}, f[WORD_MAX];
     size_t k = word_fold(all, s->p + s->t[i].at, s->t[i].len);
@@ -316,18 +317,21 @@ static unsigned phrase_at(const scan *s, size_t i) {
         memcpy(all + k, f, len);
         k += len;
         unsigned id = words_find(s->w, all, k);
-        if (id && words_get(s->w, id)->len > words_get(s->w, s->t[i].word)->len) best = id;
+        /* an entry that reaches into the last word, not the stem of an earlier one */
+        if (!id || words_get(s->w, id)->len <= k - len) continue;
+        best = id;
+        *last = j;
     }
     return best;
 }
 
-near_words scan_near(const scan *s, size_t i, size_t j, unsigned before, unsigned after) {
+static near_words words_of(const scan *s, size_t from, size_t to) {
     near_words r = {0};
-    size_t from = i > before ? i - before : 0, to = j + 1 + after < s->n_tok ? j + 1 + after : s->n_tok;
     for (size_t k = from; k < to; k++) {
         if (!s->t[k].word) continue;
         const word_entry *w = words_get(s->w, s->t[k].word), *v = w;
-        if (w->kind & W_PHRASE) v = words_get(s->w, phrase_at(s, k));
+        size_t last;
+        if (w->kind & W_PHRASE) v = words_get(s->w, phrase_at(s, k, &last));
         r.rules |= w->rules | v->rules;
         r.id_kinds |= w->id_kinds | v->id_kinds;
         r.kinds |= w->kind | v->kind;
@@ -336,8 +340,21 @@ near_words scan_near(const scan *s, size_t i, size_t j, unsigned before, unsigne
     return r;
 }
 
+near_words scan_near(const scan *s, size_t i, size_t j, unsigned before, unsigned after) {
+    return words_of(s, i > before ? i - before : 0, j + 1 + after < s->n_tok ? j + 1 + after : s->n_tok);
+}
+
+near_words scan_before(const scan *s, size_t i, unsigned before) {
+    return words_of(s, i > before ? i - before : 0, i);
+}
+
 const word_entry *scan_phrase(const scan *s, size_t i) {
-    return words_get(s->w, phrase_at(s, i));
+    size_t last;
+    return words_get(s->w, phrase_at(s, i, &last));
+}
+
+const word_entry *scan_phrase_end(const scan *s, size_t i, size_t *last) {
+    return words_get(s->w, phrase_at(s, i, last));
 }
 
 /* ---- dispatch ----------------------------------------------------------------------------------------------- */
@@ -360,13 +377,17 @@ err_code scan_run(scan *s) {
         kinds |= r->kinds;
     }
     size_t at = 0, next = 0;
+    bool own = rules_have_words(s->own);
     s->t = s->x->tok;
     s->n_tok = 0;
     for (;;) {
         at = fill_window(s, at);
         bool end = s->n_tok < WINDOW;
         size_t stop = end ? s->n_tok : WINDOW - WINDOW_KEEP;
-        for (; next < stop && !s->failed; next++) ask(s, next, any, kinds);
+        for (; next < stop && !s->failed; next++) {
+            if (own) rules_words(s, s->own, next);
+            ask(s, next, any, kinds);
+        }
         if (end || s->failed) break;
         /* the window moves on: what was asked goes, but for what the next may look back at */
         size_t drop = next - WINDOW_KEEP;

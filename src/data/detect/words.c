@@ -187,10 +187,11 @@ static err_code add_phrase(words *w, const char *text, size_t n, word_entry mean
     if (star) n--;
     err_code rc = add(w, text, n, star, meaning, e);
     char joined[WORD_MAX * 2];
+    uint32_t first = W_PHRASE | (meaning.kind & W_SPECIAL ? (uint32_t)W_SPECIAL_START : 0);
     size_t k = 0, parts = 1;
     for (size_t i = 0; i < n && !rc; i++) {
         if (text[i] == ' ') {
-            rc = add(w, text, i, false, (word_entry){.kind = W_PHRASE}, e);
+            rc = add(w, text, i, false, (word_entry){.kind = first}, e);
             parts++;
         } else if (k < sizeof joined) {
             joined[k++] = text[i];
@@ -207,7 +208,7 @@ static err_code add_list(words *w, const word_list *l, err *e) {
             size_t n = strcspn(p, " ");
             char t[WORD_MAX * 2];
             if (n >= sizeof t) return err_set(e, ERR_INTERNAL, "word \"%.60s\" is too long for the table", p);
-            for (size_t i = 0; i < n; i++) t[i] = p[i] == '_' ? ' ' : p[i];
+            for (size_t i = 0; i < n; i++) t[i] = strchr("_-'.", p[i]) ? ' ' : p[i];
             err_code rc = n ? add_phrase(w, t, n, (word_entry){.kind = l->kind, .value = l->value}, e) : ERR_OK;
             if (rc) return rc;
             p += n + (p[n] == ' ');

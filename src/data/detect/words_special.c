@@ -1,3 +1,133 @@
+/* GDPR Art. 9: health, religion, politics, trade unions, ethnic origin, sex life, biometrics. Specific words only: a
+ * list that ordinary business text sets off would teach people to switch it off. */
 #include "data/detect/internal.h"
 
-const word_list words_special[] = {{0, 0, NULL}};
+const word_list words_special[] = {
+    {W_SPECIAL, ENT_HEALTH, /* diagnoses and states that say something of whom they are said of */
+     "hiv_positive hiv_positiv hiv-positive séropositif* seropositiv* sieropositiv* chemotherapy chemotherapie "
+     "chimiothérapie "
+     "quimioterapia chemioterapia chemioterapii schizophreni* schizophrén* esquizofreni* schizofreni* "
+     "depressive_disorder "
+     "depressive_episode depressive_störung dépression_nerveuse trastorno_depresivo bipolar_disorder bipolare_störung "
+     "trouble_bipolaire bipolaire_stoornis trastorno_bipolar epileps* epilepti* épileps* epilett* multiple_sklerose "
+     "multiple_sclerosis sclérose_en_plaques esclerosis_múltiple sclerosi_multipla stwardnienie_rozsiane "
+     "diabetes_mellitus "
+     "diabetiker* diabétique* diabético* diabetico diabetica insulinpflichtig* burnout_syndrom brustkrebs lungenkrebs "
+     "darmkrebs breast_cancer lung_cancer prostate_cancer cancer_du_sein cáncer_de_mama borstkanker tumore_al_seno "
+     "krebserkrankung* krebsdiagnos* cancer_diagnosis leukämie leukaemia leukemia leucémie leucemia schwangerschaft* "
+     "schwanger "
+     "pregnancy pregnant enceinte_de zwangerschap zwanger embarazada gravidanza incinta ciąża ciąży w_ciąży grávida "
+     "fehlgeburt miscarriage fausse_couche miskraam aborto_espontáneo schwerbehindert* schwerbehinderung "
+     "grad_der_behinderung arbeitsunfähigkeitsbescheinigung krankschreibung krankgeschrieben* krankmeldung sick_leave "
+     "arrêt_maladie baja_médica baja_por_enfermedad ziekteverlof ziekmelding zwolnienie_lekarskie congedo_per_malattia "
+     "suchterkrankung* alkoholabhängig* alkoholkrank* alcoholism alcoholisme alcoholismo drogenabhängig* "
+     "drug_addiction "
+     "psychotherapie psychotherapy psychothérapie psicoterapia psychoterapi* psychiatri* antidepressant* "
+     "antidepressiv* "
+     "antidépress* antidepresiv* demenz dementia démence dementie demencia demenza alzheimer* alzheimer's "
+     "parkinson_disease "
+     "parkinson-krankheit maladie_de_parkinson ziekte_van_parkinson autismus_spektrum* autism_spectrum autistisch* "
+     "suizidversuch* suizidgedank* suicide_attempt suicidal tentative_de_suicide zelfmoordpoging intento_de_suicidio "
+     "herzinfarkt heart_attack infarctus_du_myocarde hartinfarct infarto_de_miocardio infarto_miocardico zawał_serca "
+     "schlaganfall accident_vasculaire_cérébral beroerte ictus_ischemico hepatitis_b hepatitis_c hépatite_b hépatite_c "
+     "tuberkulose tuberculosis tuberculose morbus_crohn crohn's_disease maladie_de_crohn ziekte_van_crohn "
+     "krankheitsbild krankenakte patientenakte medical_record medical_records medical_history dossier_médical "
+     "medisch_dossier historial_médico historia_clínica cartella_clinica dokumentacja_medyczna prontuário_médico "
+     "diagnosed_with diagnostiziert_mit diagnose_f32* diagnostiqué_avec gediagnosticeerd_met diagnosticado_con "
+     "diagnosticada_con diagnosticato_con zdiagnozowano genetische_untersuchung genetic_test genetic_testing "
+     "test_génétique "
+     "gentest dna-test rollstuhlfahrer* hypertonie hypertension_artérielle asthma_bronchiale chemoterap* "
+     "rakotwórczy_guz "
+     "cukrzyc* nowotwor* depresj* padaczk* niepełnosprawnoś* asma_bronquial deficiência_física doença_crónica "
+     "chronic_illness chronische_erkrankung maladie_chronique chronische_ziekte enfermedad_crónica malattia_cronica"},
+    {W_SPECIAL | W_AMBIGUOUS, ENT_HEALTH, /* only of somebody */
+     "cancer krebs kanker cáncer cancro tumor tumour tumeur diabetes diabète asthma asthme allergy allergie depression "
+     "dépression depresión depressione burnout migraine migräne diagnosis diagnose diagnostic diagnóstico diagnosi "
+     "surgery "
+     "operiert disability behinderung handicap discapacidad disabilità therapie krank ziek malade enferma enfermo "
+     "malato "
+     "malata chory chora medication medikamente médicaments medicatie medicación farmaci hospitalised hospitalized "
+     "hospitalisé hospitalisée disabled behindert handicapé handicapée adhs adhd tdah hiv aids"},
+    {W_SPECIAL, ENT_RELIGION,
+     "religionszugehörigkeit konfession_evangelisch konfession_katholisch römisch-katholisch römisch_katholisch "
+     "evangelisch-lutherisch roman_catholic kirchensteuer kirchenaustritt religious_belief religious_beliefs "
+     "religious_affiliation convictions_religieuses confession_religieuse geloofsovertuiging religieuze_overtuiging "
+     "creencias_religiosas confesión_religiosa convinzioni_religiose przekonania_religijne wyznanie_religijne "
+     "convicções_religiosas zeugen_jehovas jehovah's_witness jehova_getuige témoin_de_jéhovah testigo_de_jehová "
+     "testimone_di_geova praktizierender_muslim praktizierende_muslimin practising_muslim practicing_muslim "
+     "practising_catholic "
+     "practicing_catholic musulman_pratiquant musulmane_pratiquante catholique_pratiquant catholique_pratiquante "
+     "praktiserend_moslim praktiserend_katholiek musulmán_practicante católico_practicante musulmano_praticante "
+     "cattolico_praticante fastet_im_ramadan"},
+    {W_SPECIAL | W_AMBIGUOUS, ENT_RELIGION,
+     "muslim muslima muslimin moslem moslim musulman musulmane musulmán musulmana musulmano muzułmanin muzułmanka "
+     "muçulmano "
+     "jewish jüdisch jude jüdin juif juive joods jood judío judía ebreo ebrea żyd żydówka judeu catholic katholisch "
+     "katholik "
+     "catholique katholiek católico católica cattolico cattolica katolik katoliczka protestant evangelisch protestante "
+     "protestants hindu buddhist bouddhiste boeddhist budista buddista atheist athée atheïst ateo atea orthodox "
+     "baptist "
+     "mormon mormone sikh konfession konfessionslos"},
+    {W_SPECIAL, ENT_POLITICS,
+     "parteimitglied parteimitgliedschaft parteibuch party_membership political_opinion political_opinions "
+     "political_beliefs "
+     "politische_meinung politische_überzeugung* politische_gesinnung opinions_politiques opinion_politique "
+     "politieke_opvatting* politieke_overtuiging opiniones_políticas ideología_política opinioni_politiche "
+     "poglądy_polityczne "
+     "opiniões_políticas mitglied_der_cdu mitglied_der_spd mitglied_der_afd mitglied_der_grünen mitglied_der_fdp "
+     "mitglied_der_linken member_of_the_labour_party member_of_the_conservative_party member_of_the_green_party "
+     "membre_du_parti lid_van_de_pvda lid_van_de_vvd lid_van_de_pvv partijlid afiliado_al_psoe militante_del_psoe "
+     "afiliada_al_psoe "
+     "militante_del_pp iscritto_al_partito członek_partii filiado_no_partido encarté_au_parti encartée_au_parti "
+     "voted_for_labour wählt_die_afd wählt_die_grünen"},
+    {W_SPECIAL | W_AMBIGUOUS, ENT_POLITICS,
+     "communist kommunist kommunistin communiste comunista komunista socialist sozialist socialiste anarchist "
+     "anarchiste "
+     "anarquista activist aktivist aktivistin militante fascist neonazi rechtsextrem linksextrem"},
+    {W_SPECIAL, ENT_UNION,
+     "gewerkschaftsmitglied* gewerkschaftsmitgliedschaft gewerkschaftszugehörigkeit gewerkschaftsbeitrag "
+     "gewerkschaftlich_organisiert mitglied_der_gewerkschaft mitglied_der_ig_metall mitglied_bei_verdi "
+     "trade_union_member* "
+     "union_member union_membership union_dues union_representative shop_steward member_of_the_union member_of_unite "
+     "syndiqué syndiquée adhérent_syndical adhésion_syndicale appartenance_syndicale délégué_syndical "
+     "déléguée_syndicale "
+     "membre_du_syndicat cotisation_syndicale vakbondslid vakbondslidmaatschap lid_van_de_vakbond vakbondscontributie "
+     "afiliación_sindical afiliado_al_sindicato afiliada_al_sindicato delegado_sindical delegada_sindical "
+     "cuota_sindical "
+     "iscritto_al_sindacato iscritta_al_sindacato tessera_sindacale appartenenza_sindacale rappresentante_sindacale "
+     "członek_związku_zawodowego członkini_związku_zawodowego przynależność_do_związku przynależność_związkowa "
+     "składka_związkowa sindicalizado sindicalizada filiação_sindical delegado_sindical"},
+    {W_SPECIAL, ENT_ETHNIC,
+     "ethnische_herkunft ethnic_origin ethnic_background racial_origin ethnicity origine_ethnique origine_raciale "
+     "etnische_afkomst etnische_herkomst origen_étnico origen_racial origine_etnica origine_razziale "
+     "pochodzenie_etniczne "
+     "pochodzenia_etnicznego pochodzenie_rasowe origem_étnica origem_racial rassische_herkunft volkszugehörigkeit "
+     "migrationshintergrund migration_background hautfarbe skin_colour skin_color couleur_de_peau huidskleur "
+     "color_de_piel "
+     "colore_della_pelle kolor_skóry cor_da_pele sinti_und_roma roma_origin gens_du_voyage afro-caribbean "
+     "black_african "
+     "black_caribbean"},
+    {W_SPECIAL, ENT_SEX_LIFE,
+     "sexual_orientation sexuelle_orientierung sexuellen_orientierung orientation_sexuelle seksuele_geaardheid "
+     "seksuele_gerichtheid seksuele_voorkeur orientación_sexual orientamento_sessuale orientacja_seksualna "
+     "orientacji_seksualnej orientação_sexual homosexual* homosexuel* homoseksue* homoseksual* omosessual* "
+     "homossexual* "
+     "bisexual* bisexuel* biseksue* bisessual* biseksual* lesbian lesbisch* lesbienne lesbiana lesbica lesbijka "
+     "transgender* "
+     "transsexual* transsexuell* transseksue* transexual* transessual* gay_man schwuler_mann sex_life sexualleben "
+     "vie_sexuelle seksleven vida_sexual vita_sessuale życie_seksualne geschlechtsangleichung gender_reassignment "
+     "sexually_transmitted geschlechtskrankheit* outed_as_gay is_gay ist_schwul est_gay es_gay"},
+    {W_SPECIAL, ENT_BIOMETRIC,
+     "fingerabdruck fingerabdrücke fingerabdrucks fingerprint_scan fingerprint_data fingerprint_template "
+     "fingerprint_reader "
+     "empreinte_digitale empreintes_digitales empreintes_biométriques vingerafdruk vingerafdrukken huella_dactilar "
+     "huellas_dactilares huella_digital impronta_digitale impronte_digitali odcisk_palca odciski_palców "
+     "odcisków_palców "
+     "impressão_digital impressões_digitais iris_scan irisscan iris-scan gesichtserkennung* facial_recognition "
+     "face_recognition_data reconnaissance_faciale gezichtsherkenning reconocimiento_facial riconoscimento_facciale "
+     "rozpoznawanie_twarzy reconhecimento_facial biometric_data biometrische_daten biometrischen_daten "
+     "données_biométriques "
+     "biometrische_gegevens datos_biométricos dati_biometrici dane_biometryczne danych_biometrycznych "
+     "dados_biométricos "
+     "voiceprint stimmabdruck biometric_template retina_scan netzhautscan"},
+    {0, 0, NULL}};
