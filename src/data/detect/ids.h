@@ -10,6 +10,9 @@
  *
  *   "DE 12\u00a0345 678 901"  → compact "DE12345678901", form "DE 12 345 678 901"
  *
+ * A candidate has 7 to 34 letters and digits, at least one digit; or it is one word of eight or eleven capitals without
+ * any (BIC).
+ *
  * id_match tells which rules accept the candidate; for each hit the scanner looks whether one of its words stands
  * nearby (id_rule.words; and the words of its kinds in id_kind_words) and asks id_score. Reported is what has ID_REPORT
  * or more. Of a long row of groups ("5 1 85 12 75 108 001 23 7") any window of whole groups is a candidate; a window

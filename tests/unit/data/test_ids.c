@@ -294,7 +294,10 @@ static const example invalid[] = {
     {ENT_PL_PESEL, "44051401358", 0},
     {ENT_PL_PESEL, "44951401359", 0},
     {ENT_BE_NISS, "17073003386", 0},
-    {ENT_BE_NISS, "85137303328", 0},
+    {ENT_BE_NISS, "85073203365", 0}, /* no such day */
+    {ENT_BE_NISS, "85023003390", 0}, /* no such day */
+    {ENT_BE_NISS, "85533003359", 0}, /* no such month */
+    {ENT_BE_NISS, "85193003315", 0}, /* no such month */
     {ENT_SE_PNR, "811228-9873", 0},
     {ENT_SE_PNR, "811328-9874", 0},
     {ENT_FI_HETU, "131052-308U", 0},
