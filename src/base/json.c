@@ -222,6 +222,26 @@ err_code json_parse(cJSON **out, const char *s, size_t n, const char *what, err 
 
 /* ---- writing ---- */
 
+static void whole_number(buf *out, int64_t v) {
+    char digits[24], *p = digits + sizeof digits;
+    uint64_t u = v < 0 ? 0 - (uint64_t)v : (uint64_t)v;
+    do *--p = (char)('0' + u % 10);
+    while (u /= 10);
+    if (v < 0) *--p = '-';
+    buf_append(out, p, (size_t)(digits + sizeof digits - p));
+}
+
+/* k thousandths, not whole: at most 15 digits, and no two decimals of so few digits read as the same double, so without
+ * zeros at the end this is the shortest form. */
+static void thousandths(buf *out, int64_t k) {
+    uint64_t u = k < 0 ? 0 - (uint64_t)k : (uint64_t)k, part = u % 1000;
+    char digits[4] = {'.', (char)('0' + part / 100), (char)('0' + part / 10 % 10), (char)('0' + part % 10)};
+    size_t n = part % 10 ? 4 : part % 100 ? 3 : 2;
+    if (k < 0) buf_putc(out, '-');
+    whole_number(out, (int64_t)(u / 1000));
+    buf_append(out, digits, n);
+}
+
 /* ECMA-262 Number::toString: the shortest digits that read back, exponent form outside 1e-7 .. 1e21. */
 void json_number(buf *out, double v) {
     if (v == 0) {
@@ -232,7 +252,11 @@ void json_number(buf *out, double v) {
     int prec;
     /* 17 digits always read back; whole numbers below 2^53 need no search */
     if (fabs(v) < 9007199254740992.0 && v == trunc(v)) {
-        buf_printf(out, "%.0f", v);
+        whole_number(out, (int64_t)v);
+        return;
+    }
+    if (fabs(v) >= 1e-3 && fabs(v) < 1e11 && (double)llround(v * 1000) / 1000 == v) {
+        thousandths(out, llround(v * 1000));
         return;
     }
     /* 15 digits hold every normal double's shortest form (zeros are cut below); subnormal ones have fewer */
@@ -329,29 +353,31 @@ static err_code canonical(buf *out, const cJSON *v, int depth, err *e);
 static err_code canonical_object(buf *out, const cJSON *v, int depth, err *e) {
     size_t n = 0, k = 0;
     for (const cJSON *c = v->child; c; c = c->next) n++;
-    const cJSON **m = mem_array(n ? n : 1, sizeof *m);
+    const cJSON *few[32], **m = n <= 32 ? few : mem_array(n, sizeof *m);
     if (!m) return err_nomem(e, "a JSON object");
     for (const cJSON *c = v->child; c; c = c->next) m[k++] = c;
     qsort(m, n, sizeof *m, compare_members);
     err_code rc = ERR_OK;
     buf_putc(out, '{');
     for (k = 0; k < n && rc == ERR_OK; k++) {
-        if (k && strcmp(m[k - 1]->string, m[k]->string) == 0) {
+        if (k && strcmp(m[k - 1]->string, m[k]->string) == 0)
             rc = err_set(e, ERR_INVALID, "the key \"%s\" stands twice in one object", m[k]->string);
-            break;
-        }
+        else if (!utf8_valid(m[k]->string, strlen(m[k]->string)))
+            rc = err_set(e, ERR_INVALID, "a key in JSON is not valid UTF-8");
+        if (rc) break;
         if (k) buf_putc(out, ',');
         json_string(out, m[k]->string, strlen(m[k]->string));
         buf_putc(out, ':');
         rc = canonical(out, m[k], depth + 1, e);
     }
     buf_putc(out, '}');
-    mem_free(m);
+    if (m != few) mem_free(m);
     return rc;
 }
 
 static err_code canonical(buf *out, const cJSON *v, int depth, err *e) {
-    if (depth > JSON_DEPTH_MAX) return err_set(e, ERR_INVALID, "JSON nested too deeply");
+    if (depth >= JSON_DEPTH_MAX && (cJSON_IsObject(v) || cJSON_IsArray(v)))
+        return err_set(e, ERR_INVALID, "JSON nested too deeply");
     err_code rc = ERR_OK;
     if (cJSON_IsObject(v)) return canonical_object(out, v, depth, e);
     if (cJSON_IsArray(v)) {
@@ -493,7 +519,7 @@ void jw_str(jw *w, const char *s) {
 
 void jw_int(jw *w, int64_t v) {
     before_value(w);
-    buf_printf(w->out, "%lld", (long long)v);
+    whole_number(w->out, v);
 }
 
 void jw_num(jw *w, double v) {
