@@ -211,7 +211,8 @@ typedef struct event {
     const char *fingerprint; /* EV_ADMITTED: model digest and numerics version, short: "p1-ce45b12f4f4c" */
     const char *label;       /* EV_ADMITTED: the request's, with flags: "internal, personal" */
     const char *route;       /* EV_ADMITTED: who answers: "engine", or a provider's name */
-    uint64_t prompt_tokens, completion_tokens; /* EV_DONE */
+    uint64_t prompt_tokens;     /* EV_DONE; EV_ADMITTED: where they are known by then, else 0 */
+    uint64_t completion_tokens; /* EV_DONE */
     uint64_t reasoning_tokens;                 /* EV_DONE: of the completion's */
 } event;
 

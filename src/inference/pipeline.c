@@ -272,6 +272,7 @@ static err_code begin(run *x, attempt *t, err *e) {
                 .seed = x->w.seed,
                 .created_unix_s = time_unix_ms() / 1000,
                 .fingerprint = t->call.fingerprint,
+                .prompt_tokens = t->call.n_prompt_tokens,
                 .label = label,
                 .route = t->p->facts.name};
     return tell(x, &ev) == ERR_OK ? ERR_OK : err_set(e, ERR_CANCELLED, "the request was cancelled");

@@ -10,6 +10,7 @@
 
 static const char *stop_reason(const anthropic_answer *s) {
     if (strcmp(s->reason, "length") == 0) return "max_tokens";
+    if (strcmp(s->reason, "content_filter") == 0) return "refusal";
     if (s->parts.n_kind[PART_CALL]) return "tool_use";
     return s->stop ? "stop_sequence" : "end_turn";
 }

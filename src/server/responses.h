@@ -49,12 +49,15 @@ typedef struct responses_view {
     const char *status;    /* "in_progress", "completed", "incomplete", "failed" */
     const cJSON *response; /* members that follow from the request */
     const parts *parts;
-    bool summary, usage; /* usage: it is known */
+    bool summary, filtered;
+    bool usage; /* it is known */
     uint64_t prompt_tokens, completion_tokens, reasoning_tokens;
     const err *error;
     int error_status;
 } responses_view;
 void responses_write(jw *w, const responses_view *v);
+/* "completed", or "incomplete" where the pipeline's reason says so. */
+const char *responses_status(const char *reason);
 
 /* ---- responses_store.c ---- */
 

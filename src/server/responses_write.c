@@ -94,7 +94,7 @@ static void write_outcome(jw *w, const responses_view *v) {
     jw_key(w, "incomplete_details");
     if (strcmp(v->status, "incomplete") == 0) {
         jw_obj(w);
-        jw_kstr(w, "reason", "max_output_tokens");
+        jw_kstr(w, "reason", v->filtered ? "content_filter" : "max_output_tokens");
         jw_obj_end(w);
     } else {
         jw_null(w);
@@ -163,19 +163,22 @@ static responses_view view_of(const answer *a, const char *status, bool over) {
                             .response = s->response,
                             .parts = over ? &s->parts : NULL,
                             .summary = s->summary,
+                            .filtered = strcmp(s->reason, "content_filter") == 0,
                             .usage = over,
                             .prompt_tokens = a->prompt_tokens,
                             .completion_tokens = a->completion_tokens,
                             .reasoning_tokens = a->reasoning_tokens};
 }
 
-static const char *end_status(const responses_answer *s) {
-    return strcmp(s->reason, "length") == 0 ? "incomplete" : "completed";
+const char *responses_status(const char *reason) {
+    bool cut = strcmp(reason, "length") == 0 || strcmp(reason, "content_filter") == 0;
+    return cut ? "incomplete" : "completed";
 }
 
 void responses_whole(answer *a, buf *out) {
     jw w;
-    responses_view v = view_of(a, end_status(a->own), true);
+    const responses_answer *s = a->own;
+    responses_view v = view_of(a, responses_status(s->reason), true);
     jw_init(&w, out);
     responses_write(&w, &v);
 }
@@ -272,8 +275,7 @@ static void close_item(responses_answer *s, const part *p, const char *status, b
 }
 
 static void write_step(responses_answer *s, const parts_step *step, const event *ev, buf *out) {
-    bool cut = ev->kind == EV_FINISH && strcmp(s->reason, "length") == 0;
-    if (step->over) close_item(s, step->over, cut ? "incomplete" : "completed", out);
+    if (step->over) close_item(s, step->over, ev->kind == EV_FINISH ? responses_status(s->reason) : "completed", out);
     if (step->opens) open_item(s, step->opens, out);
     if (step->grows) write_text_event(s, step->grows, ev->text, ev->len, out);
     if (step->opens && step->whole) {
@@ -310,7 +312,7 @@ void responses_chunk(answer *a, const event *ev, buf *out) {
         write_life(a, "response.created", &v, out);
         write_life(a, "response.in_progress", &v, out);
     } else if (ev->kind == EV_DONE) {
-        responses_view v = view_of(a, end_status(s), true);
+        responses_view v = view_of(a, responses_status(s->reason), true);
         write_life(a, strcmp(v.status, "incomplete") == 0 ? "response.incomplete" : "response.completed", &v, out);
     } else {
         write_step(s, &step, ev, out);

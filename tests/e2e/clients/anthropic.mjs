@@ -138,6 +138,11 @@ test('anthropic: errors are its classes', async () => {
   await refused(client.messages.create({ ...ask, messages: [{ role: 'user', content: 'polder '.repeat(800000) }] }), 413, (e) => e.error.error.type === 'request_too_large');
 });
 
+test('anthropic: a declared label', async () => {
+  const { response } = await client.messages.create({ ...ask, metadata: { user_id: 'u', polder_label: 'confidential' } }).withResponse();
+  assert.match(response.headers.get('x-polder-label'), /^confidential/);
+});
+
 test('anthropic: the key as a bearer token', async () => {
   const bearer = new Anthropic({ apiKey: null, authToken: keys.user, baseURL: url, maxRetries: 0 });
   assert.equal((await bearer.messages.create(ask)).type, 'message');

@@ -78,6 +78,22 @@ test('responses: a stored conversation goes on', async () => {
   assert.deepEqual(items.data.map((i) => i.output), ['noted']);
 });
 
+test('responses: what follows is as sensitive as what it goes on from', async () => {
+  const label = async (body, headers) => {
+    const { data, response } = await client.responses.create({ ...ask, ...body }, { headers }).withResponse();
+    return [data.id, response.headers.get('x-polder-label'), data.output[0]?.id];
+  };
+  const [plain, low] = await label({});
+  const [one, high, item] = await label({}, { 'x-polder-label': 'secret' });
+  assert.match(high, /^secret/);
+  assert.doesNotMatch(low, /^secret/);
+  assert.match((await label({ previous_response_id: one }))[1], /^secret/);
+  assert.match((await label({ input: [{ role: 'user', content: 'x' }, { type: 'item_reference', id: item }, { role: 'user', content: 'y' }] }))[1], /^secret/);
+  assert.equal((await label({ previous_response_id: plain }))[1], low);
+  assert.match((await label({ metadata: { polder_label: 'secret' } }))[1], /^secret/);
+  await refused(client.responses.create({ ...ask, metadata: { polder_label: 'very secret' } }), 400);
+});
+
 test('responses: retrieved, deleted, forgotten', async () => {
   const r = await client.responses.create({ ...ask, instructions: 'Be brief.', metadata: { a: 'b' } });
   const again = await client.responses.retrieve(r.id);

@@ -234,6 +234,13 @@ static err_code run_bad_arguments(script *s) {
     return rc == ERR_OK ? all_done(s, 0) : rc;
 }
 
+static err_code run_filtered(script *s) {
+    err_code rc = admit(s);
+    if (rc == ERR_OK) rc = text(s, 0, "Hel", 3, true);
+    if (rc == ERR_OK) rc = over(s, 0, "content_filter", false);
+    return rc == ERR_OK ? all_done(s, 0) : rc;
+}
+
 static err_code run_stopped(script *s) {
     char own[REQUEST_STOP_BYTES_MAX + 1] = ""; /* the dialect must find it among its own */
     if (s->r->n_stops) snprintf(own, sizeof own, "%s", s->r->stops[s->r->n_stops - 1]);
@@ -282,6 +289,7 @@ static err_code run(script *s, err *e) {
     if (strcmp(m, "half a call") == 0) return run_broken_calls(s, true) == ERR_OK ? ERR_OK : cancelled(e);
     if (strcmp(m, "mixed") == 0) return run_mixed(s) == ERR_OK ? ERR_OK : cancelled(e);
     if (strcmp(m, "bad arguments") == 0) return run_bad_arguments(s) == ERR_OK ? ERR_OK : cancelled(e);
+    if (strcmp(m, "filtered") == 0) return run_filtered(s) == ERR_OK ? ERR_OK : cancelled(e);
     if (strcmp(m, "stopped") == 0) return run_stopped(s) == ERR_OK ? ERR_OK : cancelled(e);
     if (strcmp(m, "show") == 0) return run_show(s) == ERR_OK ? ERR_OK : cancelled(e);
     if (strcmp(m, "busy") == 0) return err_set(e, ERR_BUSY, "the queue is full");

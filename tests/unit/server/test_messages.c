@@ -343,6 +343,13 @@ TEST(the_stop_string_is_named) {
     cJSON_Delete(v);
 }
 
+TEST(a_filtered_answer_is_a_refusal) {
+    cJSON *v = post("/v1/messages", ASK("filtered", ""), 200);
+    CHECK_STR(str_at(v, "stop_reason"), "refusal");
+    CHECK_STR(str_at(v, "content.0.text"), "Hel");
+    cJSON_Delete(v);
+}
+
 /* A client that wants its conversation held here finds the code by which it goes on without. */
 TEST(threads_are_refused_as_clients_expect) {
     cJSON *v = post("/v1/messages", ASK("ok", ",\"thread\":{\"type\":\"create\"}"), 400);
@@ -517,6 +524,7 @@ int main(int argc, char **argv) {
     RUN(an_answer_with_calls);
     RUN(calls_that_are_none_are_not_told);
     RUN(the_stop_string_is_named);
+    RUN(a_filtered_answer_is_a_refusal);
     RUN(threads_are_refused_as_clients_expect);
     RUN(a_streamed_answer);
     RUN(a_streamed_answer_with_calls);

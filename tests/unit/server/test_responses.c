@@ -292,6 +292,16 @@ TEST(an_answer_with_calls) {
     cJSON_Delete(v);
 }
 
+TEST(a_filtered_answer_is_incomplete) {
+    cJSON *v = post(ASK("filtered", ""), 200);
+    CHECK_STR(str_at(v, "status"), "incomplete");
+    CHECK_STR(str_at(v, "incomplete_details.reason"), "content_filter");
+    cJSON *again = get(w.key[ROLE_USER], str_at(v, "id"), "", 200);
+    CHECK_STR(str_at(again, "incomplete_details.reason"), "content_filter");
+    cJSON_Delete(again);
+    cJSON_Delete(v);
+}
+
 static cJSON *streamed(const char *body) {
     reply r;
     client_request(w.port, w.key[ROLE_USER], "POST", "/v1/responses", body, &r);
@@ -573,6 +583,7 @@ int main(int argc, char **argv) {
     RUN(parsing_survives_every_failed_allocation);
     RUN(an_answer);
     RUN(an_answer_with_calls);
+    RUN(a_filtered_answer_is_incomplete);
     RUN(a_streamed_answer);
     RUN(a_streamed_answer_with_calls);
     RUN(a_failure_in_a_stream_ends_it);
