@@ -9,6 +9,7 @@
  *   system        answers with all system texts
  *   tool          calls the first tool with {"text": the last user's text}; tool-1: in events of one character
  *   reasoning     thinks "I think: TEXT" first and then answers "done: TEXT"
+ *   stop          answers "until here" and names the first of the stop strings
  *   length        answers "cut" and says that the limit was reached
  *   fail-NNN      answers with that status and an error that repeats the credential; 429 and 503 with Retry-After: 7
  *   redirect      307 to another port

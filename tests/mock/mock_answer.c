@@ -25,6 +25,7 @@ typedef struct ask {
     /* the answer */
     buf text, reasoning, args;
     const char *tool, *finish; /* finish in OpenAI's words */
+    const char *stop;          /* the stop string that ended it */
 } ask;
 
 static const char *string_in(const cJSON *o, const char *key) {
@@ -109,6 +110,10 @@ static void make_answer(ask *a) {
     } else if (how_is(a, "length")) {
         buf_puts(&a->text, "cut");
         a->finish = "length";
+    } else if (how_is(a, "stop")) {
+        const cJSON *list = json_get(a->body, a->form == FORM_MESSAGES ? "stop_sequences" : "stop");
+        a->stop = list && cJSON_IsString(list->child) ? list->child->valuestring : NULL;
+        buf_puts(&a->text, "until here");
     } else {
         buf_puts(&a->text, "Hello from the mock.");
     }
@@ -215,6 +220,7 @@ static void whole_openai(ask *a, jw *w) {
             jw_kstr(w, "text", buf_str(&a->text));
         }
         jw_kstr(w, "finish_reason", a->finish);
+        if (a->stop) jw_kstr(w, "stop_reason", a->stop); /* as vLLM says it */
         jw_obj_end(w);
     }
     jw_arr_end(w);
@@ -222,6 +228,7 @@ static void whole_openai(ask *a, jw *w) {
 }
 
 static const char *stop_reason(const ask *a) {
+    if (a->stop) return "stop_sequence";
     return a->tool ? "tool_use" : strcmp(a->finish, "length") == 0 ? "max_tokens" : "end_turn";
 }
 
@@ -253,7 +260,7 @@ static void whole_messages(ask *a, jw *w) {
     jw_obj_end(w);
     jw_arr_end(w);
     jw_kstr(w, "stop_reason", stop_reason(a));
-    jw_kstr(w, "stop_sequence", NULL);
+    jw_kstr(w, "stop_sequence", a->stop);
     put_usage(w, a);
 }
 
@@ -342,6 +349,7 @@ static bool openai_part(ask *a, int choice, part what, const char *p, size_t n) 
             jw_strn(&w, p ? p : "", n);
         }
         jw_kstr(&w, "finish_reason", what == PART_FINISH ? a->finish : NULL);
+        if (what == PART_FINISH && a->stop) jw_kstr(&w, "stop_reason", a->stop);
         jw_obj_end(&w);
     }
     jw_arr_end(&w);
@@ -463,6 +471,7 @@ static bool message_edge(ask *a, bool start) {
         put_usage(&w, a);
     } else {
         jw_kstr(&w, "stop_reason", stop_reason(a));
+        jw_kstr(&w, "stop_sequence", a->stop);
     }
     jw_obj_end(&w);
     if (!start) put_usage(&w, a);

@@ -141,7 +141,14 @@ err_code answer_end_call(answer *a, uint32_t choice, err *e) {
     return rc ? rc : put(a, &i, e);
 }
 
-err_code answer_put_finish(answer *a, uint32_t choice, const char *reason, err *e) {
+/* One of those that were asked for, or NULL. */
+static const char *stop_of(const request *r, const char *text) {
+    for (uint32_t i = 0; text && i < r->n_stops; i++)
+        if (strcmp(r->stops[i], text) == 0) return r->stops[i];
+    return NULL;
+}
+
+err_code answer_put_finish(answer *a, uint32_t choice, const char *reason, const char *stop, err *e) {
     answer_choice *c = NULL;
     err_code rc = open_choice(a, choice, &c, e);
     if (!rc) rc = answer_end_call(a, choice, e);
@@ -150,7 +157,11 @@ err_code answer_put_finish(answer *a, uint32_t choice, const char *reason, err *
     if (!c->n_calls && strcmp(reason, "tool_calls") == 0) reason = "stop";
     c->finish = reason;
     a->n_finished++;
-    answer_item i = {.kind = EV_FINISH, .choice = choice, .reason = reason, .malformed = c->malformed};
+    answer_item i = {.kind = EV_FINISH,
+                     .choice = choice,
+                     .reason = reason,
+                     .stop = strcmp(reason, "stop") == 0 ? stop_of(a->r, stop) : NULL,
+                     .malformed = c->malformed};
     return put(a, &i, e);
 }
 
@@ -224,6 +235,7 @@ bool answer_next(answer *a, event *ev) {
                   .len = i->len,
                   .input = i->input,
                   .reason = i->reason,
+                  .stop = i->stop,
                   .malformed = i->malformed};
     if (i->kind == EV_VECTOR) {
         ev->vector = a->vectors + (size_t)i->input * a->dimensions;

@@ -10,6 +10,7 @@
 
 #include "inference/drivers/driver.h"
 #include "inference/drivers/sse.h"
+#include "inference/drivers/upstream.h"
 
 #define ANSWER_TOKENS_AT_ONCE 32         /* tokens with log-probabilities in one event */
 #define ANSWER_ARGS_MAX       (8u << 20) /* bytes of one call's arguments */
@@ -20,7 +21,7 @@ typedef struct answer_item {
     const char *text;
     size_t len;
     const cJSON *tokens; /* the next of a list of log-probabilities; NULL: none */
-    const char *reason;
+    const char *reason, *stop;
     bool malformed;
 } answer_item;
 
@@ -74,8 +75,9 @@ err_code answer_put_reasoning(answer *a, uint32_t choice, const char *text, err 
 err_code answer_put_call(answer *a, uint32_t choice, int64_t index, const char *id, const char *name, err *e);
 err_code answer_put_args(answer *a, uint32_t choice, const char *text, err *e);
 err_code answer_end_call(answer *a, uint32_t choice, err *e); /* nothing where none runs */
-/* `reason`: one of the constants of inference.h. "stop" after calls becomes "tool_calls". */
-err_code answer_put_finish(answer *a, uint32_t choice, const char *reason, err *e);
+/* `reason`: a constant of inference.h; "stop" after calls becomes "tool_calls". `stop`: what the provider says about
+ * the stop string that ended it; NULL: nothing. */
+err_code answer_put_finish(answer *a, uint32_t choice, const char *reason, const char *stop, err *e);
 err_code answer_put_vector(answer *a, uint32_t input, err *e);
 /* Nothing more comes: is everything there that was asked for? */
 err_code answer_check_end(answer *a, err *e);

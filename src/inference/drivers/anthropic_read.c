@@ -93,7 +93,7 @@ err_code anthropic_read_whole(answer *a, const char *json, size_t n, err *e) {
     }
     const char *reason = read_reason(text_of(a->tree, "stop_reason"));
     a->ended = true;
-    return rc ? rc : answer_put_finish(a, 0, reason ? reason : "stop", e);
+    return rc ? rc : answer_put_finish(a, 0, reason ? reason : "stop", text_of(a->tree, "stop_sequence"), e);
 }
 
 /* ---- as events --------------------------------------------------------------------------------------------- */
@@ -135,9 +135,11 @@ static err_code stop_block(answer *a, err *e) {
 }
 
 static err_code end_message(answer *a, err *e) {
-    const char *reason = read_reason(text_of(json_get(a->tree, "delta"), "stop_reason"));
+    const cJSON *d = json_get(a->tree, "delta");
+    const char *reason = read_reason(text_of(d, "stop_reason"));
     read_usage(a, json_get(a->tree, "usage"));
-    return reason && !a->choices[0].finish ? answer_put_finish(a, 0, reason, e) : ERR_OK;
+    if (!reason || a->choices[0].finish) return ERR_OK;
+    return answer_put_finish(a, 0, reason, text_of(d, "stop_sequence"), e);
 }
 
 err_code anthropic_read_event(answer *a, const sse_event *ev, err *e) {

@@ -1,6 +1,6 @@
-/* Answers in OpenAI's form, whole and as events: chat, completions, embeddings; with what other servers of this form
+/* Answers in OpenAI's form, whole and as events: chat and completions; with what other servers of this form
  * add to it (reasoning_content or reasoning, contents in parts, errors inside of a stream). */
-#include "inference/drivers/answer.h"
+#include "inference/drivers/openai_vectors.h"
 
 #include "base/bytes.h"
 #include "base/json.h"
@@ -169,7 +169,8 @@ static err_code read_choice(answer *a, cJSON *c, bool whole, err *e) {
     if (a->r->messages && cJSON_IsObject(m)) rc = read_message(a, at, m, json_get(c, "logprobs"), whole, e);
     if (!a->r->messages) rc = read_completion(a, at, c, e);
     if (!rc && whole && !reason) reason = "stop";
-    if (!rc && reason && !(a->choices[at].finish && !whole)) rc = answer_put_finish(a, at, reason, e);
+    if (!rc && reason && !(a->choices[at].finish && !whole))
+        rc = answer_put_finish(a, at, reason, text_of(c, "stop_reason"), e);
     return rc;
 }
 
@@ -184,110 +185,19 @@ static err_code read_choices(answer *a, bool whole, err *e) {
     return rc;
 }
 
-/* ---- vectors ----------------------------------------------------------------------------------------------- */
-
-/* Numbers, or their bytes (float32 little endian) in base64. NULL target: only count. */
-static size_t take_vector(const cJSON *v, float *to, size_t cap) {
-    size_t n = 0;
-    if (cJSON_IsString(v)) {
-        size_t len = strlen(v->valuestring), bytes = 0, max = len / 4 * 3;
-        uint8_t *raw = mem_alloc(max + 1);
-        bool ok = raw && base64_decode(raw, max, &bytes, v->valuestring, len) && bytes % 4 == 0;
-        n = ok ? bytes / 4 : 0;
-        for (size_t i = 0; i < n && i < cap && to; i++) {
-            uint32_t u = 0;
-            for (int k = 3; k >= 0; k--) u = u << 8 | raw[4 * i + (size_t)k];
-            memcpy(&to[i], &u, sizeof u);
-        }
-        mem_free(raw);
-        return n;
-    }
-    const cJSON *x;
-    if (cJSON_IsArray(v)) cJSON_ArrayForEach(x, v) {
-            if (to && n < cap) to[n] = cJSON_IsNumber(x) ? (float)x->valuedouble : NAN;
-            n++;
-        }
-    return n;
-}
-
-static void digest_row(sha256 *all, uint8_t one[SHA256_LEN], const float *v, uint32_t n) {
-    sha256 s;
-    sha256_init(&s);
-    for (uint32_t i = 0; i < n; i++) {
-        uint32_t u;
-        uint8_t le[4];
-        memcpy(&u, &v[i], sizeof u);
-        for (int k = 0; k < 4; k++) le[k] = (uint8_t)(u >> (8 * k));
-        sha256_update(&s, le, 4);
-        sha256_update(all, le, 4);
-    }
-    sha256_final(&s, one);
-}
-
-static err_code size_vectors(answer *a, const cJSON *first, err *e) {
-    const embed_request *q = a->r->embed;
-    size_t d = cJSON_IsObject(first) ? take_vector(json_get(first, "embedding"), NULL, 0) : 0;
-    if (!d) return answer_bad(a, e, "it has no vectors");
-    if (q->dimensions && d != q->dimensions)
-        return answer_bad(a, e, "its vectors have another length than was asked for");
-    if (d > EMBED_NUMBERS_MAX / q->n_inputs) return answer_bad(a, e, "its vectors are too long");
-    a->dimensions = (uint32_t)d;
-    a->vectors = mem_array((size_t)q->n_inputs * d, sizeof *a->vectors);
-    a->digests = mem_array(q->n_inputs, SHA256_LEN);
-    return a->vectors && a->digests ? ERR_OK : err_nomem(e, "a provider's answer");
-}
-
-/* Each input has its vector, once. `seen` has a byte for each. */
-static err_code fill_vectors(answer *a, const cJSON *list, uint8_t *seen, err *e) {
-    const embed_request *q = a->r->embed;
-    uint32_t at = 0, n = 0;
-    const cJSON *v;
-    cJSON_ArrayForEach(v, list) {
-        const cJSON *index = cJSON_IsObject(v) ? json_get(v, "index") : NULL;
-        if (cJSON_IsNumber(index))
-            at = index->valuedouble >= 0 && index->valuedouble < q->n_inputs ? (uint32_t)index->valuedouble
-                                                                             : q->n_inputs;
-        if (at >= q->n_inputs || seen[at]) return answer_bad(a, e, "its vectors are not those of the inputs");
-        float *row = a->vectors + (size_t)at * a->dimensions;
-        if (take_vector(cJSON_IsObject(v) ? json_get(v, "embedding") : NULL, row, a->dimensions) != a->dimensions)
-            return answer_bad(a, e, "its vectors have several lengths");
-        for (uint32_t i = 0; i < a->dimensions; i++)
-            if (!isfinite(row[i])) return answer_bad(a, e, "a vector has something that is no number");
-        seen[at++] = 1;
-        n++;
-    }
-    return n == q->n_inputs ? ERR_OK : answer_bad(a, e, "it lacks vectors");
-}
-
-static err_code read_vectors(answer *a, err *e) {
-    const cJSON *list = json_get(a->tree, "data");
-    uint32_t n = a->r->embed->n_inputs;
-    if (!cJSON_IsArray(list) || !list->child) return answer_bad(a, e, "it has no vectors");
-    err_code rc = size_vectors(a, list->child, e);
-    uint8_t *seen = rc ? NULL : mem_zalloc(n);
-    if (!rc && !seen) rc = err_nomem(e, "a provider's answer");
-    if (!rc) rc = fill_vectors(a, list, seen, e);
-    mem_free(seen);
-    if (rc) return rc;
-    sha256 all;
-    sha256_init(&all);
-    for (uint32_t i = 0; i < n && !rc; i++) {
-        digest_row(&all, a->digests + (size_t)i * SHA256_LEN, a->vectors + (size_t)i * a->dimensions, a->dimensions);
-        rc = answer_put_vector(a, i, e);
-    }
-    sha256_final(&all, a->all_digest);
-    return rc;
-}
-
 /* ---- the two ways ------------------------------------------------------------------------------------------ */
 
 err_code openai_read_whole(answer *a, const char *json, size_t n, err *e) {
-    err_code rc = answer_begin(a, json, n, e);
+    openai_lifted v = {0};
+    err_code rc = a->r->embed ? openai_lift(&v, a, json, n, e) : answer_begin(a, json, n, e);
     if (!rc) rc = read_error(a, e);
-    if (rc) return rc;
-    read_facts(a);
-    a->ended = true;
-    return a->r->embed ? read_vectors(a, e) : read_choices(a, true, e);
+    if (!rc) {
+        read_facts(a);
+        a->ended = true;
+        rc = a->r->embed ? openai_read_vectors(a, &v, e) : read_choices(a, true, e);
+    }
+    openai_lifted_free(&v);
+    return rc;
 }
 
 err_code openai_read_event(answer *a, const sse_event *ev, err *e) {

@@ -11,7 +11,9 @@
  * used again. */
 #define DRAIN_NS      50000000u
 #define DRAIN_POLL_MS 10
-#define NS_OF_MS      1000000u
+/* Of an answer that becomes a tree at once, which takes many times its bytes; vectors do not. */
+#define WHOLE_MAX ((size_t)16 << 20)
+#define NS_OF_MS  1000000u
 
 typedef struct remote {
     const remote_form *form;
@@ -208,6 +210,8 @@ static err_code take_piece(driver_call *c, const char *p, size_t n, err *e) {
         return read_stream(c, e);
     }
     if (!is_success(x) && n > UPSTREAM_ERROR_MAX - x->whole.len) n = UPSTREAM_ERROR_MAX - x->whole.len;
+    if (!c->r->embed && n > WHOLE_MAX - x->whole.len)
+        return fail_provider(c, answer_bad(&x->a, e, "it is too long to be read at once"), e);
     buf_append(&x->whole, p, n);
     return x->whole.failed ? fail_own(c, buf_check(&x->whole, "a provider's answer", e), e) : ERR_OK;
 }

@@ -9,7 +9,7 @@
 
 #include "base/buf.h"
 
-#define SSE_EVENT_MAX ((size_t)16 << 20) /* bytes of one event's data, and of one line */
+#define SSE_EVENT_MAX ((size_t)8 << 20) /* bytes of one event's data, and of one line */
 
 typedef struct sse { /* zero-initialised, then sse_init */
     buf line;        /* a line that has no end yet */

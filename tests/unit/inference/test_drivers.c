@@ -90,7 +90,7 @@ typedef struct seen {
     err e;
     int started, finished, ended, events, wrong;
     buf text[REQUEST_CHOICES_MAX], reasoning, calls; /* calls: "name(arguments)" one after another */
-    char reason[REQUEST_CHOICES_MAX][24];
+    char reason[REQUEST_CHOICES_MAX][24], stop[24];
     bool in_call;
     driver_outcome out;
     driver_failure failure;
@@ -139,6 +139,7 @@ static void see_event(seen *s, const event *ev, const request *r) {
         break;
     case EV_FINISH:
         snprintf(s->reason[ev->choice], 24, "%s", ev->reason ? ev->reason : "NULL");
+        snprintf(s->stop, sizeof s->stop, "%s", ev->stop ? ev->stop : "");
         s->finished++;
         break;
     case EV_VECTOR:
@@ -475,6 +476,25 @@ TEST(answers_of_every_kind) {
     }
     cJSON_Delete(messages);
     cJSON_Delete(tools);
+}
+
+TEST(stop_strings_are_named) {
+    subject *s;
+    cJSON *messages = user_says("x");
+    EACH(s, remotes) {
+        for (int stream = 0; stream < 2; stream++) {
+            request r = chat(messages, stream);
+            seen x;
+            r.stops[r.n_stops++] = "END";
+            call(s, &r, "stop", &to_the_end, &x);
+            CHECK_OK(x.rc, x.e);
+            CHECK_STR(x.stop, "END");
+            CHECK_STR(x.reason[0], "stop");
+            CHECK_STR(buf_str(&x.text[0]), "until here");
+            seen_free(&x);
+        }
+    }
+    cJSON_Delete(messages);
 }
 
 TEST(log_probabilities) {
@@ -1028,6 +1048,7 @@ int main(int argc, char **argv) {
     RUN(answer_without_memory);
     RUN(body_is_what_leaves);
     RUN(answers_of_every_kind);
+    RUN(stop_strings_are_named);
     RUN(log_probabilities);
     RUN(raw_prompts);
     RUN(vectors);
