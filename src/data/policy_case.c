@@ -86,7 +86,7 @@ static bool same_list(const place_list *a, const place_list *b) {
 
 /* Groups that say nothing ("any provider") or say the same as an earlier one go. */
 static void drop_groups(question *q) {
-    static const place any = {.kind = PLACE_ANY};
+    static const place any = {.kind = PLACE_ANY, .name = ""};
     size_t kept = 0;
     for (size_t i = 0; i < q->n_groups; i++) {
         bool drop = list_holds(&q->groups[i], &any);

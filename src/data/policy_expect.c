@@ -195,7 +195,7 @@ static bool same_set(const entity_set *a, const entity_set *b) {
 
 /* One provider that stands in an expectation's place: what is wrong with it, into why (empty: nothing). */
 static void check_provider(const checker *k, const expectation *w, size_t i, buf *why) {
-    bool is = policy_allowed(k->t, w->v) >> i & 1;
+    bool is = (policy_allowed(k->t, w->v) & (uint64_t)1 << i) != 0;
     const char *name = k->providers[i].name;
     if (is != w->allowed) {
         buf_printf(why, "%s%s is %s", why->len ? "; " : "", name, is ? "allowed" : "not allowed");

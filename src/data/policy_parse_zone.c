@@ -103,7 +103,7 @@ err_code parse_days(parser *ps, condition *c) {
     c->days = (int32_t)v;
     err_code rc = parser_take(ps);
     if (rc == ERR_OK && (token_is(&ps->t, "days") || token_is(&ps->t, "day"))) return parser_take(ps);
-    if (rc || parser_at_end(ps) || token_is(&ps->t, "and")) return rc;
+    if (rc || parser_at_end(ps) || ps->t.kind == TOKEN_COMMA || token_is(&ps->t, "and")) return rc;
     choices may_be = {0};
     may(&may_be, "days");
     may(&may_be, "and");

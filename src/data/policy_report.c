@@ -374,7 +374,7 @@ static cJSON *cell(const difference *d, cJSON *list, sensitivity v, size_t i) {
 
 static bool diff_cell(difference *d, const policy_table *from, const policy_table *to, sensitivity v, size_t i) {
     const provider_facts *f = &d->providers[i];
-    bool was = policy_allowed(from, v) >> i & 1, is = policy_allowed(to, v) >> i & 1;
+    uint64_t bit = (uint64_t)1 << i, was = policy_allowed(from, v) & bit, is = policy_allowed(to, v) & bit;
     const entity_set *a = policy_redactions(from, v, i), *b = policy_redactions(to, v, i);
     cJSON *o;
     if (was != is) {

@@ -586,7 +586,7 @@ TEST(expectations) {
     CHECK_OK(
         expect(worked,
                "given a jurisdiction = FR, operator-law = IT, training = no, retention = 0 days\n"
-               "given b jurisdiction = FR, operator-law = US, training = no, retention <= 0\ngiven c\n"
+               "given b retention = 3, jurisdiction = FR, operator-law = US, training = no\ngiven c\n"
                "given d inside = yes, certificates = \"SOC 2\", certificates = X, contract = c, operator = \"A B\", "
                "driver = openai\n"
                "internal -> a, d, engine after redact personal\ninternal -x-> b, c",
