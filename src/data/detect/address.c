@@ -73,7 +73,7 @@ static size_t town(const scan *s, size_t i) {
             k++;
             continue;
         }
-        if (s->t[k].len <= 3 && is_capital(s, k + 1) && gap_before(s, k + 1) == 1 && !(s->t[k].flags & T_DIGIT)) {
+        if (kind_of(s, k) & W_TOWN_LINK && is_capital(s, k + 1) && gap_before(s, k + 1) == 1) {
             k += 2;
             continue;
         }

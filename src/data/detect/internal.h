@@ -69,7 +69,7 @@ enum {
     W_BASIC = 1u << 22,         /* "Basic", "Bearer": a credential follows */
     W_COUNTRY = 1u << 23,       /* names of countries and their letters */
     W_KEY_START = 1u << 24,     /* what API keys begin with: sk, ghp, xoxb */
-    W_ENDING = 1u << 25,        /* not a word: what names of streets end with */
+    W_TOWN_LINK = 1u << 25,     /* am, sur, upon: inside the names of towns */
     W_IS = 1u << 26,            /* is, ist, est: a value follows */
     W_CLOUD = 1u << 27,         /* aws, azure, gcp */
     W_GREETING = 1u << 28,      /* dear, hallo, Grüße: a first name may follow alone */

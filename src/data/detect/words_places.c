@@ -66,6 +66,7 @@ const word_list words_places[] = {
      "straße strasse str weg allee platz gasse ring damm ufer chaussee promenade straat laan plein gracht kade dijk "
      "singel "
      "weg dreef markt gata gatan vägen väg vej gade vei katu tie utca út tér"},
+    {W_TOWN_LINK, 0, "am an ob im bei der den de la le les lès sur sous en aan bij upon on del di nad pod du"},
     {W_MONTH, 1,
      "januar january jan jänner janvier januari enero ene gennaio gen stycznia styczeń janeiro januára ledna ianuarie"},
     {W_MONTH, 2,
