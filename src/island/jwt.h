@@ -1,6 +1,10 @@
 /* island, inside: signed tokens (JWT, RFC 7519, in the compact form of JWS, RFC 7515) and the keys that sign them
  * (JWKS, RFC 7517). Pure functions; OpenSSL verifies.
  *
+ * Why no JOSE library: Debian's two (libcjose, libjose) bring a second JSON parser, and encryption, key agreement and
+ * HMAC that are not wanted here, and leave to the caller what goes wrong in practice: which algorithm, which key, which
+ * claims. What is left to write is reading three kinds of public keys and one call of EVP_DigestVerify.
+ *
  * Invariants
  *  1. A token is taken only with RS256, PS256, ES256 or EdDSA (Ed25519). There is no way to ask for none, and none for
  * a symmetric algorithm: no key here is ever used as a secret.

@@ -404,14 +404,15 @@ err_code oidc_check_at(island *i, const char *token, size_t n, oidc_time t, iden
     if (n > JWT_BYTES_MAX) return err_set(e, ERR_UNAUTHENTICATED, "bearer token: it is too long");
     if (keys_are_due(o, t.mono_s)) renew(i, t.mono_s);
     sha256_of(v.digest, token, n);
-    if (!cache_find(o, v.digest, t.unix_s, &v)) {
+    bool seen = cache_find(o, v.digest, t.unix_s, &v);
+    if (!seen) {
         err_code code = check_anew(i, token, n, t, &v, e);
         if (code != ERR_OK) return code;
     }
     memset(out, 0, sizeof *out);
     project_owner(owner, v.project);
     if (!meter_floor(i, owner, out->floor)) {
-        log_msg(LOG_WARN, "oidc", "oidc.projects names the project %s, which is not there", v.project);
+        if (!seen) log_msg(LOG_WARN, "oidc", "oidc.projects names the project %s, which is not there", v.project);
         return err_set(e, ERR_DENIED, "bearer token: it means the project %s, which is not there", v.project);
     }
     out->role = ROLE_USER;

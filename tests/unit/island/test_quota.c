@@ -253,13 +253,15 @@ TEST(usage_lasts) {
     CHECK(strstr(e.msg, "EUR a month") || strstr(e.msg, "tokens a day"));
     CHECK(e.retry_after_s > 0);
     cJSON *o;
+    CHECK_OK(usage_flush(i, &e), e);
+    CHECK_INT(quota_enter(i, &who, "m", &h, &e), ERR_BUSY); /* added to what is written */
     CHECK_OK(usage_report(i, NULL, NULL, NULL, &o, &e), e);
     CHECK(json_has(
-        o, "\"name\":\"alice\",\"requests\":4,\"refused\":1,\"tokens_in\":35,\"tokens_out\":15,\"cost_eur\":1}"));
+        o, "\"name\":\"alice\",\"requests\":4,\"refused\":2,\"tokens_in\":35,\"tokens_out\":15,\"cost_eur\":1}"));
     CHECK(json_has(o, "\"total\":{\"requests\":4,"));
     cJSON_Delete(o);
     CHECK_OK(usage_report(i, "provider", NULL, NULL, &o, &e), e);
-    CHECK(json_has(o, "{\"provider\":\"\",\"requests\":1,\"refused\":1,\"tokens_in\":10"));
+    CHECK(json_has(o, "{\"provider\":\"\",\"requests\":1,\"refused\":2,\"tokens_in\":10"));
     CHECK(json_has(o, "{\"provider\":\"mistral\",\"requests\":2,\"refused\":0,\"tokens_in\":20"));
     cJSON_Delete(o);
     CHECK_OK(usage_report(i, "project", "1990-01-01", "1999-12-31", &o, &e), e);
