@@ -402,8 +402,9 @@ static err_code exchange_error(const upstream *u, err *e) {
     switch (u->result) {
     case CURLE_COULDNT_RESOLVE_HOST:
     case CURLE_COULDNT_CONNECT:
-    case CURLE_OPERATION_TIMEDOUT:
         return err_set(e, ERR_UPSTREAM, "provider '%s' cannot be reached: %s", u->provider, why);
+    case CURLE_OPERATION_TIMEDOUT: /* libcurl keeps the time of connecting as well */
+        return err_set(e, ERR_TIMEOUT, "provider '%s' did not connect within %d ms", u->provider, u->connect_ms);
     case CURLE_PEER_FAILED_VERIFICATION:
     case CURLE_SSL_CONNECT_ERROR:
     case CURLE_SSL_CACERT_BADFILE:

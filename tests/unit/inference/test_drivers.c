@@ -9,7 +9,9 @@
 
 #include "mock.h"
 
+#include <netinet/in.h>
 #include <signal.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 
 #define SECRET   "sk-mock-0123456789-abcdefghij"
@@ -804,6 +806,89 @@ TEST(secrets_are_cut_out) {
     CHECK_STR(text, "x**y**");
 }
 
+/* ---- TLS --------------------------------------------------------------------------------------------------- */
+
+static const char tls_answer[] = "{\"choices\":[{\"message\":{\"content\":\"over TLS\"},\"finish_reason\":\"stop\"}]}";
+
+static int free_port(void) {
+    struct sockaddr_in a = {.sin_family = AF_INET};
+    socklen_t n = sizeof a;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), port = 0;
+    a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    if (bind(fd, (struct sockaddr *)&a, n) == 0 && getsockname(fd, (struct sockaddr *)&a, &n) == 0)
+        port = ntohs(a.sin_port);
+    close(fd);
+    return port;
+}
+
+/* OpenSSL's own server, which says one answer to one client. */
+static pid_t tls_server(const char *dir, int port) {
+    pid_t pid = fork();
+    if (pid) return pid;
+    char cmd[800];
+    setpgid(0, 0);
+    snprintf(
+        cmd, sizeof cmd,
+        "cd '%s' && { printf 'HTTP/1.1 200 OK\\r\\nContent-Length: %zu\\r\\n\\r\\n'; printf '%%s' '%s'; sleep 30; } | "
+        "openssl s_server -quiet -accept %d -cert c.pem -key k.pem >/dev/null 2>&1",
+        dir, strlen(tls_answer), tls_answer, port);
+    execl("/bin/sh", "sh", "-c", cmd, (char *)NULL);
+    _exit(127);
+}
+
+static void tls_call(const char *base, const char *ca_file, seen *x) {
+    cJSON *messages = user_says("x");
+    request r = chat(messages, false);
+    upstream_target t = target_of(base, "", "m");
+    t.ca_file = ca_file;
+    for (int i = 0; i < 100; i++) { /* until the server listens */
+        driver_call c = {.r = &r, .target = &t};
+        *x = (seen){.text = {{.max = 4096}}};
+        x->rc = driver_openai.prepare(&c, &x->e);
+        if (!x->rc) x->rc = driver_openai.start(&c, &x->e);
+        if (!x->rc) go_on(&openai, &c, &to_the_end, x);
+        x->failure = c.failure;
+        driver_openai.release(&c);
+        if (!x->rc || !strstr(x->e.msg, "cannot be reached")) break;
+        usleep(50000);
+    }
+    cJSON_Delete(messages);
+}
+
+/* Breaks where certificates are not checked, or ca_file is not what is trusted: the credential would go to anybody. */
+TEST(certificates_are_checked) {
+    static const struct {
+        const char *host;
+        bool trusted, good;
+    } want[] = {{"localhost", false, false}, {"localhost", true, true}, {"127.0.0.2", true, false}};
+    char dir[256], cmd[700], ca[300], base[64];
+    if (system("openssl version >/dev/null 2>&1") != 0) SKIP("no openssl");
+    CHECK(test_tmpdir(dir));
+    snprintf(ca, sizeof ca, "%s/c.pem", dir);
+    snprintf(
+        cmd, sizeof cmd,
+        "cd '%s' && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout k.pem -out c.pem "
+        "-days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost,IP:127.0.0.1 >/dev/null 2>&1",
+        dir);
+    CHECK_INT(system(cmd), 0);
+    for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
+        seen x;
+        int port = free_port();
+        pid_t pid = tls_server(dir, port);
+        snprintf(base, sizeof base, "https://%s:%d", want[i].host, port);
+        tls_call(base, want[i].trusted ? ca : "", &x);
+        kill(-pid, SIGKILL);
+        waitpid(pid, NULL, 0);
+        if (want[i].good) CHECK_OK(x.rc, x.e);
+        if (want[i].good) CHECK_STR(buf_str(&x.text[0]), "over TLS");
+        if (!want[i].good) CHECK_INT(x.rc, ERR_UPSTREAM);
+        if (!want[i].good) CHECK_HAS(x.e.msg, "no trusted TLS connection");
+        if (!want[i].good) CHECK(x.out.sent_bytes == 0 && x.failure.provider && x.failure.try_others);
+        seen_free(&x);
+    }
+    test_rm(dir);
+}
+
 /* ---- bodies ------------------------------------------------------------------------------------------------ */
 
 static cJSON *conversation(void) {
@@ -1061,6 +1146,7 @@ int main(int argc, char **argv) {
     RUN(the_end_mark_ends);
     RUN(a_new_credential_is_used_at_once);
     RUN(secrets_are_cut_out);
+    RUN(certificates_are_checked);
     RUN(a_body_in_full);
     RUN(what_servers_differ_in);
     RUN(what_cannot_be_said_is_refused);
