@@ -74,6 +74,7 @@ static err_code take_dimensions(answer *a, const cJSON *v, err *e) {
 static const openai_field fields[] = {
     {"model", vectors_common},
     {"user", vectors_common},
+    {"metadata", vectors_common},
     {"input", take_input},
     {"encoding_format", take_encoding},
     {"dimensions", take_dimensions},

@@ -55,6 +55,7 @@ static err_code take_return(answer *a, const cJSON *v, err *e) {
 static const openai_field fields[] = {
     {"model", vectors_common},
     {"user", vectors_common},
+    {"metadata", vectors_common},
     {"query", take_query},
     {"documents", take_documents},
     {"top_n", take_top_n},

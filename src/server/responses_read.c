@@ -94,14 +94,19 @@ static err_code read_message(answer *a, const cJSON *o, const char *where, err *
     return rc;
 }
 
+static err_code check_caller(const cJSON *o, const char *where, err *e) {
+    const cJSON *caller = json_get(o, "caller");
+    const char *by = caller ? str_in(caller, "type") : "direct";
+    if (by && strcmp(by, "direct") == 0) return ERR_OK;
+    return err_set(e, ERR_UNSUPPORTED, "%s.caller: only {\"type\": \"direct\"} is supported", where);
+}
+
 static err_code read_call(answer *a, const cJSON *o, const char *where, err *e) {
     static const char known[] = "type id call_id name arguments status caller";
     err_code rc = openai_check_keys(o, where, known, e);
+    if (rc == ERR_OK) rc = check_caller(o, where, e);
     if (rc != ERR_OK) return rc;
-    const cJSON *args = json_get(o, "arguments"), *caller = json_get(o, "caller");
-    const char *by = caller ? str_in(caller, "type") : "direct";
-    if (!by || strcmp(by, "direct") != 0)
-        return err_set(e, ERR_UNSUPPORTED, "%s.caller: only {\"type\": \"direct\"} is supported", where);
+    const cJSON *args = json_get(o, "arguments");
     if (!cJSON_IsString(args)) return err_set(e, ERR_INVALID, "%s.arguments must be a string of JSON", where);
     cJSON *m = add_message(a, "assistant", "");
     if (!m) return no_memory(e);
@@ -111,6 +116,7 @@ static err_code read_call(answer *a, const cJSON *o, const char *where, err *e) 
 static err_code read_output(answer *a, const cJSON *o, const char *where, err *e) {
     static const char known[] = "type id call_id output status caller";
     err_code rc = openai_check_keys(o, where, known, e);
+    if (rc == ERR_OK) rc = check_caller(o, where, e);
     if (rc != ERR_OK) return rc;
     const char *id = str_in(o, "call_id");
     if (!id || !id[0])

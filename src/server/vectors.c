@@ -8,31 +8,13 @@
 
 /* ---- reading ----------------------------------------------------------------------------------------------- */
 
-static const openai_field *field_of(const openai_field *table, const char *name) {
-    while (table->name && strcmp(table->name, name) != 0) table++;
-    return table->name ? table : NULL;
-}
-
 err_code vectors_common(answer *a, const cJSON *v, err *e) {
-    const openai_field *f = field_of(openai_common_fields, v->string);
-    return f && f->take ? f->take(a, v, e) : ERR_OK;
+    return openai_take_common(a, v, e);
 }
 
 err_code vectors_take_fields(answer *a, const openai_field *own, err *e) {
-    const cJSON *v;
-    cJSON_ArrayForEach(v, a->body) {
-        const openai_field *f = field_of(own, v->string);
-        err_code rc = ERR_OK;
-        if (!f)
-            rc = err_set(e, ERR_INVALID, "'%.60s' is not a field of this request: leave it out", v->string);
-        else if (f->take && !cJSON_IsNull(v))
-            rc = f->take(a, v, e);
-        if (rc != ERR_OK) {
-            snprintf(a->param, sizeof a->param, "%.60s", v->string);
-            return rc;
-        }
-    }
-    return openai_check_common(a, e);
+    err_code rc = openai_take_own_fields(a, own, e);
+    return rc == ERR_OK ? openai_check_common(a, e) : rc;
 }
 
 err_code vectors_no_truncation(answer *a, const cJSON *v, err *e) {

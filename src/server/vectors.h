@@ -4,9 +4,9 @@
 
 #include "server/openai.h"
 
-/* Every field of a->body through `own`, which may name "model" and "user" with the common functions of OpenAI's
- * dialects by VECTORS_COMMON; any other field is refused by its name. a->param names the one at fault. */
+/* openai_take_common, under the name of this family. */
 err_code vectors_common(answer *a, const cJSON *v, err *e);
+/* Every field of a->body through `own`; any other is refused by its name. a->param names the one at fault. */
 err_code vectors_take_fields(answer *a, const openai_field *own, err *e);
 /* Fields that ask for texts to be cut: only what asks for nothing is taken. */
 err_code vectors_no_truncation(answer *a, const cJSON *v, err *e);

@@ -113,6 +113,7 @@ static const bad_case bad_chat[] = {
     {"{" CHAT ",\"logprobs\":true,\"top_logprobs\":21}", ERR_INVALID, "top_logprobs", "between"},
     {"{" CHAT ",\"user\":5}", ERR_INVALID, "user", "string"},
     {"{" CHAT ",\"metadata\":5}", ERR_INVALID, "metadata", "object"},
+    {"{" CHAT ",\"metadata\":{\"polder_label\":[]}}", ERR_INVALID, "metadata", "polder_label"},
     {"{" CHAT ",\"store\":true}", ERR_UNSUPPORTED, "store", "store"},
     {"{" CHAT ",\"response_format\":{\"type\":\"yaml\"}}", ERR_UNSUPPORTED, "response_format", "yaml"},
     {"{" CHAT ",\"response_format\":{\"type\":\"json_schema\"}}", ERR_INVALID, "response_format", "json_schema"},
@@ -193,6 +194,26 @@ TEST(bad_fields_of_chat_are_named) {
 TEST(bad_fields_of_completions_are_named) {
     for (size_t i = 0; i < sizeof bad_completions / sizeof *bad_completions; i++)
         check_bad(&dialect_openai_completions, &bad_completions[i]);
+}
+
+TEST(labels_of_bodies_arrive) {
+    static const struct {
+        const dialect *d;
+        const char *body;
+    } cases[] = {{&dialect_openai_chat, "{" CHAT},
+                 {&dialect_openai_completions, "{" COMP},
+                 {&dialect_openai_embeddings, "{\"model\":\"m\",\"input\":\"x\""},
+                 {&dialect_rerank, "{\"model\":\"m\",\"query\":\"x\",\"documents\":[\"y\"]"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char body[300];
+        answer *a;
+        err e;
+        snprintf(body, sizeof body, "%s,\"metadata\":{\"polder_label\":\"secret, personal\",\"team\":5}}",
+                 cases[i].body);
+        CHECK_OK(parse(&a, cases[i].d, body, &e), e);
+        CHECK_STR(a->r.label, "secret, personal");
+        answer_free(a);
+    }
 }
 
 TEST(chat_fields_arrive) {
@@ -456,6 +477,7 @@ int main(int argc, char **argv) {
     test_begin(argc, argv);
     RUN(bad_fields_of_chat_are_named);
     RUN(bad_fields_of_completions_are_named);
+    RUN(labels_of_bodies_arrive);
     RUN(chat_fields_arrive);
     RUN(chat_defaults);
     RUN(messages_are_made_plain_for_templates);
