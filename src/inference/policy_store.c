@@ -303,7 +303,7 @@ static err_code put_default(cJSON *o, island *i, err *e) {
 
 err_code policy_active(island *i, cJSON **out, err *e) {
     stored now = {0}, next = {0};
-    bool found, waits = false;
+    bool found = false, waits = false;
     *out = NULL;
     cJSON *o = cJSON_CreateObject();
     err_code rc = o ? read_stored(island_store(i), "active", &found, &now, e) : err_nomem(e, "the policy");
