@@ -106,6 +106,8 @@ struct dialect {
 };
 
 extern const dialect dialect_openai_chat, dialect_openai_completions, dialect_openai_embeddings, dialect_rerank;
+extern const dialect dialect_ollama_chat, dialect_ollama_generate, dialect_ollama_embed, dialect_ollama_embeddings;
+extern const dialect dialect_ollama_models; /* of no request: how errors look on the routes beside them */
 extern const dialect dialect_openai_responses, dialect_anthropic, dialect_anthropic_count;
 
 /* Takes `body`, also on error. */

@@ -159,6 +159,10 @@ void call_fail(exchange *x, err_code rc, err *e); /* the reply for what did not 
 void serve_count(exchange *x);                    /* tokens of a request that is not run */
 void serve_responses(exchange *x);                /* responses_store.c: what was stored of an answer */
 void serve_models(exchange *x);
+void serve_ollama_tags(exchange *x); /* ollama_models.c */
+void serve_ollama_show(exchange *x);
+void serve_ollama_version(exchange *x);
+void serve_ollama_refuse(exchange *x);
 void serve_health(exchange *x);
 void serve_ready(exchange *x);
 void serve_metrics(exchange *x);

@@ -1,6 +1,6 @@
 /* The body of a request, from bytes to what the pipeline would get. The first byte chooses: the dialect (bits 0, 2 and
- * 3), and whether the path decoder gets the rest instead (bit 1). What breaks it: a read past the end, a leak, a field
- * taken out of range, a refusal without a sentence. */
+ * 3; with bit 6 those of Ollama's API), and whether the path decoder gets the rest instead (bit 1). What breaks it: a
+ * read past the end, a leak, a field taken out of range, a refusal without a sentence. */
 #include "base/bytes.h"
 #include "base/json.h"
 #include "server/dialect.h"
@@ -80,7 +80,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     const dialect *const dialects[] = {
         &dialect_openai_chat, &dialect_openai_completions, &dialect_openai_embeddings, &dialect_rerank,
         &dialect_anthropic,   &dialect_openai_responses,   &dialect_anthropic_count,   &dialect_anthropic};
-    const dialect *d = dialects[(data[0] & 1) | (data[0] >> 1 & 6)];
+    const dialect *const ollama[] = {&dialect_ollama_chat, &dialect_ollama_generate, &dialect_ollama_embed,
+                                     &dialect_ollama_embeddings};
+    int which = (data[0] & 1) | (data[0] >> 1 & 6);
+    const dialect *d = data[0] & 64 ? ollama[which & 3] : dialects[which];
     if (answer_new(&a, d, body, &e) != ERR_OK) return 0;
     if (d->parse(a, &e) == ERR_OK) {
         check_request(a);
