@@ -21,6 +21,7 @@
  *   linger        a stream whose HTTP end never comes after the end mark
  *   garbage, empty, no-choices   200 with something that is no answer
  *   stream-error, stream-error-late   an error inside of a stream, before or behind the first text
+ *   one-choice    one choice, however many were asked for
  *   whole         answers at once although a stream was asked for
  *   big           an answer beyond every limit; big-header: the same of its header
  *   anything else answers "Hello from the mock."

@@ -676,6 +676,7 @@ bool mock_answer(mock_conn *c) {
     a.logprobs = a.form == FORM_CHAT && cJSON_IsTrue(json_get(a.body, "logprobs"));
     if (cJSON_IsNumber(n) && n->valuedouble >= 1 && n->valuedouble <= 16) a.n = (int)n->valuedouble;
     read_model(&a);
+    if (how_is(&a, "one-choice")) a.n = 1;
     bool ok = answer_one(&a);
     if (ok) mock_note_answer(c->m);
     cJSON_Delete(a.body);

@@ -173,6 +173,7 @@ err_code answer_put_vector(answer *a, uint32_t input, err *e) {
 err_code answer_check_end(answer *a, err *e) {
     if (a->r->embed) return a->vectors ? ERR_OK : answer_bad(a, e, "it has no vectors");
     if (a->n_finished == a->r->n_choices) return ERR_OK;
+    a->lacks_choices = a->n_finished != 0;
     return answer_bad(a, e, a->n_finished ? "it has fewer choices than were asked for" : "it has no content");
 }
 

@@ -43,7 +43,8 @@ typedef struct answer {
     size_t at, n, cap; /* the queue: items[at … n) */
     answer_choice choices[REQUEST_CHOICES_MAX];
     uint32_t n_finished;
-    bool ended; /* the end mark was there */
+    bool ended;         /* the end mark was there */
+    bool lacks_choices; /* it ended with some, but not all */
     uint64_t prompt_tokens, completion_tokens, reasoning_tokens;
     char id[80];
     int error_status; /* an error that came as a part of the answer: the status it stands for */

@@ -89,7 +89,9 @@ typedef struct driver {
 
 extern const driver driver_engine; /* target: a `loaded` (internal.h) */
 extern const driver driver_embed;  /* the same, for vectors and scores */
-/* target: an `upstream_target` (drivers/upstream.h). They make text and vectors (openai), or text (anthropic). */
+/* target: an `upstream_target` (drivers/upstream.h). They make text and vectors (openai), or text (anthropic). What
+ * they cannot express is ERR_UNSUPPORTED in prepare. Of sampling they send what differs from sampler_params_default: a
+ * request does not tell what its client set. */
 extern const driver driver_openai, driver_anthropic;
 
 #endif

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #define EXTRACT_BYTES 300
+#define CUT_BYTES     8
 
 static const char *string_in(const cJSON *o, const char *key) {
     const cJSON *v = cJSON_IsObject(o) ? json_get(o, key) : NULL;
@@ -29,14 +30,17 @@ static const char *sentence_in(const cJSON *v) {
 static void extract(char out[EXTRACT_BYTES + 8], const upstream_target *t, const char *s) {
     buf text = {.max = EXTRACT_BYTES * 8}, clean = {.max = EXTRACT_BYTES * 8};
     size_t n = strnlen(s, EXTRACT_BYTES * 4);
+    bool cut = s[n] != 0;
     out[0] = 0;
     buf_append(&text, s, n);
     if (text.failed || !text.ptr) n = 0;
     if (n) upstream_scrub(t, text.ptr, n + 1);
-    if (n) text_sanitise(&clean, text.ptr, strlen(text.ptr), false);
+    if (n) n = strlen(text.ptr);
+    if (n && cut) n -= n < CUT_BYTES ? n : CUT_BYTES; /* what was cut cannot be recognised there */
+    if (n) text_sanitise(&clean, text.ptr, n, false);
     n = clean.failed ? 0 : clean.len;
-    bool cut = n > EXTRACT_BYTES;
-    if (cut) n = EXTRACT_BYTES;
+    cut |= n > EXTRACT_BYTES;
+    if (n > EXTRACT_BYTES) n = EXTRACT_BYTES;
     if (n) n -= utf8_tail(clean.ptr, n);
     if (n) snprintf(out, EXTRACT_BYTES + 8, "%.*s%s", (int)n, clean.ptr, cut ? "…" : "");
     buf_free(&text);

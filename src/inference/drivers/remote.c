@@ -27,6 +27,7 @@ typedef struct remote {
     buf whole;     /* an answer that comes at once, or an error */
     const char *p; /* the piece at hand */
     size_t n;
+    uint32_t told;        /* choices whose end the caller knows of */
     bool known, streamed; /* how the body is to be read */
     bool started, over, cancelled;
     bool drained; /* the exchange is over too, or need not be waited for */
@@ -145,6 +146,7 @@ static bool is_success(const remote *x) {
 /* A reader found something wrong, or an error that the provider sent as a part of its answer. */
 static err_code fail_reading(driver_call *c, err_code rc, err *e) {
     remote *x = c->state;
+    if (x->a.lacks_choices) return fail_own(c, rc, e); /* it does not know n, and fails at nothing else */
     if (!x->a.error_status || rc == ERR_NOMEM) return fail_provider(c, rc, e);
     driver_failure f = {0};
     char said[ERR_MSG_MAX];
@@ -234,6 +236,7 @@ static bool give(driver_call *c, driver_step *step, event *ev) {
         return true;
     }
     answer_next(&x->a, ev);
+    if (ev->kind == EV_FINISH) x->told |= UINT32_C(1) << ev->choice;
     *step = STEP_EVENT;
     return true;
 }
@@ -245,15 +248,13 @@ static err_code end(remote *x, driver_step *step) {
     return ERR_OK;
 }
 
-/* One look at the line. *again: there may be something to give now. After the end mark the answer is whole, and
- * nothing that happens to the line changes it. */
-static err_code look(driver_call *c, int timeout_ms, bool *again, err *e) {
+/* One look at the line. After the end mark the answer is whole, and nothing that happens to the line changes it. */
+static err_code look(driver_call *c, int timeout_ms, err *e) {
     remote *x = c->state;
     upstream_state state;
     const char *p;
     size_t n;
     err_code rc = upstream_poll(x->u, timeout_ms, &state, &p, &n, x->a.ended ? NULL : e);
-    *again = rc || state != UPSTREAM_WAITING;
     if (x->a.ended) {
         x->drained |= rc || state == UPSTREAM_DONE || time_mono_ns() - x->marked_ns >= DRAIN_NS;
         return ERR_OK;
@@ -277,7 +278,6 @@ err_code remote_next(driver_call *c, int timeout_ms, driver_step *step, event *e
     }
     uint64_t until = time_mono_ns() + (uint64_t)(timeout_ms > 0 ? timeout_ms : 0) * NS_OF_MS;
     for (;;) {
-        bool again = false;
         if (give(c, step, ev)) return ERR_OK;
         err_code rc = x->streamed && x->n ? read_stream(c, e) : ERR_OK;
         if (rc) return rc;
@@ -286,9 +286,9 @@ err_code remote_next(driver_call *c, int timeout_ms, driver_step *step, event *e
         uint64_t now = time_mono_ns();
         int left = now >= until ? 0 : (int)((until - now + NS_OF_MS - 1) / NS_OF_MS);
         if (x->a.ended && left > DRAIN_POLL_MS) left = DRAIN_POLL_MS;
-        rc = look(c, left, &again, e);
+        rc = look(c, left, e);
         if (rc) return rc;
-        if (!again && time_mono_ns() >= until) return ERR_OK;
+        if (x->a.at == x->a.n && time_mono_ns() >= until) return ERR_OK;
     }
 }
 

@@ -390,6 +390,71 @@ TEST(answer_without_memory) {
 
 /* ---- drivers of providers ---------------------------------------------------------------------------------- */
 
+/* A server that does not know n answers once: another may do better, but it is no outage. */
+TEST(choices_that_are_missing) {
+    cJSON *messages = user_says("two");
+    for (int stream = 0; stream < 2; stream++) {
+        request r = chat(messages, stream);
+        seen x;
+        r.n_choices = 2;
+        call(&openai, &r, "one-choice", &to_the_end, &x);
+        CHECK_INT(x.rc, ERR_UPSTREAM);
+        CHECK_HAS(x.e.msg, "fewer choices");
+        CHECK(x.failure.try_others && !x.failure.provider);
+        seen_free(&x);
+    }
+    cJSON_Delete(messages);
+}
+
+/* Larger than what libcurl sends with the header, and than any buffer on the way. */
+TEST(large_bodies) {
+    subject *s;
+    size_t n = 3 << 20;
+    char *text = malloc(n + 1);
+    for (size_t i = 0; i < n; i++) text[i] = (char)('a' + i % 26);
+    text[n] = 0;
+    EACH(s, remotes) {
+        mock_stats before, after;
+        seen x;
+        mock_get_stats(m, &before);
+        say(s, "echo", text, false, &x);
+        mock_get_stats(m, &after);
+        CHECK_OK(x.rc, x.e);
+        CHECK(x.text[0].len == n && memcmp(x.text[0].ptr, text, n) == 0);
+        CHECK_INT(x.out.sent_bytes, x.body_len);
+        CHECK_INT(after.body_bytes - before.body_bytes, x.body_len);
+        seen_free(&x);
+    }
+    free(text);
+}
+
+static void *many_main(void *arg) {
+    static const char *const models[] = {"echo", "close-after", "fail-500", "echo-1"};
+    subject s = *(subject *)arg;
+    long bad = 0;
+    for (int i = 0; i < 25; i++) {
+        seen x;
+        say(&s, models[i % 4], "some text", i & 1, &x);
+        bad += x.wrong || (i % 4 == 2 ? x.rc != ERR_UPSTREAM
+                                      : x.rc || strcmp(buf_str(&x.text[0]),
+                                                       i % 4 == 1 ? "Hello from the mock." : "some text") != 0);
+        seen_free(&x);
+    }
+    return (void *)bad;
+}
+
+/* Lines are shared by threads. */
+TEST(many_at_once) {
+    pthread_t t[12];
+    subject *const two[] = {&openai, &anthropic};
+    for (int i = 0; i < 12; i++) CHECK_INT(pthread_create(&t[i], NULL, many_main, two[i & 1]), 0);
+    for (int i = 0; i < 12; i++) {
+        void *bad;
+        pthread_join(t[i], &bad);
+        CHECK(bad == NULL);
+    }
+}
+
 /* What the record of egress states is what went out. */
 TEST(body_is_what_leaves) {
     subject *s;
@@ -1131,6 +1196,9 @@ int main(int argc, char **argv) {
     RUN(released_at_any_point);
     RUN(prepare_without_memory);
     RUN(answer_without_memory);
+    RUN(choices_that_are_missing);
+    RUN(large_bodies);
+    RUN(many_at_once);
     RUN(body_is_what_leaves);
     RUN(answers_of_every_kind);
     RUN(stop_strings_are_named);
