@@ -82,8 +82,8 @@ static bool json_all(const grid *g, cJSON *o) {
     cJSON *rows = ok ? cJSON_AddArrayToObject(o, "rows") : NULL;
     ok = rows != NULL;
     for (uint8_t level = 0; ok && level < g->p->labels.n; level++)
-        for (uint8_t flags = 0; ok && flags <= FLAGS_ALL; flags++)
-            ok = json_row(g, rows, (sensitivity){.level = level, .flags = flags});
+        for (unsigned flags = 0; ok && flags <= FLAGS_ALL; flags++)
+            ok = json_row(g, rows, (sensitivity){.level = level, .flags = (uint8_t)flags});
     return ok;
 }
 
@@ -154,8 +154,8 @@ err_code policy_grid_csv(const policy *p, const provider_facts *providers, size_
     }
     buf_puts(out, ",\"policy (SHA-256)\"\r\n");
     for (uint8_t level = 0; level < p->labels.n; level++)
-        for (uint8_t flags = 0; flags <= FLAGS_ALL; flags++)
-            csv_row(&g, (sensitivity){.level = level, .flags = flags}, hex, &cell, out);
+        for (unsigned flags = 0; flags <= FLAGS_ALL; flags++)
+            csv_row(&g, (sensitivity){.level = level, .flags = (uint8_t)flags}, hex, &cell, out);
     policy_table_free(g.t);
     rc = buf_check(&cell, "the grid", e);
     buf_free(&cell);
@@ -223,8 +223,8 @@ static void html_sheet(const grid *g, size_t from, size_t to, buf *words, buf *o
     }
     buf_puts(out, "</tr></thead>\n<tbody>\n");
     for (uint8_t level = 0; level < g->p->labels.n; level++)
-        for (uint8_t flags = 0; flags <= FLAGS_ALL; flags++) {
-            sensitivity v = {.level = level, .flags = flags};
+        for (unsigned flags = 0; flags <= FLAGS_ALL; flags++) {
+            sensitivity v = {.level = level, .flags = (uint8_t)flags};
             buf_puts(out, flags ? "<tr><th scope=\"row\">" : "<tr class=\"level\"><th scope=\"row\">");
             write_label(g, v, out);
             buf_puts(out, "</th>");

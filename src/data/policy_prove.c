@@ -163,8 +163,8 @@ static err_code look_worst(proof *x, sensitivity v) {
 
 static err_code look_everywhere(proof *x) {
     for (uint8_t level = 0; level < x->p->labels.n; level++)
-        for (uint8_t flags = 0; flags <= FLAGS_ALL; flags++) {
-            sensitivity v = {.level = level, .flags = flags};
+        for (unsigned flags = 0; flags <= FLAGS_ALL; flags++) {
+            sensitivity v = {.level = level, .flags = (uint8_t)flags};
             if (!concerns(&x->st, v)) continue;
             x->checked++;
             err_code rc = look_declared(x, v);

@@ -374,6 +374,7 @@ static cJSON *cell(const difference *d, cJSON *list, sensitivity v, size_t i) {
 
 static bool diff_cell(difference *d, const policy_table *from, const policy_table *to, sensitivity v, size_t i) {
     const provider_facts *f = &d->providers[i];
+    /* Not `bool was = x >> i & 1, is = y >> i & 1; if (was != is)`: gcc 12 compiles that wrongly from -O1 on. */
     uint64_t bit = (uint64_t)1 << i, was = policy_allowed(from, v) & bit, is = policy_allowed(to, v) & bit;
     const entity_set *a = policy_redactions(from, v, i), *b = policy_redactions(to, v, i);
     cJSON *o;
@@ -411,8 +412,8 @@ static err_code diff_undeclared(difference *d, sensitivity v) {
 
 static err_code diff_all(difference *d, const policy_table *from, const policy_table *to) {
     for (uint8_t level = 0; level < d->to->labels.n; level++)
-        for (uint8_t flags = 0; flags <= FLAGS_ALL; flags++) {
-            sensitivity v = {.level = level, .flags = flags};
+        for (unsigned flags = 0; flags <= FLAGS_ALL; flags++) {
+            sensitivity v = {.level = level, .flags = (uint8_t)flags};
             for (size_t i = 0; i < d->n; i++)
                 if (!diff_cell(d, from, to, v, i)) return err_nomem(d->e, "a difference");
             err_code rc = diff_undeclared(d, v);

@@ -222,7 +222,7 @@ static void write_sentence(const m_sentence *s, buf *b) {
 
 /* Sentences and zones in a random order. */
 static void write_policy(const m_policy *m, buf *b) {
-    unsigned order[M_SENTENCES + M_ZONES], total = m->n + m->n_zones;
+    unsigned order[M_SENTENCES + M_ZONES] = {0}, total = m->n + m->n_zones;
     for (unsigned i = 0; i < total; i++) {
         unsigned k = below(i + 1);
         order[i] = order[k];
