@@ -173,8 +173,10 @@ static void number_behind(scan *s, size_t i) {
         end++; /* 12-14 */
     if (word && is_capital(s, j)) {
         size_t from = name_begin(s, j, true);
-        if (from < j) add_address(s, from, end, 66);
-        return;
+        if (from < j) {
+            add_address(s, from, end, 66);
+            return;
+        }
     }
     if (is_capital(s, j) && !(k & (W_MONTH | W_REF)) && ends_as_street(s, j)) {
         bool sure = !(k & W_NOT_NAME);
@@ -249,8 +251,8 @@ void find_address(scan *s, size_t i) {
     s->x->work += 2;
     const word_entry *w = scan_word(s, i);
     if (w->kind & W_STREET) {
-        if (w->value == 1) word_first(s, i);
-        if (w->value == 2) word_last(s, i);
+        if (w->value == 1 || w->value == 4) word_first(s, i);
+        if ((w->value == 2 || w->value == 4) && t->at >= s->housed) word_last(s, i);
         return;
     }
     if (is_house(s, i)) number_behind(s, i);

@@ -67,7 +67,6 @@ enum {
     W_COMMON = 1u << 20,    /* a name that is also an ordinary word: needs company */
     W_AND = 1u << 21,
     W_BASIC = 1u << 22,         /* "Basic", "Bearer": a credential follows */
-    W_COUNTRY = 1u << 23,       /* names of countries and their letters */
     W_KEY_START = 1u << 24,     /* what API keys begin with: sk, ghp, xoxb */
     W_TOWN_LINK = 1u << 25,     /* am, sur, upon: inside the names of towns */
     W_IS = 1u << 26,            /* is, ist, est: a value follows */
@@ -128,13 +127,15 @@ enum {                       /* of a token */
        T_DASHES = 1u << 11,  /* "-----" before it */
        T_HEX = 1u << 12,     /* only hexadecimal digits, at most 4 */
        T_NUMBER = 1u << 13,  /* digits only */
+       T_BIC = 1u << 14,     /* 8 or 11 capital letters */
 };
 
 typedef struct token {
     uint32_t at, len;
     uint32_t flags;
     uint16_t word;
-    uint16_t pad;
+    uint16_t phrase;    /* the longest that begins here, once it was asked for; 0: not yet */
+    uint8_t phrase_len; /* its tokens but one */
 } token;
 
 typedef struct hit { /* in the norm */
@@ -142,7 +143,7 @@ typedef struct hit { /* in the norm */
     uint32_t from, to;
 } hit;
 
-#define WINDOW      4096
+#define WINDOW      2048
 #define WINDOW_KEEP 64 /* tokens before and after that a recogniser may look at */
 
 typedef struct scratch { /* findings.scratch */

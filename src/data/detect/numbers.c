@@ -28,7 +28,7 @@ static char form_sep(const scan *s, size_t i, bool *line) {
     return sep;
 }
 
-static bool is_group(const token *t) {
+static bool is_group(const token *t) { /* of a number: digits, or a few capitals */
     if (t->flags & T_WIDE || t->len > ID_LEN_MAX) return false;
     if (t->flags & T_DIGIT) return true;
     return t->len <= LETTERS_MAX && (t->len <= 2 || !(t->flags & T_LOWER));
@@ -105,7 +105,7 @@ static void windows_from(scan *s, size_t i) {
         if (!window_add(&w, s, &s->t[j], sep)) break;
         if (w.groups > GROUPS_MAX && (!w.single || inside)) break;
         s->x->work++;
-        if (w.n <= 8 && w.digits && w.digits < w.n && !w.line) judge_plate(s, i, j, w.form, w.form_n);
+        if (w.n <= 8 && w.groups <= 4 && w.digits && w.digits < w.n && !w.line) judge_plate(s, i, j, w.form, w.form_n);
         if (w.n < ID_LEN_MIN || !w.digits) continue;
         bool line = w.line;
         bool more =
@@ -115,8 +115,14 @@ static void windows_from(scan *s, size_t i) {
     }
 }
 
-/* Asked at every token with digits: windows that begin with it, or with the letters before it ("DE 89 …"). */
+/* Asked at every token with digits, and at words as long as a BIC: windows that begin with it, or with the letters
+ * before it ("DE 89 …"). */
 void find_numbers(scan *s, size_t i) {
+    if (s->t[i].flags & T_BIC) {
+        window w = {0};
+        if (window_add(&w, s, &s->t[i], 0)) judge(s, i, i, &w, true);
+        return;
+    }
     if (!is_group(&s->t[i])) return;
     windows_from(s, i);
     for (size_t k = i; k > 0 && i - k < 2; k--) {

@@ -32,7 +32,7 @@ static bool goes_on(const scan *s, size_t i) {
     size_t from = token_end(&s->t[i - 1]), n = s->t[i].at - from;
     const char *p = s->p + from;
     if (n == 1) return strchr(" -'", *p) != NULL || (*p == '.' && s->t[i - 1].len <= 2);
-    return n == 2 && p[0] == '.' && p[1] == ' ' && s->t[i - 1].len <= 3;
+    return n == 2 && p[0] == '.' && p[1] == ' ' && s->t[i - 1].len <= 2;
 }
 
 typedef struct name {
@@ -90,7 +90,7 @@ static bool is_other(const scan *s, size_t last) {
     size_t gap = s->t[last + 1].at - end;
     uint32_t k = kind_of(s, last + 1);
     if (gap <= 3 && k & W_COMPANY && !memchr(s->p + end, '\n', gap)) return true;
-    if (gap == 1 && k & W_STREET && s->p[end] != '\n') return true;
+    if (gap == 1 && k & W_STREET && s->t[last + 1].flags & T_CAPITAL && s->p[end] != '\n') return true;
     return gap == 3 && memcmp(s->p + end, " & ", 3) == 0 && s->t[last + 1].flags & T_CAPITAL &&
            !(k & (W_FIRST | W_HONORIFIC));
 }
@@ -113,6 +113,9 @@ static void after_title(scan *s, size_t i) {
     if (!read_name(s, k, &x)) return;
     bool known = x.first || x.family, weak = scan_word(s, i)->value == 1 && k == i + 1;
     if (!(s->t[i].flags & T_CAPITAL) && !known && weak) return;
+    /* both names unknown */
+    size_t n = x.last + 1;
+    if (!known && x.parts == 1 && is_name_word(s, n) && goes_on(s, n) && s->p[s->t[n].at - 1] == ' ') x.last = n;
     add_name(s, k, &x, known ? 90 : weak ? 0 : 76);
 }
 

@@ -21,16 +21,16 @@ static const char weak[] =
 /* A window of groups (numbers.c): is it one? The score without a word, or with one. */
 void judge_plate(scan *s, size_t i, size_t j, const char *form, size_t n) {
     if (n < 5 || n > 11) return;
-    bool is_strong = id_shape_fits(strong, form, n);
-    if (!is_strong && !id_shape_fits(weak, form, n)) return;
     for (size_t k = i; k <= j; k++)
         if (s->t[k].flags & T_LOWER) return;
     size_t at = s->t[i].at, to = token_end(&s->t[j]);
     char before = at ? s->p[at - 1] : ' ', after = scan_byte(s, to);
     if (strchr("-_/.", before) || (after && strchr("-_/", after))) return;
     near_words near = scan_near(s, i, j, 6, 2);
-    if (near.kinds & W_PLATE)
-        scan_add(s, ENT_PLATE, 84, at, to);
-    else if (is_strong && !(near.kinds & (W_REF | W_VERSION)))
-        scan_add(s, ENT_PLATE, 56, at, to);
+    bool word = near.kinds & W_PLATE;
+    if (!word && near.kinds & (W_REF | W_VERSION)) return;
+    if (id_shape_fits(strong, form, n))
+        scan_add(s, ENT_PLATE, word ? 84 : 56, at, to);
+    else if (word && id_shape_fits(weak, form, n))
+        scan_add(s, ENT_PLATE, 80, at, to);
 }

@@ -1,7 +1,7 @@
 /* Who is asked at which token. A recogniser that knows more (a token classifier) is one more line. */
 #include "data/detect/recognisers.h"
 
-const recogniser recognisers[] = {{"numbers", T_DIGIT, 0, find_numbers},
+const recogniser recognisers[] = {{"numbers", T_DIGIT | T_BIC, 0, find_numbers},
                                   {"email", T_AT, 0, find_email},
                                   {"url-login", T_SLASHES, 0, find_url_login},
                                   {"network", T_HEX | T_NUMBER, 0, find_network},

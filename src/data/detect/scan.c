@@ -254,6 +254,7 @@ static uint32_t letters_flags(const char *p, size_t n, uint8_t all, bool hex) {
     if (all & B_UPPER) f |= T_UPPER;
     if (all & B_DIGIT) f |= all & (B_LOWER | B_UPPER | B_WIDE) ? T_DIGIT : T_DIGIT | T_NUMBER;
     if (all & B_WIDE) f |= T_WIDE;
+    if ((n == 8 || n == 11) && all & B_UPPER && !(all & (B_LOWER | B_DIGIT | B_WIDE))) f |= T_BIC;
     if (n >= 16) f |= T_LONG;
     if (hex && n <= 4) f |= T_HEX;
     if (letter_is_capital(p, n)) f |= T_CAPITAL;
@@ -307,6 +308,10 @@ static bool joins(const scan *s, size_t i) { /* token i goes on where i - 1 ende
 static unsigned phrase_at(const scan *s, size_t i, size_t *last) {
     unsigned best = s->t[i].word;
     *last = i;
+    if (s->t[i].phrase) {
+        *last = i + s->t[i].phrase_len;
+        return s->t[i].phrase;
+    }
     if (!(words_get(s->w, best)->kind & W_PHRASE)) return best;
     char all[WORD_MAX] = {0}, f[WORD_MAX];
     size_t k = word_fold(all, s->p + s->t[i].at, s->t[i].len);
@@ -322,6 +327,8 @@ static unsigned phrase_at(const scan *s, size_t i, size_t *last) {
         best = id;
         *last = j;
     }
+    s->t[i].phrase = (uint16_t)best;
+    s->t[i].phrase_len = (uint8_t)(*last - i);
     return best;
 }
 

@@ -11,10 +11,10 @@ struct words {
     arena *a;
     word_entry *list; /* [0] has no meaning */
     size_t n, cap;
-    uint32_t *slot; /* of whole words and phrases: index into list, 0 empty */
-    uint32_t *stem;
+    uint64_t *slot; /* of whole words and phrases: 32 bits of the hash, 32 bits of the place in list; 0 empty */
+    uint64_t *stem;
     size_t mask;
-    uint64_t stems_begin[1024]; /* a bit for each hash of a stem's first four bytes */
+    uint64_t stem_lengths[1024]; /* by the hash of a stem's first four bytes: a bit for each length there is */
 };
 
 /* Letters from U+00C0 to U+017F without what stands on them, in order; two letters where one will not do. */
@@ -97,26 +97,30 @@ static uint64_t hash_of(const char *p, size_t n) {
     return h ^ h >> 17;
 }
 
-static unsigned look(const words *w, const uint32_t *table, const char *p, size_t n) {
-    for (uint64_t i = hash_of(p, n);; i++) {
-        uint32_t id = table[i & w->mask];
-        if (!id) return 0;
-        const word_entry *x = &w->list[id];
-        if (x->len == n && memcmp(x->text, p, n) == 0) return id;
+static unsigned look(const words *w, const uint64_t *table, const char *p, size_t n) {
+    uint64_t h = hash_of(p, n);
+    for (uint64_t i = h;; i++) {
+        uint64_t x = table[i & w->mask];
+        if (!x) return 0;
+        if (x >> 32 != h >> 32) continue;
+        const word_entry *e = &w->list[(uint32_t)x];
+        if (e->len == n && memcmp(e->text, p, n) == 0) return (uint32_t)x;
     }
 }
 
-static bool may_be_stem(const words *w, const char *p) {
-    uint64_t h = hash_of(p, 4);
-    return w->stems_begin[h >> 6 & 1023] >> (h & 63) & 1;
+static uint64_t lengths_of(const words *w, const char *p) {
+    return w->stem_lengths[hash_of(p, 4) >> 7 & 1023];
 }
 
 /* The longest stem of p, at most n bytes long. */
 static unsigned look_stem(const words *w, const char *p, size_t n) {
-    if (n < 4 || !may_be_stem(w, p)) return 0;
-    for (size_t len = n; len >= 4; len--) {
+    if (n < 4) return 0;
+    uint64_t lengths = lengths_of(w, p) & (n < 63 ? (UINT64_C(2) << n) - 1 : ~UINT64_C(0));
+    while (lengths) {
+        unsigned len = 63 - (unsigned)__builtin_clzll(lengths);
         unsigned id = look(w, w->stem, p, len);
         if (id) return id;
+        lengths &= ~(UINT64_C(1) << len);
     }
     return 0;
 }
@@ -158,20 +162,17 @@ static err_code add(words *w, const char *text, size_t n, bool star, word_entry 
     size_t len = word_fold(f, text, n);
     if (!len || (star && len < 4))
         return err_set(e, ERR_INTERNAL, "word \"%.*s\" cannot be in the table", (int)n, text);
-    uint32_t *table = star ? w->stem : w->slot;
+    uint64_t *table = star ? w->stem : w->slot;
     unsigned id = look(w, table, f, len);
     if (!id) {
         char *copy = arena_strndup(w->a, f, len);
         if (!copy || !grow(w)) return err_nomem(e, "the table of words");
         id = (unsigned)w->n++;
         w->list[id] = (word_entry){.text = copy, .len = (uint8_t)len};
-        uint64_t i = hash_of(f, len);
+        uint64_t h = hash_of(f, len), i = h;
         while (table[i & w->mask]) i++;
-        table[i & w->mask] = id;
-        if (star) {
-            uint64_t h = hash_of(f, 4);
-            w->stems_begin[h >> 6 & 1023] |= (uint64_t)1 << (h & 63);
-        }
+        table[i & w->mask] = h >> 32 << 32 | id;
+        if (star) w->stem_lengths[hash_of(f, 4) >> 7 & 1023] |= UINT64_C(1) << len;
     }
     word_entry *x = &w->list[id];
     x->rules |= meaning.rules;
@@ -234,8 +235,10 @@ static void inherit(words *w) {
         word_entry *x = &w->list[i];
         char f[WORD_MAX] = {0};
         memcpy(f, x->text, x->len);
-        if (x->len < 4 || !may_be_stem(w, f)) continue;
-        for (size_t len = 4; len <= x->len; len++) {
+        if (x->len < 4) continue;
+        uint64_t lengths = lengths_of(w, f);
+        for (size_t len = 4; len <= x->len && len < 64; len++) {
+            if (!(lengths >> len & 1)) continue;
             const word_entry *s = &w->list[look(w, w->stem, f, len)];
             if (s == x || s == w->list) continue;
             x->rules |= s->rules;
@@ -246,7 +249,7 @@ static void inherit(words *w) {
     }
 }
 
-#define WORDS_EXPECTED 24000
+#define WORDS_EXPECTED 15000
 
 err_code words_new(words **out, err *e) {
     *out = NULL;

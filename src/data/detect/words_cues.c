@@ -22,16 +22,17 @@ const word_list words_cues[] = {
      "motdepasse mdp parola_chiave password_di_accesso hasło haslo senha palavra-passe lösenord losenord adgangskode "
      "passord "
      "salasana heslo jelszó parolă lozinka userpassword dbpassword db_password passcode pincode zugangscode parola"},
-    {W_IS, 0, "is ist lautet est es è jest are was war sera lauten luidt é är er on equals be sind"},
+    {W_IS, 0, "is ist lautet est es jest was war sera lauten luidt equals"},
     {W_BASIC, 0, "bearer basic"},
     {W_CLOUD, 0, "aws azure gcp amazon google s3 accountkey sharedaccesskey storage ec2 iam microsoft"},
     {W_VERSION, 0, "version v ver release build versione versión versie wersja revision rev firmware sdk"},
     {W_HONORIFIC, 0,
-     "herr herrn frau hr fr dr prof professor dipl ing mag mr mrs ms miss mister mx sir dame lord lady rev mme mlle "
+     "herr herrn frau hr fr dr prof professor dipl ing mag mr mrs ms miss mister mx sir lord lady rev mme mlle "
      "monsieur "
      "madame mademoiselle maître me mevrouw meneer mevr dhr mw mejuffrouw señor señora señorita sr sra srta don doña "
      "sig "
-     "signor signora signorina sig.ra dott dottore dottoressa avv ing geom pan pani panna pana pan_dr inż mgr senhor "
+     "signor signora signorina sig.ra dott dottore dottoressa avv ing geom pan pani panie panna heer de_heer pana "
+     "pan_dr inż mgr senhor "
      "senhora "
      "dona herr_dr frau_dr fru fröken hr pán paní úr kyrios kyria drs ir mr_dr familie family famille familia"},
     {W_HONORIFIC, 1,
@@ -135,8 +136,8 @@ const word_list words_cues[] = {
      "son daughter wife husband mother father brother sister kind kinder il elle sa ses mon ma mes fils fille mari "
      "femme "
      "patiente salarié salariée employé employée hij zij haar zijn mijn zoon dochter man vrouw medewerker medewerkster "
-     "werknemer patiënt él ella su hijo hija esposo esposa paciente empleado empleada marido mujer mi lui lei suo sua "
-     "figlio figlia marito moglie paziente dipendente on ona jego jej syn córka mąż żona pacjent pacjentka pracownik "
+     "werknemer patiënt ella su hijo hija esposo esposa paciente empleado empleada marido mujer mi lui lei suo sua "
+     "figlio figlia marito moglie paziente dipendente ona jego jej syn córka mąż żona pacjent pacjentka pracownik "
      "ele ela "
      "filho filha esposa bewerber bewerberin applicant candidate kandidat kandidatin candidat candidate kunde kundin "
      "customer client klant cliente i'm antragsteller antragstellerin versicherter versicherte betroffene betroffener"},

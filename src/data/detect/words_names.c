@@ -88,7 +88,8 @@ const word_list words_names[] = {
      "timothée tristan valentine valérie véronique victor victoire virginie viviane xavier yann yannick yves yvette "
      "zoé"},
     {W_FIRST, 0, /* Dutch, Flemish */
-     "aafke aart adriaan anneke annemarie annelies anouk arie arjan arno bart bas bram carolien cees chantal coen "
+     "luc koenraad lode jef reto urs beat regula ueli aafke aart adriaan anneke annemarie annelies anouk arie arjan "
+     "arno bart bas bram carolien cees chantal coen "
      "corné "
      "daan dennis dieuwke dirk edwin eline els elsbeth erik evert femke ferry floor floris frederik freek frits geert "
      "gerrit gert gijs hanneke hans harm hein hendrik hendrika henk hilde huub ilse ingeborg jaap jacob jacoba "

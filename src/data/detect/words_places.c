@@ -51,17 +51,18 @@ const word_list words_places[] = {
      "kyiv "
      "moscow istanbul ankara york boston chicago tokyo"},
     {W_STREET, 1, /* the word stands first */
-     "rue avenue boulevard bd bld quai chemin impasse allée allées passage faubourg sentier venelle esplanade montée "
+     "rue bd bld quai chemin impasse allée allées faubourg sentier venelle esplanade montée "
      "ruelle "
      "via viale piazza piazzale corso vicolo largo strada lungomare contrada calle avenida avda paseo plaza pza carrer "
      "camino "
      "ronda travesía glorieta callejón carretera rambla passeig rua travessa praça alameda estrada praceta beco ulica "
      "ul aleja "
      "al osiedle os plac pl rynek ulice náměstí nám třída strada bulevardul calea ulitsa leof odos"},
-    {W_STREET, 2, /* it stands last, the number first */
-     "street road lane avenue drive court close terrace gardens crescent grove mews parade boulevard way st rd ave "
+    {W_STREET, 4, "avenue boulevard place square passage cours"}, /* both are met */
+    {W_STREET, 2,                                                 /* it stands last, the number first */
+     "street road lane drive court close terrace gardens crescent grove mews parade way st rd ave "
      "blvd ln "
-     "walk row hill square place"},
+     "walk row hill"},
     {W_STREET, 3, /* it stands last, the number behind it */
      "straße strasse str weg allee platz gasse ring damm ufer chaussee promenade straat laan plein gracht kade dijk "
      "singel "

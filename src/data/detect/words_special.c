@@ -42,7 +42,7 @@ const word_list words_special[] = {
      "chronic_illness chronische_erkrankung maladie_chronique chronische_ziekte enfermedad_crónica malattia_cronica"},
     {W_SPECIAL | W_AMBIGUOUS, ENT_HEALTH, /* only of somebody */
      "cancer krebs kanker cáncer cancro tumor tumour tumeur diabetes diabète asthma asthme allergy allergie depression "
-     "dépression depresión depressione burnout migraine migräne diagnosis diagnose diagnostic diagnóstico diagnosi "
+     "dépression depresión depressione burnout migraine migräne      "
      "surgery "
      "operiert disability behinderung handicap discapacidad disabilità therapie krank ziek malade enferma enfermo "
      "malato "
