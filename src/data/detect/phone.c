@@ -125,7 +125,8 @@ static unsigned rate(const scan *s, size_t i, const number *x, size_t from, size
         return *to ? 92 : 0;
     }
     if (x->n > 9 && x->digit[0] == '0' && x->digit[1] == '0') {
-        *to = fit_country(x, 2, &digits);
+        bool row = i && s->t[i - 1].flags & T_DIGIT && scan_sep(s, i) == ' '; /* inside a longer number */
+        *to = row && !word ? 0 : fit_country(x, 2, &digits);
         return *to && (word || x->groups > 1) ? (word ? 90 : 78 - less) : 0;
     }
     if (is_date(x) || byte_class[(unsigned char)before] & B_WORD || strchr(".,-/_#", before)) return 0;
