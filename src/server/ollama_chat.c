@@ -209,10 +209,19 @@ static err_code take_raw(answer *a, const cJSON *v, err *e) {
         "keep_alive", NULL                                                                                  \
     }
 
+static err_code take_max_output_tokens(answer *a, const cJSON *v, err *e) {
+    return openai_take_int(a, v, 1, INT32_MAX, &a->r.max_tokens, e);
+}
+
 static const openai_field chat_fields[] = {
     COMMON_FIELDS,
     {"messages", take_messages},
     {"tools", openai_take_tools},
+    /* Ollama has no such fields and overlooks them; clients that send them mean them */
+    {"tool_choice", openai_take_tool_choice},
+    {"temperature", openai_take_common},
+    {"top_p", openai_take_common},
+    {"max_output_tokens", take_max_output_tokens},
     {NULL, NULL},
 };
 

@@ -234,6 +234,20 @@ static err_code run_bad_arguments(script *s) {
     return rc == ERR_OK ? all_done(s, 0) : rc;
 }
 
+static err_code run_long_call(script *s) {
+    char piece[101];
+    memset(piece, 'x', 100);
+    piece[100] = 0;
+    err_code rc = admit(s);
+    if (rc == ERR_OK) rc = say(s, 0, EV_CALL, "f");
+    if (rc == ERR_OK) rc = say(s, 0, EV_CALL_ARGS, "{\"a\":\"");
+    for (int i = 0; i < 100 && rc == ERR_OK; i++) rc = say(s, 0, EV_CALL_ARGS, piece);
+    if (rc == ERR_OK) rc = say(s, 0, EV_CALL_ARGS, "\"}");
+    if (rc == ERR_OK) rc = say(s, 0, EV_CALL_END, NULL);
+    if (rc == ERR_OK) rc = over(s, 0, "tool_calls", false);
+    return rc == ERR_OK ? all_done(s, 0) : rc;
+}
+
 static err_code run_filtered(script *s) {
     err_code rc = admit(s);
     if (rc == ERR_OK) rc = text(s, 0, "Hel", 3, true);
@@ -289,6 +303,7 @@ static err_code run(script *s, err *e) {
     if (strcmp(m, "half a call") == 0) return run_broken_calls(s, true) == ERR_OK ? ERR_OK : cancelled(e);
     if (strcmp(m, "mixed") == 0) return run_mixed(s) == ERR_OK ? ERR_OK : cancelled(e);
     if (strcmp(m, "bad arguments") == 0) return run_bad_arguments(s) == ERR_OK ? ERR_OK : cancelled(e);
+    if (strcmp(m, "long call") == 0) return run_long_call(s) == ERR_OK ? ERR_OK : cancelled(e);
     if (strcmp(m, "filtered") == 0) return run_filtered(s) == ERR_OK ? ERR_OK : cancelled(e);
     if (strcmp(m, "stopped") == 0) return run_stopped(s) == ERR_OK ? ERR_OK : cancelled(e);
     if (strcmp(m, "show") == 0) return run_show(s) == ERR_OK ? ERR_OK : cancelled(e);

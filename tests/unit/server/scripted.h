@@ -11,6 +11,7 @@
  *   calls     reasoning, then two calls
  *   mixed     reasoning, text, a call, text again; length ends it
  *   broken calls, half a call   a call that is taken back; one that length cuts off
+ *   long call a call with 10,000 bytes of arguments, in pieces
  *   filtered  "Hel", which the provider's filter ends
  *   stopped   "Hello", ended by the request's last stop string
  *   bad arguments   a call whose arguments are no JSON

@@ -421,6 +421,19 @@ TEST(a_streamed_answer_with_calls) {
     buf_free(&types);
 }
 
+/* A call that is held back for long does not leave the line silent. */
+TEST(pings_come_while_a_call_is_written) {
+    buf types = {.max = 4096};
+    cJSON *list = streamed(ASK("long call", ",\"stream\":true"));
+    CHECK(list);
+    events_types(list, &types);
+    CHECK_STR(buf_str(&types), "message_start ping ping ping content_block_start content_block_delta "
+                               "content_block_stop message_delta message_stop ");
+    CHECK_INT(strlen(str_at(events_find(list, "content_block_delta", 0), "delta.partial_json")), 10008);
+    cJSON_Delete(list);
+    buf_free(&types);
+}
+
 TEST(a_failure_in_a_stream_is_an_event) {
     cJSON *list = streamed(ASK("breaks", ",\"stream\":true"));
     CHECK(list);
@@ -528,6 +541,7 @@ int main(int argc, char **argv) {
     RUN(threads_are_refused_as_clients_expect);
     RUN(a_streamed_answer);
     RUN(a_streamed_answer_with_calls);
+    RUN(pings_come_while_a_call_is_written);
     RUN(a_failure_in_a_stream_is_an_event);
     RUN(failures_are_errors_of_its_form);
     RUN(the_key_may_come_as_x_api_key);

@@ -199,13 +199,13 @@ TEST(fields_arrive) {
 }
 
 TEST(parsing_survives_every_failed_allocation) {
-    static const char
-        body[] = "{\"model\":\"m\",\"instructions\":\"s\",\"input\":[{\"role\":\"user\",\"content\":\"x\"},{\"type\":"
-                 "\"reasoning\",\"summary\":[{\"type\":\"summary_text\",\"text\":\"hm\"}]}," CALL(
-                     "c1", "f") ",{\"type\":\"function_call_output\",\"call_id\":\"c1\",\"output\":\"rain\"}],"
-                                "\"tools\":[" TOOL("f") "],\"tool_choice\":{\"type\":\"allowed_tools\",\"mode\":"
-                                                        "\"auto\",\"tools\":[{\"type\":\"function\",\"name\":"
-                                                        "\"f\"}]},\"text\":{\"format\":{\"type\":\"json_object\"}}}";
+    static const char body[] =
+        "{\"model\":\"m\",\"instructions\":\"s\",\"input\":[{\"role\":\"user\",\"content\":\"x\"},{\"type\":"
+        "\"reasoning\",\"summary\":[{\"type\":\"summary_text\",\"text\":\"hm\"}]}," CALL(
+            "c1", "f") ",{\"type\":\"function_call_output\",\"call_id\":\"c1\",\"output\":\"rain\"}],"
+                       "\"tools\":[" TOOL("f") "],\"tool_choice\":{\"type\":\"allowed_tools\",\"mode\":"
+                                               "\"auto\",\"tools\":[{\"type\":\"function\",\"name\":"
+                                               "\"f\"}]},\"text\":{\"format\":{\"type\":\"json_object\"}}}";
     int refused = 0;
     for (int64_t n = 0; n < 1000; n++) {
         answer *a;
@@ -375,6 +375,19 @@ TEST(a_streamed_answer_with_calls) {
     buf_free(&types);
 }
 
+/* A call that is held back for long does not leave the line silent. */
+TEST(comments_come_while_a_call_is_written) {
+    reply r;
+    client_request(w.port, w.key[ROLE_USER], "POST", "/v1/responses", ASK("long call", ",\"stream\":true"), &r);
+    int comments = 0;
+    for (const char *p = buf_str(&r.body); (p = strstr(p, "\n\n:\n\n")); p += 3) comments++;
+    CHECK_INT(comments, 2);
+    cJSON *list = events_read(buf_str(&r.body));
+    CHECK_INT(strlen(str_at(events_find(list, "response.completed", 0), "response.output.0.arguments")), 10008);
+    cJSON_Delete(list);
+    reply_free(&r);
+}
+
 TEST(a_failure_in_a_stream_ends_it) {
     cJSON *list = streamed(ASK("breaks", ",\"stream\":true"));
     CHECK(list);
@@ -533,6 +546,35 @@ TEST(references_bring_items_back) {
     cJSON_Delete(one);
 }
 
+/* Each allocation fails once while an earlier answer is read: an error, never a shorter conversation. */
+TEST(reading_back_survives_every_failed_allocation) {
+    cJSON *one = post(ASK("calls", ""), 200);
+    char body[700];
+    snprintf(body, sizeof body,
+             "{\"model\":\"show\",\"previous_response_id\":\"%s\",\"input\":[{\"role\":\"user\",\"content\":\"x\"},{"
+             "\"type\":\"item_reference\",\"id\":\"%s\"},{\"type\":\"item_reference\",\"id\":\"%s\"}]}",
+             str_at(one, "id"), str_at(one, "output.0.id"), str_at(one, "output.1.id"));
+    int refused = 0;
+    for (int64_t n = 0; n < 3000; n++) {
+        answer *a;
+        CHECK_OK(parse(&a, body), e);
+        a->isl = w.isl;
+        CHECK_OK(key_check(w.isl, w.key[ROLE_USER], strlen(w.key[ROLE_USER]), &a->r.who, &e), e);
+        mem_fail_after(n);
+        err_code rc = responses_prepare(a, &e);
+        mem_fail_after(-1);
+        refused += rc != ERR_OK;
+        if (rc == ERR_OK) {
+            CHECK_INT(cJSON_GetArraySize(a->r.messages), 4);
+            CHECK(a->r.has_context && a->r.context.level == 1);
+        }
+        answer_free(a);
+        if (rc == ERR_OK) break;
+    }
+    CHECK(refused > 10 && refused < 3000);
+    cJSON_Delete(one);
+}
+
 TEST(odd_paths_are_404_or_405) {
     static const struct {
         const char *method, *path;
@@ -586,12 +628,14 @@ int main(int argc, char **argv) {
     RUN(a_filtered_answer_is_incomplete);
     RUN(a_streamed_answer);
     RUN(a_streamed_answer_with_calls);
+    RUN(comments_come_while_a_call_is_written);
     RUN(a_failure_in_a_stream_ends_it);
     RUN(a_stored_answer_is_read_again);
     RUN(only_its_owner_reads_an_answer);
     RUN(a_deleted_answer_is_forgotten);
     RUN(a_conversation_goes_on);
     RUN(references_bring_items_back);
+    RUN(reading_back_survives_every_failed_allocation);
     RUN(odd_paths_are_404_or_405);
     RUN(an_answer_that_cannot_be_stored_fails);
     world_end(&w);
