@@ -451,7 +451,7 @@ static void write_line(answer *a, const line *l, bool done, buf *out) {
     }
     jw_kbool(&w, "done", done);
     if (done) {
-        jw_kstr(&w, "done_reason", strcmp(c->reason, "length") == 0 ? "length" : "stop");
+        jw_kstr(&w, "done_reason", strcmp(c->reason, "tool_calls") == 0 ? "stop" : c->reason);
         if (c->malformed) jw_kbool(&w, "malformed_tool_call", true);
         ollama_durations(&w, a);
     }
