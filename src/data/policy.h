@@ -108,8 +108,8 @@ err_code policy_diff(const policy *from, const policy *to, const provider_facts 
  *  1. every provider given: none that the table allows breaks the statement; and
  *  2. every provider that could be declared, whatever its facts, known or not: none that the sentences would allow
  *     breaks it. This is decided exactly (a search over the conditions, policy_case.c), not by trying examples; where a
- *     limit of steps ends the search, the statement counts as not proven. Facts are taken to be independent; no
- *     declared provider is named "engine".
+ *     limit of steps ends the search, the statement counts as not proven. Facts are taken to be independent, lists
+ *     of certificates to be of any length; no declared provider is named "engine".
  * It is about the sentences and the facts as declared: that a declared fact is true is not proven, nor that the
  * detectors find everything.
  *

@@ -190,15 +190,18 @@ static bool end_report(const proof *x, cJSON *o) {
 }
 
 static err_code verdict(const proof *x, const char *text) {
+    const char *more = strlen(text) > 200 ? "…" : "";
     if (x->broken)
-        return err_set(x->e, ERR_NO, "\"%s\" does not hold: %zu of %zu cells break it", text, x->broken, x->checked);
+        return err_set(x->e, ERR_NO, "\"%.200s%s\" does not hold: %zu of %zu cells break it", text, more, x->broken,
+                       x->checked);
     if (x->worst)
         return err_set(x->e, ERR_NO,
-                       "\"%s\" holds for the providers declared now, but the sentences would let one be declared that "
-                       "breaks it",
-                       text);
+                       "\"%.200s%s\" holds for the providers declared now, but the sentences would let one be declared "
+                       "that breaks it",
+                       text, more);
     if (x->open)
-        return err_set(x->e, ERR_NO, "\"%s\" could not be decided within the limits; it counts as not proven", text);
+        return err_set(x->e, ERR_NO, "\"%.200s%s\" could not be decided within the limits; it counts as not proven",
+                       text, more);
     return ERR_OK;
 }
 

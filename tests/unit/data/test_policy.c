@@ -548,6 +548,39 @@ TEST(proof_has_an_end) {
     buf_free(&b);
 }
 
+/* Breaks: a search that ends without an answer and is taken for a proof. Seven that each need one of six places, no
+ * place for two of them, told by certificates: no provider can be so, but a search does not see it in time. */
+TEST(undecided_is_not_proven) {
+    buf b = {.max = 1 << 20}, claim = {.max = 1 << 16};
+    buf_puts(&b, "allow public to any provider\n");
+    for (int i = 0; i < 7; i++)
+        for (int k = 0; k < 6; k++) buf_printf(&b, "zone z%d%d = providers where certificates in c%d%d\n", i, k, i, k);
+    for (int i = 0; i < 7; i++) {
+        buf_puts(&b, "never public outside ");
+        for (int k = 0; k < 6; k++) buf_printf(&b, "%sz%d%d", k ? ", " : "", i, k);
+        buf_putc(&b, '\n');
+    }
+    buf_puts(&claim, "public never leaves ");
+    for (int k = 0; k < 6; k++)
+        for (int i = 0; i < 7; i++)
+            for (int j = 0; j < i; j++) {
+                buf_printf(&b, "zone x%d%d%d = providers where certificates in c%d%d and certificates in c%d%d\n", k, i,
+                           j, i, k, j, k);
+                buf_printf(&claim, "%sx%d%d%d", k + i + j > 1 ? ", " : "", k, i, j);
+            }
+    policy *p = parse(buf_str(&b));
+    cJSON *o = NULL;
+    err e = {0};
+    CHECK(p);
+    CHECK_INT(policy_prove(p, world, 5, buf_str(&claim), &o, &e), ERR_NO);
+    CHECK_HAS(e.msg, "could not be decided within the limits");
+    CHECK(json_get(o, "undecided")->child && cJSON_IsFalse(json_get(o, "holds")));
+    cJSON_Delete(o);
+    policy_free(p);
+    buf_free(&b);
+    buf_free(&claim);
+}
+
 static err_code expect(const char *text, const char *expectations, char **out, err *e) {
     policy *p = parse(text);
     cJSON *o = NULL;
@@ -677,6 +710,7 @@ int main(int argc, char **argv) {
     RUN(diffs);
     RUN(proves);
     RUN(proof_has_an_end);
+    RUN(undecided_is_not_proven);
     RUN(expectations);
     RUN(remarks);
     RUN(memory_runs_out);
