@@ -119,13 +119,13 @@ static unsigned rate(const scan *s, size_t i, const number *x, size_t from, size
     size_t digits = 0;
     near_words near = scan_near(s, i, i, 5, 1);
     bool word = near.kinds & W_PHONE;
+    bool row = i && s->t[i - 1].flags & T_DIGIT && scan_sep(s, i) == ' '; /* inside a longer number */
     unsigned less = near.kinds & W_REF && !word ? 25 : 0;
     if (before == '+') {
         *to = fit_country(x, 0, &digits);
         return *to ? 92 : 0;
     }
     if (x->n > 9 && x->digit[0] == '0' && x->digit[1] == '0') {
-        bool row = i && s->t[i - 1].flags & T_DIGIT && scan_sep(s, i) == ' '; /* inside a longer number */
         *to = row && !word ? 0 : fit_country(x, 2, &digits);
         return *to && (word || x->groups > 1) ? (word ? 90 : 78 - less) : 0;
     }
@@ -134,6 +134,7 @@ static unsigned rate(const scan *s, size_t i, const number *x, size_t from, size
         *to = fit(x, 0, word ? 7 : 9, 12, &digits);
         if (!*to) return 0;
         if (word) return 86;
+        if (row) return 0;
         unsigned score = rate_national(x, digits);
         return score > less ? score - less : 0;
     }
