@@ -151,8 +151,14 @@ TEST(perimeter_rules_that_cannot_be_used) {
     CHECK(reopen("detect:\n  rules: rules\n", &e) != ERR_OK); /* there is no such file */
     CHECK_HAS(e.msg, "/rules");
     CHECK(!b.inf);
-    CHECK_OK(write_rules("", &e), e);
+    CHECK_OK(write_rules("# fine\nthis is no rule\n", &e), e);
+    CHECK_INT(inference_open(&b.inf, b.i, &e), ERR_USAGE);
+    CHECK_HAS(e.msg, "/rules:2:");
+    CHECK_OK(write_rules("pattern customer-number : KD-[0-9]{8}\n", &e), e);
     CHECK_OK(inference_open(&b.inf, b.i, &e), e);
+    perimeter *own = perimeter_get(b.inf);
+    CHECK_INT(detector_entities(own->detector), ENT_BUILT_IN + 1);
+    perimeter_put(b.inf, own);
     CHECK_OK(add("acme", &e), e);
     CHECK_OK(remove_rules(&e), e);
     uint64_t records = ledger_size(island_ledger(b.i));
