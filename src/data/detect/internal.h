@@ -79,6 +79,7 @@ enum {
 
 typedef struct word_entry {
     const char *text; /* folded: lower case, accents off, words of a phrase with a blank between */
+    uint64_t hash;    /* of text */
     uint64_t rules;   /* a bit for each of id_rules: this word stands near such numbers */
     uint32_t kind;
     uint16_t value;

@@ -349,7 +349,8 @@ void find_valued(scan *s, size_t i) {
     if (w->kind & W_SECRET) {
         /* "key" alone says little; "api key" and "apikey" say much */
         bool strong = w->value == 1 || scan_near(s, i, i, 2, 0).kinds & W_CLOUD;
-        if (i && s->t[i].at - token_end(&s->t[i - 1]) == 1 && scan_word(s, i - 1)->kind & W_SECRET) strong = true;
+        size_t last = 0;
+        if (i && scan_phrase_end(s, i - 1, &last)->kind & W_SECRET && (last == i || scan_sep(s, i))) strong = true;
         rate_secret(s, i, &v, strong);
     }
 }

@@ -11,9 +11,11 @@ struct words {
     arena *a;
     word_entry *list; /* [0] has no meaning */
     size_t n, cap;
-    uint64_t *slot; /* of whole words and phrases: 32 bits of the hash, 32 bits of the place in list; 0 empty */
-    uint64_t *stem;
-    size_t mask;
+    /* Of whole words and phrases, and of stems: 16 bits of the hash, 16 bits of the place in list; 0 empty. Small, so
+     * that they stay in the processor's cache: every word of every text is looked up. */
+    uint32_t *slot, *stem;
+    size_t mask, stem_mask;
+    size_t n_stems;
     uint64_t stem_lengths[1024]; /* by the hash of a stem's first four bytes: a bit for each length there is */
 };
 
@@ -97,14 +99,14 @@ static uint64_t hash_of(const char *p, size_t n) {
     return h ^ h >> 17;
 }
 
-static unsigned look(const words *w, const uint64_t *table, const char *p, size_t n) {
+/* Two words are the same where the 64 bits of their hashes are (a text made to collide would gain a meaning for one of
+ * its words, no more). */
+static unsigned look(const words *w, const uint32_t *table, size_t mask, const char *p, size_t n) {
     uint64_t h = hash_of(p, n);
     for (uint64_t i = h;; i++) {
-        uint64_t x = table[i & w->mask];
+        uint32_t x = table[i & mask];
         if (!x) return 0;
-        if (x >> 32 != h >> 32) continue;
-        const word_entry *e = &w->list[(uint32_t)x];
-        if (e->len == n && memcmp(e->text, p, n) == 0) return (uint32_t)x;
+        if (x >> 16 == h >> 48 && w->list[x & 0xffff].hash == h) return x & 0xffff;
     }
 }
 
@@ -118,7 +120,7 @@ static unsigned look_stem(const words *w, const char *p, size_t n) {
     uint64_t lengths = lengths_of(w, p) & (n < 63 ? (UINT64_C(2) << n) - 1 : ~UINT64_C(0));
     while (lengths) {
         unsigned len = 63 - (unsigned)__builtin_clzll(lengths);
-        unsigned id = look(w, w->stem, p, len);
+        unsigned id = look(w, w->stem, w->stem_mask, p, len);
         if (id) return id;
         lengths &= ~(UINT64_C(1) << len);
     }
@@ -126,13 +128,16 @@ static unsigned look_stem(const words *w, const char *p, size_t n) {
 }
 
 unsigned words_find(const words *w, const char folded[WORD_MAX], size_t n) {
-    unsigned id = look(w, w->slot, folded, n);
+    unsigned id = look(w, w->slot, w->mask, folded, n);
     return id ? id : look_stem(w, folded, n);
 }
 
 const word_entry *words_get(const words *w, unsigned id) {
     return &w->list[id];
 }
+
+#define WORDS_EXPECTED 15000
+#define STEM_SLOTS     4096
 
 /* ---- building ----------------------------------------------------------------------------------------------- */
 
@@ -151,8 +156,9 @@ static bool make_slots(words *w, size_t n) {
     size_t size = 1024;
     while (size < 2 * n) size *= 2;
     w->slot = mem_array(size, sizeof *w->slot);
-    w->stem = mem_array(size, sizeof *w->stem);
+    w->stem = mem_array(STEM_SLOTS, sizeof *w->stem);
     w->mask = size - 1;
+    w->stem_mask = STEM_SLOTS - 1;
     return w->slot && w->stem;
 }
 
@@ -162,16 +168,18 @@ static err_code add(words *w, const char *text, size_t n, bool star, word_entry 
     size_t len = word_fold(f, text, n);
     if (!len || (star && len < 4))
         return err_set(e, ERR_INTERNAL, "word \"%.*s\" cannot be in the table", (int)n, text);
-    uint64_t *table = star ? w->stem : w->slot;
-    unsigned id = look(w, table, f, len);
+    uint32_t *table = star ? w->stem : w->slot;
+    size_t mask = star ? w->stem_mask : w->mask;
+    unsigned id = look(w, table, mask, f, len);
     if (!id) {
         char *copy = arena_strndup(w->a, f, len);
         if (!copy || !grow(w)) return err_nomem(e, "the table of words");
         id = (unsigned)w->n++;
-        w->list[id] = (word_entry){.text = copy, .len = (uint8_t)len};
         uint64_t h = hash_of(f, len), i = h;
-        while (table[i & w->mask]) i++;
-        table[i & w->mask] = h >> 32 << 32 | id;
+        w->list[id] = (word_entry){.text = copy, .hash = h, .len = (uint8_t)len};
+        while (table[i & mask]) i++;
+        table[i & mask] = (uint32_t)(h >> 48) << 16 | id;
+        if (star) w->n_stems++;
         if (star) w->stem_lengths[hash_of(f, 4) >> 7 & 1023] |= UINT64_C(1) << len;
     }
     word_entry *x = &w->list[id];
@@ -239,7 +247,7 @@ static void inherit(words *w) {
         uint64_t lengths = lengths_of(w, f);
         for (size_t len = 4; len <= x->len && len < 64; len++) {
             if (!(lengths >> len & 1)) continue;
-            const word_entry *s = &w->list[look(w, w->stem, f, len)];
+            const word_entry *s = &w->list[look(w, w->stem, w->stem_mask, f, len)];
             if (s == x || s == w->list) continue;
             x->rules |= s->rules;
             x->kind |= s->kind;
@@ -248,8 +256,6 @@ static void inherit(words *w) {
         }
     }
 }
-
-#define WORDS_EXPECTED 15000
 
 err_code words_new(words **out, err *e) {
     *out = NULL;
@@ -264,7 +270,8 @@ err_code words_new(words **out, err *e) {
     if (!rc) rc = add_list(w, words_places, e);
     if (!rc) rc = add_list(w, words_special, e);
     if (!rc) rc = add_id_words(w, e);
-    if (!rc && w->n > WORDS_EXPECTED) rc = err_set(e, ERR_INTERNAL, "the table of words is too small: %zu", w->n);
+    if (!rc && (w->n > WORDS_EXPECTED || w->n_stems > STEM_SLOTS / 2))
+        rc = err_set(e, ERR_INTERNAL, "the table of words is too small: %zu", w->n);
     if (rc) {
         words_free(w);
         return rc;
