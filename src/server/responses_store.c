@@ -238,36 +238,42 @@ static bool read_item_id(const char *id, char response[64], part_kind *kind, uin
     return false;
 }
 
+/* Moves one part of a turn into a message that has nothing yet. The texts of a turn were kept as one, so the first of
+ * them brings all and the others nothing. *there: the turn has such a part. */
+static err_code move_part(cJSON *to, cJSON *turn, part_kind kind, uint32_t k, bool *there, err *e) {
+    static const char *const keys[PART_KINDS] = {[PART_REASONING] = "reasoning_content", [PART_TEXT] = "content"};
+    cJSON *calls = cJSON_GetObjectItemCaseSensitive(turn, "tool_calls"), *list = NULL;
+    cJSON *v = kind == PART_CALL ? cJSON_DetachItemFromArray(calls, (int)k)
+                                 : cJSON_DetachItemFromObjectCaseSensitive(turn, keys[kind]);
+    *there = v && (kind == PART_CALL || (v->valuestring && v->valuestring[0]));
+    bool ok = true;
+    if (*there && kind == PART_CALL) {
+        list = cJSON_AddArrayToObject(to, "tool_calls");
+        ok = list && cJSON_AddItemToArray(list, v);
+        if (ok) v = NULL;
+    } else if (*there && k == 0) {
+        cJSON_DeleteItemFromObjectCaseSensitive(to, keys[kind]);
+        ok = cJSON_AddItemToObject(to, keys[kind], v);
+        if (ok) v = NULL;
+    }
+    cJSON_Delete(v);
+    return ok ? ERR_OK : err_nomem(e, "the messages");
+}
+
 /* One part of a stored turn as a message of its own; NULL: it has none such. */
 static err_code pick(const responses_stored *s, part_kind kind, uint32_t k, cJSON **out, err *e) {
-    cJSON *m = NULL;
-    err_code rc = copy_turn(s, &m, e);
+    cJSON *turn = NULL, *to = cJSON_CreateObject();
+    bool there = false;
     *out = NULL;
-    if (rc != ERR_OK) {
-        cJSON_Delete(m);
-        return rc;
-    }
-    cJSON *call = cJSON_DetachItemFromArray(cJSON_GetObjectItemCaseSensitive(m, "tool_calls"), (int)k);
-    bool there = kind == PART_CALL        ? call != NULL
-                 : kind == PART_REASONING ? json_get(m, "reasoning_content") != NULL
-                                          : json_get(m, "content") != NULL;
-    cJSON_DeleteItemFromObjectCaseSensitive(m, "tool_calls");
-    if (kind != PART_REASONING) cJSON_DeleteItemFromObjectCaseSensitive(m, "reasoning_content");
-    cJSON *empty = kind != PART_TEXT ? cJSON_CreateString("") : NULL;
-    bool ok = kind == PART_TEXT || (empty && cJSON_ReplaceItemInObjectCaseSensitive(m, "content", empty));
-    if (!ok) cJSON_Delete(empty);
-    if (ok && there && kind == PART_CALL) {
-        cJSON *list = cJSON_AddArrayToObject(m, "tool_calls");
-        ok = list && cJSON_AddItemToArray(list, call);
-        if (ok) call = NULL;
-    }
-    cJSON_Delete(call);
-    if (ok && there) {
-        *out = m;
-        return ERR_OK;
-    }
-    cJSON_Delete(m);
-    return ok ? ERR_OK : err_nomem(e, "the messages");
+    err_code rc = copy_turn(s, &turn, e);
+    bool ok = to && cJSON_AddStringToObject(to, "role", "assistant") && cJSON_AddStringToObject(to, "content", "");
+    if (rc == ERR_OK) rc = ok ? move_part(to, turn, kind, k, &there, e) : err_nomem(e, "the messages");
+    cJSON_Delete(turn);
+    if (rc == ERR_OK && there)
+        *out = to;
+    else
+        cJSON_Delete(to);
+    return rc;
 }
 
 static err_code resolve(answer *a, responses_stored *last, const char *id, cJSON **out, err *e) {

@@ -522,6 +522,20 @@ TEST(references_bring_items_back) {
              str_at(one, "output.2.call_id"), str_at(one, "output.2.call_id"));
     CHECK_STR(text, want);
     cJSON_Delete(two);
+    /* two texts of one turn were kept as one: it comes once */
+    cJSON *mixed = post(ASK("mixed", ""), 200);
+    snprintf(body, sizeof body,
+             "{\"model\":\"show\",\"input\":[{\"id\":\"%s\"},{\"id\":\"%s\"},{\"id\":\"%s\"},{\"role\":\"user\","
+             "\"content\":\"q\"}]}",
+             str_at(mixed, "output.1.id"), str_at(mixed, "output.2.id"), str_at(mixed, "output.3.id"));
+    two = post(body, 200);
+    snprintf(want, sizeof want,
+             "[{\"content\":\"Let me look.And th\",\"role\":\"assistant\",\"tool_calls\":[{\"function\":{\"arguments\":"
+             "\"\",\"name\":\"f\"},\"id\":\"%s\",\"type\":\"function\"}]},{\"content\":\"q\",\"role\":\"user\"}]",
+             str_at(mixed, "output.2.call_id"));
+    CHECK_HAS(str_at(two, "output.0.content.0.text"), want);
+    cJSON_Delete(two);
+    cJSON_Delete(mixed);
     static const char *const none[] = {"fc_1_00000000_0",
                                        "msg_",
                                        "rs__",
