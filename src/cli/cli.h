@@ -49,7 +49,7 @@ struct cli {
 
 /* Tables of commands, in the order of the help. */
 extern const command commands_island[], commands_talk[], commands_model[], commands_provider[], commands_policy[],
-    commands_key[], commands_audit[], commands_engine[], commands_help[];
+    commands_key[], commands_inventory[], commands_audit[], commands_engine[], commands_help[];
 extern const command *const command_groups[];
 extern const char *const command_group_titles[];
 

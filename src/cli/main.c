@@ -10,11 +10,20 @@
 #include <string.h>
 #include <unistd.h>
 
-const command *const command_groups[] = {commands_island, commands_talk, commands_model, commands_provider,
-                                         commands_policy, commands_key,  commands_audit, commands_engine,
-                                         commands_help,   NULL};
-const char *const command_group_titles[] = {"The island",        "Asking",     "Models",     "Providers", "The policy",
-                                            "Keys and projects", "The ledger", "The engine", "Help"};
+const command *const command_groups[] = {commands_island,
+                                         commands_talk,
+                                         commands_model,
+                                         commands_provider,
+                                         commands_policy,
+                                         commands_key,
+                                         commands_inventory,
+                                         commands_audit,
+                                         commands_engine,
+                                         commands_help,
+                                         NULL};
+const char *const command_group_titles[] = {
+    "The island",         "Asking",     "Models",     "Providers", "The policy", "Keys and projects",
+    "Kept and delegated", "The ledger", "The engine", "Help"};
 
 static size_t word_count(const char *words) {
     size_t n = 1;

@@ -143,8 +143,8 @@ err_code cli_admin(cli *c, const char *op, cJSON *args, cJSON **out, err *e) {
         rc = admin_remote(c->dir, op, args, out, e);
     } else {
         /* what only looks takes no lock, and may run beside anything */
-        const char *verb = strrchr(op, '.');
-        bool looks = verb && (strcmp(verb, ".ls") == 0 || strcmp(verb, ".show") == 0);
+        const admin_op *o = admin_find(op);
+        bool looks = o && o->reads;
         island *i = NULL;
         rc = island_open(&i, c->dir, looks ? ISLAND_READ : ISLAND_WRITE, e);
         if (rc == ERR_OK) rc = admin_call(i, NULL, NULL, op, args, out, e);
