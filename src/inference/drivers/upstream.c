@@ -10,11 +10,14 @@
 #include <strings.h>
 #include <time.h>
 
-#define HEADERS_MAX    (64u << 10) /* bytes of an answer's header */
-#define KEEP_IN_BYTES  (64u << 10) /* of a line's buffer between exchanges */
-#define IDLE_LINE_NS   120000000000u
-#define IDLE_CONN_S    110L /* libcurl takes no connection that was idle for longer */
-#define RETRY_AFTER_S  86400
+#define HEADERS_MAX   (64u << 10) /* bytes of an answer's header */
+#define KEEP_IN_BYTES (64u << 10) /* of a line's buffer between exchanges */
+#define IDLE_LINE_NS  120000000000u
+#define IDLE_CONN_S   110L /* libcurl takes no connection that was idle for longer */
+#define RETRY_AFTER_S 86400
+/* libcurl makes a new connection where a used one turns out to be closed, but five times only in a handle's whole life
+ * (7.88 never sets the count back). A line that has made so many is not used again. */
+#define CONNECTS_MAX   5
 #define SOCKET_BUFFER  16384L
 #define AUTH_MAX_BYTES (CREDENTIAL_MAX + 64)
 #define NS_OF_MS       1000000u
@@ -32,10 +35,12 @@ struct upstream {
     char ca_file[1000];
     char why[CURL_ERROR_SIZE];
     uint64_t idle_since_ns;
-    buf in; /* what the last poll brought */
+    long connects; /* connections that it has made */
+    buf in;        /* what the last poll brought */
     /* the exchange */
     const char *provider;
     bool added, over;
+    bool driven; /* just now: what comes next is to wait */
     bool too_long, headers_long, out_of_memory;
     CURLcode result;
     int status, retry_after_s;
@@ -316,6 +321,7 @@ static upstream *take_line(const upstream_target *t) {
 
 static void begin_exchange(upstream *u, const upstream_target *t) {
     u->provider = t->provider;
+    buf_reset(&u->in);
     u->over = u->too_long = u->headers_long = u->out_of_memory = u->connected = false;
     u->result = CURLE_OK;
     u->status = u->retry_after_s = 0;
@@ -326,6 +332,19 @@ static void begin_exchange(upstream *u, const upstream_target *t) {
     u->first_byte_ms = t->first_byte_timeout_ms;
     u->idle_ms = t->idle_timeout_ms;
     u->since_ns = time_mono_ns();
+}
+
+/* ---- an exchange ------------------------------------------------------------------------------------------- */
+
+static void drive(upstream *u) {
+    int running, left;
+    curl_multi_perform(u->multi, &running);
+    if (running) return;
+    for (CURLMsg *m; (m = curl_multi_info_read(u->multi, &left));) {
+        if (m->msg != CURLMSG_DONE) continue;
+        u->over = true;
+        u->result = m->data.result;
+    }
 }
 
 err_code upstream_open(upstream **out, const upstream_target *t, const upstream_request *q, err *e) {
@@ -341,22 +360,10 @@ err_code upstream_open(upstream **out, const upstream_target *t, const upstream_
         free_line(u);
         return rc;
     }
-    u->added = true;
+    u->added = u->driven = true;
+    drive(u);
     *out = u;
     return ERR_OK;
-}
-
-/* ---- an exchange ------------------------------------------------------------------------------------------- */
-
-static void drive(upstream *u) {
-    int running, left;
-    curl_multi_perform(u->multi, &running);
-    if (running) return;
-    for (CURLMsg *m; (m = curl_multi_info_read(u->multi, &left));) {
-        if (m->msg != CURLMSG_DONE) continue;
-        u->over = true;
-        u->result = m->data.result;
-    }
 }
 
 static void count_sent(upstream *u) {
@@ -420,14 +427,15 @@ static err_code exchange_error(const upstream *u, err *e) {
 
 err_code upstream_poll(upstream *u, int timeout_ms, upstream_state *state, const char **p, size_t *n, err *e) {
     uint64_t now = time_mono_ns(), until = now + (uint64_t)(timeout_ms > 0 ? timeout_ms : 0) * NS_OF_MS;
-    buf_reset(&u->in);
+    if (!u->driven) buf_reset(&u->in); /* what came while it was opened is still to be given */
     *state = UPSTREAM_WAITING;
     *p = NULL;
     *n = 0;
     for (;;) {
         size_t before = u->header_bytes;
         uint64_t left = 0;
-        if (!u->over) drive(u);
+        if (!u->over && !u->driven) drive(u);
+        u->driven = false;
         now = time_mono_ns();
         if (u->header_bytes != before || u->in.len) u->since_ns = now;
         if (u->in.len) { /* an error after it comes with the next call */
@@ -468,8 +476,11 @@ uint64_t upstream_received(const upstream *u) {
 }
 
 void upstream_close(upstream *u) {
+    long made = 0;
     if (!u) return;
-    if (!u->over || u->result != CURLE_OK) {
+    curl_easy_getinfo(u->easy, CURLINFO_NUM_CONNECTS, &made);
+    u->connects += made;
+    if (!u->over || u->result != CURLE_OK || u->connects >= CONNECTS_MAX) {
         free_line(u);
         return;
     }
