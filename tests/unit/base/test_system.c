@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <sys/stat.h>
+#include <time.h>
 
 TEST(write_and_read_back) {
     char dir[256], path[512];
@@ -128,6 +129,50 @@ TEST(metrics_as_prometheus_reads_them) {
     metric_add(lost, 1); /* harmless */
 }
 
+/* ---- the compiler ---- */
+
+typedef struct two {
+    unsigned char a, b;
+} two;
+static int n_said;
+static uint64_t bits_of(const uint64_t *t, two v) {
+    return *t + v.a - v.a;
+}
+static const uint64_t *words_of(const uint64_t *t, two v, size_t i) {
+    return t + 0 * i;
+}
+static int tell(const char *how, int x) {
+    n_said += how[0] == 'o' ? 1 : how[0] == 'c' ? 10 : 100;
+    return 1;
+}
+/* through pointers that the compiler cannot see through */
+static uint64_t (*volatile ask_bits)(const uint64_t *t, two v) = bits_of;
+static const uint64_t *(*volatile ask_words)(const uint64_t *t, two v, size_t i) = words_of;
+static int (*volatile ask_tell)(const char *how, int x) = tell;
+
+static bool compare_bits(const uint64_t *f, const uint64_t *t, two v, size_t i) {
+    bool was = ask_bits(f, v) >> i & 1, is = ask_bits(t, v) >> i & 1;
+    const uint64_t *a = ask_words(f, v, i), *b = ask_words(t, v, i);
+    if (was != is) return ask_tell(is ? "opened" : "closed", (int)i);
+    if (is && a[0] != b[0]) return ask_tell("words", 0);
+    return true;
+}
+static bool (*volatile compare)(const uint64_t *f, const uint64_t *t, two v, size_t i) = compare_bits;
+
+/* Breaks where this is built without the switch in meson.build that keeps gcc 12 from comparing one bit only. */
+TEST(the_compiler_compares_two_bits) {
+    static const uint64_t none = 0, one = 1;
+    two v = {1, 2};
+    n_said = 0;
+    compare(&one, &one, v, 0);
+    compare(&none, &none, v, 0);
+    CHECK_INT(n_said, 0);
+    compare(&none, &one, v, 0);
+    CHECK_INT(n_said, 1);
+    compare(&one, &none, v, 0);
+    CHECK_INT(n_said, 11);
+}
+
 int main(int argc, char **argv) {
     test_begin(argc, argv);
     RUN(write_and_read_back);
@@ -136,5 +181,6 @@ int main(int argc, char **argv) {
     RUN(posix_vfs);
     RUN(times);
     RUN(metrics_as_prometheus_reads_them);
+    RUN(the_compiler_compares_two_bits);
     return test_end();
 }
