@@ -1,7 +1,8 @@
 /* server: the doors. HTTP by libmicrohttpd (a thread a connection, bounded), dialects, admin operations, metrics.
  *
- * Routes: POST /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/rerank; GET /v1/models[/{id}]; /healthz,
- * /readyz, /metrics; /ledger/… (tlog-tiles); /api/polder/v1/OP (admin operations, role admin or operator). The same
+ * Routes: POST /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/rerank, /v1/responses; GET and DELETE
+ * /v1/responses/{id}; POST /v1/messages[/count_tokens]; /api/… (Ollama's); GET /v1/models[/{id}]; /healthz, /readyz,
+ * /metrics; /ledger/… (tlog-tiles); /api/polder/v1/OP (admin operations, role admin or operator). The same
  * doors, without an API key, on DIR/control.sock (mode 0600): whoever may open it owns the island.
  */
 #ifndef POLDER_SERVER_H
