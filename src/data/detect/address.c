@@ -199,6 +199,9 @@ static void number_behind(scan *s, size_t i) {
 
 /* "12 rue", "12 bis, rue": the number before the word at token i; i where there is none. */
 static size_t number_before(const scan *s, size_t i) {
+    if (i >= 2 && has_byte(s, i, ',') &&
+        (s->t[i - 1].len == 4 || (s->t[i - 1].at && strchr("./-", s->p[s->t[i - 1].at - 1]))))
+        return i; /* a year and a comma */
     if (i && is_house(s, i - 1) && gap_before(s, i) <= 2 && !has_byte(s, i, '\n')) return i - 1;
     if (i >= 2 && s->t[i - 1].len <= 3 && !(s->t[i - 1].flags & T_DIGIT) && is_house(s, i - 2) &&
         gap_before(s, i) <= 2 && scan_sep(s, i - 1) == ' ')

@@ -66,7 +66,8 @@ static bool read_name(const scan *s, size_t i, name *x) {
     for (size_t k = i; k < s->n_tok && x->parts < PARTS_MAX; k++) {
         if (k > i && !goes_on(s, k)) break;
         bool hyphen = k > i && s->p[s->t[k].at - 1] != ' ';
-        size_t small = k > i || kind_of(s, k) & W_PARTICLE ? particles(s, k) : 0;
+        bool own = kind_of(s, k) & W_FIRST && s->t[k].flags & T_CAPITAL; /* Ben, Le, San */
+        size_t small = own ? 0 : particles(s, k);
         if (small && !(family && kind_of(s, k + small) & W_FIRST)) {
             k += small;
             count(s, k, x);
@@ -140,7 +141,10 @@ static unsigned announced(const scan *s, size_t i) {
     size_t from = token_end(&s->t[i - 1]), n = s->t[i].at - from;
     if (n > 6 || memchr(s->p + from, '\n', n)) return 0;
     if (!memchr(s->p + from, ':', n) && !memchr(s->p + from, '=', n)) return n == 1 ? 3 : 0;
-    return scan_word(s, i - 1)->value == 1 ? 2 : 1;
+    if (scan_word(s, i - 1)->value == 1) return 2;
+    size_t last = 0; /* last_name, full name */
+    const word_entry *w = i >= 2 ? scan_phrase_end(s, i - 2, &last) : NULL;
+    return w && last == i - 1 && w->kind & W_NAME_CUE && w->value == 1 ? 2 : 1;
 }
 
 static bool ends_line(const scan *s, size_t i) { /* nothing but a comma or a sign behind token i in its line */
@@ -211,6 +215,14 @@ void find_person(scan *s, size_t i) {
     if (!read_name(s, i, &x)) return;
     unsigned cue = announced(s, i), hello = greeted(s, i), score = 0;
     bool starts_first = k & W_FIRST;
+    /* an unknown first name before a family name that is no ordinary word */
+    bool unknown_first = i && k & W_LAST && !(k & (W_FIRST | W_COMMON)) && x.parts == 1 && goes_on(s, i) &&
+                         s->p[t->at - 1] == ' ' && is_name_word(s, i - 1) && s->t[i - 1].len >= 3 &&
+                         s->t[i - 1].flags & T_LOWER && !(s->t[i - 1].flags & T_LINE);
+    if (unknown_first && s->t[i - 1].at >= s->named) {
+        add_name(s, i - 1, &x, 54);
+        return;
+    }
     if (x.parts >= 2 && starts_first) {
         score = x.family ? 90 : x.first >= 2 ? 76 : 70;
         if (k & W_COMMON && !x.family) score = cue || hello ? 72 : 40;

@@ -142,7 +142,7 @@ static unsigned rate(const scan *s, size_t i, const number *x, size_t from, size
         *to = x->end[2]; /* (555) 123-4567 */
         return 70 - less;
     }
-    if (!word) return 0;
+    if (!word || (i >= 3 && s->dialled > s->t[i - 3].at)) return 0; /* the word belonged to the number before */
     /* no trunk zero: Spain, Portugal, Poland, Denmark, Norway, Italy's mobiles and others */
     *to = fit(x, 0, 7, 10, &digits);
     return *to ? 76 : 0;

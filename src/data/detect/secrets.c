@@ -328,15 +328,14 @@ static void rate_password(scan *s, const value *v) {
 
 static void rate_secret(scan *s, size_t i, const value *v, bool strong) {
     const char *p = s->p + v->from;
-    size_t n = v->to - v->from;
+    size_t n = run_of(s, v->from, B_URL | B_B64 | B_DIGIT, v->to - v->from); /* ends at ';' and the like */
     mix m = mix_of(p, n);
     if (n < 16 || !m.digit || !(m.lower || m.upper) || is_placeholder(p, n)) return;
-    for (size_t k = 0; k < n; k++)
-        if (!(byte_class[(unsigned char)p[k]] & (B_URL | B_B64 | B_DIGIT))) return;
+    if (v->from + n < v->to && !strchr(";,&|", p[n])) return; /* an expression, not a value */
     if (!strong && (is_uuid(p, n) || n < 20)) return;
     unsigned h = entropy10(p, n);
     bool cloud = scan_near(s, i, i, 4, 0).kinds & W_CLOUD;
-    if (h >= 30) scan_add(s, cloud ? ENT_CLOUD_KEY : ENT_API_KEY, strong ? 88 : 75, v->from, v->to);
+    if (h >= 30) scan_add(s, cloud ? ENT_CLOUD_KEY : ENT_API_KEY, strong ? 88 : 75, v->from, v->from + n);
 }
 
 /* Asked at words of passwords and of secrets. */

@@ -36,7 +36,7 @@ const word_list words_cues[] = {
      "senhora "
      "dona herr_dr frau_dr fru fröken hr pán paní úr kyrios kyria drs ir mr_dr familie family famille familia"},
     {W_HONORIFIC, 1,
-     "fr me don ms sir dame pan pani pana ing mag miss mr don ir sr rev sig hr mw familie family famille familia m_l "
+     "fr me don ms sir pan pani pana ing mag miss mr don ir sr rev sig hr mw familie family famille familia m_l "
      "prof mister lord lady"},
     {W_NAME_CUE, 1,
      "vorname nachname familienname vollständiger_name firstname first_name lastname last_name surname full_name "

@@ -95,7 +95,8 @@ const word_list words_special[] = {
      "afiliación_sindical afiliado_al_sindicato afiliada_al_sindicato delegado_sindical delegada_sindical "
      "cuota_sindical "
      "iscritto_al_sindacato iscritta_al_sindacato tessera_sindacale appartenenza_sindacale rappresentante_sindacale "
-     "członek_związku_zawodowego członkini_związku_zawodowego przynależność_do_związku przynależność_związkowa "
+     "członek_związku_zawodowego członkiem_związku_zawodowego członkinią_związku_zawodowego "
+     "członkini_związku_zawodowego przynależność_do_związku przynależność_związkowa "
      "składka_związkowa sindicalizado sindicalizada filiação_sindical delegado_sindical"},
     {W_SPECIAL, ENT_ETHNIC,
      "ethnische_herkunft ethnic_origin ethnic_background racial_origin ethnicity origine_ethnique origine_raciale "
