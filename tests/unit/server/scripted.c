@@ -62,8 +62,9 @@ static uint64_t record_admitted(const request *q) {
     must(record_new(&r, "admitted", &e) == ERR_OK && label_set_parse(&set, LABELS_DEFAULT, &e) == ERR_OK);
     cJSON *o = cJSON_CreateObject(), *flags = cJSON_AddArrayToObject(record_body(r), "flags");
     uint8_t level = q->has_context ? q->context.level : 1;
-    must(cJSON_AddStringToObject(record_body(r), "label", set.name[level]));
-    cJSON_AddItemToArray(flags, cJSON_CreateString("personal"));
+    bool odd = strcmp(q->model, "ultra") == 0;
+    must(cJSON_AddStringToObject(record_body(r), "label", odd ? "ultra" : set.name[level]));
+    cJSON_AddItemToArray(flags, cJSON_CreateString(odd ? "ultra" : "personal"));
     cJSON_AddItemToObject(o, "messages", cJSON_Duplicate(q->messages, true));
     if (q->kept) cJSON_AddItemToObject(o, "kept", cJSON_Duplicate(q->kept, true));
     add_content(r, "request", o);
@@ -297,7 +298,7 @@ static err_code run_flood(script *s, err *e) {
 
 static err_code run(script *s, err *e) {
     const char *m = s->r->model;
-    if (strcmp(m, "ok") == 0) return run_ok(s) == ERR_OK ? ERR_OK : cancelled(e);
+    if (strcmp(m, "ok") == 0 || strcmp(m, "ultra") == 0) return run_ok(s) == ERR_OK ? ERR_OK : cancelled(e);
     if (strcmp(m, "calls") == 0) return run_calls(s) == ERR_OK ? ERR_OK : cancelled(e);
     if (strcmp(m, "broken calls") == 0) return run_broken_calls(s, false) == ERR_OK ? ERR_OK : cancelled(e);
     if (strcmp(m, "half a call") == 0) return run_broken_calls(s, true) == ERR_OK ? ERR_OK : cancelled(e);

@@ -18,7 +18,7 @@
  *   show      says the messages that it got, and in how sensitive a context
  *
  * Requests that keep their turn are recorded in the island's ledger as the pipeline does, labelled "internal" (or as
- * their context) and personal. */
+ * their context) and personal; those of "ultra" with a level and a flag that nobody knows. */
 #ifndef POLDER_TESTS_SERVER_SCRIPTED_H
 #define POLDER_TESTS_SERVER_SCRIPTED_H
 

@@ -271,7 +271,10 @@ TEST(parsing_survives_every_failed_allocation) {
 static cJSON *post(const char *path, const char *body, int status) {
     reply r;
     client_request(w.port, w.key[ROLE_USER], "POST", path, body, &r);
-    if (r.status != status) fprintf(stderr, "%d, not %d: %s\n", r.status, status, buf_str(&r.body));
+    if (r.status != status) {
+        fprintf(stderr, "%d, not %d: %s\n", r.status, status, buf_str(&r.body));
+        test_bad = true;
+    }
     cJSON *v = r.status == status && r.whole ? cJSON_Parse(buf_str(&r.body)) : NULL;
     reply_free(&r);
     return v;

@@ -228,8 +228,10 @@ TEST(parsing_survives_every_failed_allocation) {
 static cJSON *call(const char *key, const char *method, const char *path, const char *body, int status) {
     reply r;
     client_request(w.port, key, method, path, body, &r);
-    if (r.status != status)
+    if (r.status != status) {
         fprintf(stderr, "%s %s: %d, not %d: %s\n", method, path, r.status, status, buf_str(&r.body));
+        test_bad = true;
+    }
     cJSON *v = r.status == status && r.whole ? cJSON_Parse(buf_str(&r.body)) : NULL;
     reply_free(&r);
     return v;
@@ -505,6 +507,17 @@ TEST(a_conversation_goes_on) {
     cJSON_Delete(one);
 }
 
+/* A level that the island no longer has, a flag that this polder does not know: the highest there is. */
+TEST(what_cannot_be_read_of_a_label_counts_as_the_highest) {
+    char body[300];
+    cJSON *one = post(ASK("ultra", ""), 200);
+    snprintf(body, sizeof body, ASK("show", ",\"previous_response_id\":\"%s\""), str_at(one, "id"));
+    cJSON *two = post(body, 200);
+    CHECK_HAS(str_at(two, "output.0.content.0.text"), " in 3/7");
+    cJSON_Delete(two);
+    cJSON_Delete(one);
+}
+
 TEST(references_bring_items_back) {
     char body[900];
     cJSON *one = post(ASK("calls", ""), 200);
@@ -648,6 +661,7 @@ int main(int argc, char **argv) {
     RUN(only_its_owner_reads_an_answer);
     RUN(a_deleted_answer_is_forgotten);
     RUN(a_conversation_goes_on);
+    RUN(what_cannot_be_read_of_a_label_counts_as_the_highest);
     RUN(references_bring_items_back);
     RUN(reading_back_survives_every_failed_allocation);
     RUN(odd_paths_are_404_or_405);
