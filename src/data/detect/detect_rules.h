@@ -42,6 +42,7 @@
 #define RULE_MATCH_LIMIT  1000000
 #define RULE_DEPTH_LIMIT  2000
 #define RULE_HEAP_KIB_MAX 8192
+#define RULE_STACK_MAX    ((size_t)1 << 20) /* of compiled patterns */
 
 typedef struct rules rules;
 /* Adds the owner's entities to info[*n..ENT_MAX). ERR_USAGE: "NAME:LINE:COLUMN: …". */

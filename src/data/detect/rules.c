@@ -165,11 +165,13 @@ typedef struct matcher {
     pcre2_general_context *mem;
     pcre2_match_context *ctx;
     pcre2_match_data *data;
+    pcre2_jit_stack *stack; /* NULL where there is no JIT */
 } matcher;
 
 void rules_scratch_free(void *match) {
     matcher *m = match;
     if (!m) return;
+    if (m->stack) pcre2_jit_stack_free(m->stack);
     pcre2_match_data_free(m->data);
     pcre2_match_context_free(m->ctx);
     pcre2_general_context_free(m->mem);
@@ -187,6 +189,8 @@ static matcher *matcher_of(scratch *x) {
         rules_scratch_free(m);
         return NULL;
     }
+    m->stack = pcre2_jit_stack_create((size_t)32 << 10, RULE_STACK_MAX, m->mem);
+    if (m->stack) pcre2_jit_stack_assign(m->ctx, NULL, m->stack);
     pcre2_set_match_limit(m->ctx, RULE_MATCH_LIMIT);
     pcre2_set_depth_limit(m->ctx, RULE_DEPTH_LIMIT);
     pcre2_set_heap_limit(m->ctx, RULE_HEAP_KIB_MAX);

@@ -145,23 +145,21 @@ static bool is_jwt_header(const char *p, size_t n) {
     return ok;
 }
 
-static size_t find_jwt(scan *s, size_t i) {
+static void find_jwt(scan *s, size_t i) {
     size_t from = s->t[i].at, at = from, part[5], parts = 0;
-    if (from && byte_class[(unsigned char)s->p[from - 1]] & B_URL) return 0;
+    if (from && byte_class[(unsigned char)s->p[from - 1]] & B_URL) return;
     while (parts < 5) {
         size_t k = at;
         while (k < s->n && k - from < JWT_MAX && base64url((unsigned char)s->p[k]) >= 0) k++;
         part[parts++] = k;
-        at = k;
         if (scan_byte(s, k) != '.') break;
         at = k + 1;
     }
     size_t to = part[parts - 1];
     s->x->work += (to - from) / 8 + 1;
-    if (parts < 3 || to - from < 30 || !is_jwt_header(s->p + from, part[0] - from)) return to;
+    if (parts < 3 || to - from < 30 || !is_jwt_header(s->p + from, part[0] - from)) return;
     scan_add(s, ENT_JWT, 99, from, to);
     s->claimed = to;
-    return to;
 }
 
 /* Asked at words that keys begin with and at words of 16 bytes or more. */
