@@ -327,7 +327,8 @@ err_code guard_redact(redacted **out, const request *r, const guarded *g, const 
     if (!x) return err_nomem(e, "a request");
     err_code rc = copy_request(x, r, e);
     walker see = {.text = see_text, .ctx = map};
-    if (!rc) rc = walk_const(&see, r, e);
+    /* for a further candidate the map has seen the same texts already, and placeholders have been given out */
+    if (!rc && !redaction_count(map)) rc = walk_const(&see, r, e);
     redacting job = {.g = g, .set = set, .map = map};
     walker w = {.text = redact_text, .ctx = &job, .owner = x};
     if (!rc) rc = walk_request(&w, &x->r, r->embed ? &x->embed : NULL, x->inputs, e);

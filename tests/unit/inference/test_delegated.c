@@ -217,6 +217,30 @@ TEST(values_leave_as_placeholders_and_come_back) {
     close_all();
 }
 
+TEST(a_further_candidate_gets_the_same_placeholders) {
+    open_all("  attempts: 4\n  breaker_failures: 1000\n");
+    for (int i = 0; i < 2 && !test_bad; i++) {
+        asked a;
+        route("chat", "outside:fail-500 outside:echo");
+        ask_for(&a, "chat", "pay to " IBAN " now", "internal", i, false);
+        CHECK_OK(a.rc, a.e);
+        CHECK_STR(buf_str(&a.c.text[0]), "pay to " IBAN " now");
+        cJSON *one = record_of("egress", a.c.admitted, 0), *two = record_of("egress", a.c.admitted, 1);
+        CHECK(one && two);
+        CHECK(cJSON_IsTrue(json_get(one, "pseudonymised")) && cJSON_IsTrue(json_get(two, "pseudonymised")));
+        size_t n = 0;
+        char *body = mock_last_body(outside, &n);
+        CHECK_HAS(body, "[IBAN_1]");
+        CHECK(!strstr(body, "[IBAN_2]") && !strstr(body, "0532013000"));
+        free(body);
+        cJSON_Delete(one);
+        cJSON_Delete(two);
+        asked_free(&a);
+    }
+    CHECK(!bed_balance(&b));
+    close_all();
+}
+
 TEST(nothing_reaches_a_place_that_is_not_allowed) {
     static const struct {
         const char *label, *text, *candidates;
@@ -346,6 +370,7 @@ int main(int argc, char **argv) {
     test_begin(argc, argv);
     disk_install();
     RUN(values_leave_as_placeholders_and_come_back);
+    RUN(a_further_candidate_gets_the_same_placeholders);
     RUN(nothing_reaches_a_place_that_is_not_allowed);
     RUN(the_next_candidate_is_asked_before_the_first_byte_only);
     RUN(a_slow_candidate_is_hedged);
