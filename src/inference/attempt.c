@@ -44,7 +44,7 @@ static err_code redact(attempt *x, const attempt_world *w, err *e) {
             x->p->facts.name);
     err_code rc = *w->map ? ERR_OK : redaction_new(w->map, a->p->detector, e);
     if (!rc) rc = guard_redact(&x->red, a->r, a->g, x->set, *w->map, e);
-    return rc ? rc : restoring_new(&x->back, *w->map, e);
+    return rc ? rc : restoring_new(&x->back, *w->map, a->r->grammar == GRAMMAR_JSON_SCHEMA, e);
 }
 
 static err_code no_text(const char *name, const model *m, err *e) {
@@ -165,6 +165,7 @@ void attempt_end(attempt *x, const attempt_world *w, err_code rc, bool lost, dri
                                            : "answered",
                            .status = x->call.failure.status,
                            .sent = out->sent_bytes,
+                           .sendings = out->sendings,
                            .received = out->received_bytes,
                            .ns = x->started ? time_mono_ns() - x->from_ns : 0};
 }

@@ -6,6 +6,7 @@ typedef enum channel { CH_TEXT, CH_REASONING, CH_ARGS, CH_N } channel;
 
 struct restoring {
     const redaction *map;
+    bool json;                               /* the text is JSON */
     restorer *of[REQUEST_CHOICES_MAX][CH_N]; /* made when they are first needed */
     bool fed[REQUEST_CHOICES_MAX][CH_N];     /* something may be held back */
     buf out;
@@ -16,10 +17,11 @@ typedef struct target {
     void *ctx;
 } target;
 
-err_code restoring_new(restoring **out, const redaction *map, err *e) {
+err_code restoring_new(restoring **out, const redaction *map, bool json, err *e) {
     restoring *x = *out = mem_zalloc(sizeof *x);
     if (!x) return err_nomem(e, "an answer");
     x->map = map;
+    x->json = json;
     buf_init(&x->out, LEDGER_CONTENT_MAX);
     return ERR_OK;
 }
@@ -47,7 +49,8 @@ static err_code send(restoring *x, uint32_t choice, channel k, const target *t, 
 static err_code feed(restoring *x, const event *ev, channel k, const target *t, err *e) {
     restorer **r = &x->of[ev->choice][k];
     if (!*r) {
-        err_code rc = restorer_new(r, x->map, k == CH_ARGS ? RESTORE_JSON : RESTORE_TEXT, e);
+        bool json = k == CH_ARGS || (k == CH_TEXT && x->json);
+        err_code rc = restorer_new(r, x->map, json ? RESTORE_JSON : RESTORE_TEXT, e);
         if (rc) return rc;
     }
     buf_reset(&x->out);

@@ -2,6 +2,9 @@
  *
  * Text, reasoning, names and arguments of calls are restored, whatever the pieces they come in; what a piece holds back
  * comes with the next one, or before the event that ends it.
+ *
+ * Arguments are JSON, and so is the text of an answer that was asked for as JSON (`json`): there a value is put in
+ * escaped, so that the client can still parse it.
  */
 #ifndef POLDER_INFERENCE_RESTORING_H
 #define POLDER_INFERENCE_RESTORING_H
@@ -9,8 +12,8 @@
 #include "inference/inference.h"
 
 typedef struct restoring restoring;
-err_code restoring_new(restoring **out, const redaction *map, err *e); /* the map must outlive it */
-void restoring_free(restoring *x);                                     /* wipes; NULL is fine */
+err_code restoring_new(restoring **out, const redaction *map, bool json, err *e); /* the map must outlive it */
+void restoring_free(restoring *x);                                                /* wipes; NULL is fine */
 /* One event in, none, one or more out. An error of `emit` is returned. */
 err_code restoring_event(restoring *x, const event *ev, err_code (*emit)(void *ctx, const event *ev), void *ctx,
                          err *e);

@@ -266,7 +266,7 @@ TEST(answers_are_restored_whatever_the_cut) {
         restoring *x = NULL;
         heard h = {.args = {.max = 4096}};
         for (int c = 0; c < REQUEST_CHOICES_MAX; c++) h.text[c].max = 4096;
-        CHECK_OK(restoring_new(&x, map, &e), e);
+        CHECK_OK(restoring_new(&x, map, false, &e), e);
         for (size_t at = 0; at < sizeof said - 1; at += cut)
             for (uint32_t c = 0; c < 2; c++) {
                 size_t n = sizeof said - 1 - at < cut ? sizeof said - 1 - at : cut;
@@ -291,6 +291,51 @@ TEST(answers_are_restored_whatever_the_cut) {
     redacted_free(red);
     redaction_free(map);
     guarded_free(&g);
+}
+
+/* A value with a quote, a backslash and a line end, into text that is JSON: the client must still be able to read it.
+ * Breaks where it is put in as it is. Reasoning stays text. */
+TEST(answers_in_json_stay_json) {
+    static const char value[] = "X-\"1\\\n2";
+    static const char rules[] = "pattern odd : X-\"1\\\\\\s2\n";
+    static const char said[] = "{\"text\":\"[ODD_1]\"}";
+    detector *d = NULL;
+    redaction *map = NULL;
+    findings f = {0};
+    buf red = {.max = 4096};
+    entity_set set = {0};
+    err e = {0};
+    CHECK_OK(detector_new(&d, rules, strlen(rules), "rules", &e), e);
+    CHECK_OK(detector_scan(d, value, strlen(value), &f, &e), e);
+    CHECK_INT(f.n, 1);
+    CHECK(detector_find(d, "odd", 3, &set));
+    CHECK_OK(redaction_new(&map, d, &e), e);
+    CHECK_OK(redaction_text(map, value, strlen(value), f.list, f.n, &set, &red, &e), e);
+    CHECK_STR(buf_str(&red), "[ODD_1]");
+    for (size_t cut = 1; cut < sizeof said - 1; cut++) {
+        restoring *x = NULL;
+        heard h = {.args = {.max = 4096}};
+        cJSON *v = NULL;
+        h.text[0].max = 4096;
+        CHECK_OK(restoring_new(&x, map, true, &e), e);
+        for (size_t at = 0; at < sizeof said - 1; at += cut) {
+            size_t n = sizeof said - 1 - at < cut ? sizeof said - 1 - at : cut;
+            event ev = {.kind = EV_TEXT, .text = said + at, .len = n};
+            CHECK_OK(restoring_event(x, &ev, hear, &h, &e), e);
+        }
+        event end = {.kind = EV_FINISH, .reason = "stop"};
+        CHECK_OK(restoring_event(x, &end, hear, &h, &e), e);
+        CHECK_OK(json_parse(&v, buf_str(&h.text[0]), h.text[0].len, "the answer", &e), e);
+        if (v) CHECK_STR(json_get(v, "text")->valuestring, value);
+        cJSON_Delete(v);
+        buf_free(&h.text[0]);
+        buf_free(&h.args);
+        restoring_free(x);
+    }
+    findings_free(&f);
+    buf_free(&red);
+    redaction_free(map);
+    detector_free(d);
 }
 
 TEST(memory_that_is_short_is_an_error) {
@@ -329,6 +374,7 @@ int main(int argc, char **argv) {
     RUN(token_ids_count_as_a_failed_detector);
     RUN(labels_only_rise);
     RUN(answers_are_restored_whatever_the_cut);
+    RUN(answers_in_json_stay_json);
     RUN(memory_that_is_short_is_an_error);
     world_close();
     return test_end();
