@@ -4,10 +4,12 @@
  *
  * The name of the model says how it behaves (what follows a ':' is ignored, so "fail-500:b" is another name of the
  * same; Azure's form has the model in the path):
- *   echo          answers with the last user's text; echo-1: a stream with one character in each event;
- *                 echo-tcp1: the same, each byte a segment of its own
+ *   echo          answers with the last user's text; echo-tcp1: each byte of the answer is a segment of its own
  *   system        answers with all system texts
- *   tool          calls the first tool with {"text": the last user's text}; tool-1: in events of one character
+ *   tool          calls the first tool with {"text": the last user's text}
+ *   placeholders  answers with every [WORD_12] that stands anywhere in the body, in their order; placeholders-json: with
+ *                 {"text": the same}; placeholders-tool: calls the first tool with that
+ *   …-1           of echo, system, tool and placeholders: a stream with one character in each event
  *   reasoning     thinks "I think: TEXT" first and then answers "done: TEXT"
  *   stop          answers "until here" and names the first of the stop strings
  *   length        answers "cut" and says that the limit was reached

@@ -85,24 +85,61 @@ static const char *first_tool(const ask *a) {
     return a->form == FORM_MESSAGES ? string_in(t, "name") : string_in(json_get(t, "function"), "name");
 }
 
+/* Bytes of a "[WORD_12]" that stands at p; 0 where none does. */
+static size_t placeholder_at(const char *p) {
+    static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_";
+    size_t n = 1 + strspn(p + 1, letters), digits = 0;
+    while (digits + 1 < n && p[n - digits - 1] >= '0' && p[n - digits - 1] <= '9') digits++;
+    return digits && p[n] == ']' && p[n - digits - 1] == '_' ? n + 1 : 0;
+}
+
+/* Every placeholder of the body, wherever it stands. */
+static void placeholders(const ask *a, buf *out) {
+    const char *p = buf_str(&a->c->body);
+    buf_reset(out);
+    buf_puts(out, "");
+    while ((p = strchr(p, '[')) != NULL) {
+        size_t n = placeholder_at(p);
+        if (n && out->len) buf_putc(out, ' ');
+        buf_append(out, p, n);
+        p += n ? n : 1;
+    }
+}
+
+static bool how_begins(const ask *a, const char *prefix) {
+    return strncmp(a->how, prefix, strlen(prefix)) == 0;
+}
+
+static void put_text_object(buf *out, const buf *text) {
+    jw w;
+    jw_init(&w, out);
+    jw_obj(&w);
+    jw_kstr(&w, "text", buf_str(text));
+    jw_obj_end(&w);
+}
+
 static void make_answer(ask *a) {
     buf text = {.max = ANSWER_MAX};
-    last_text(a, &text);
+    size_t n = strlen(a->how);
+    bool saw = how_begins(a, "placeholders");
+    if (saw)
+        placeholders(a, &text);
+    else
+        last_text(a, &text);
     a->finish = "stop";
     a->step = 16;
-    if (how_is(a, "echo-1") || how_is(a, "echo-tcp1") || how_is(a, "tool-1")) a->step = 1;
+    if (n > 2 && strcmp(a->how + n - 2, "-1") == 0) a->step = 1;
+    if (how_is(a, "echo-tcp1")) a->step = 1;
     a->c->one_byte = how_is(a, "echo-tcp1");
-    if (how_is(a, "tool") || how_is(a, "tool-1")) a->tool = first_tool(a);
+    if (how_is(a, "tool") || how_is(a, "tool-1") || how_begins(a, "placeholders-tool")) a->tool = first_tool(a);
     if (a->tool) {
-        jw w;
-        jw_init(&w, &a->args);
-        jw_obj(&w);
-        jw_kstr(&w, "text", buf_str(&text));
-        jw_obj_end(&w);
+        put_text_object(&a->args, &text);
         a->finish = "tool_calls";
-    } else if (strncmp(a->how, "echo", 4) == 0) {
+    } else if (how_begins(a, "placeholders-json")) {
+        put_text_object(&a->text, &text);
+    } else if (saw || how_begins(a, "echo")) {
         buf_append(&a->text, buf_str(&text), text.len);
-    } else if (how_is(a, "system")) {
+    } else if (how_begins(a, "system")) {
         system_text(a, &a->text);
     } else if (how_is(a, "reasoning")) {
         buf_printf(&a->reasoning, "I think: %s", buf_str(&text));
