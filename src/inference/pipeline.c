@@ -93,12 +93,23 @@ static err_code run_event(run *x, attempt *t, const event *ev) {
 
 /* ---- check, quota, label, decide -------------------------------------------------------------------------- */
 
+/* What the guard must be able to rely on; the driver checks the rest. */
+static err_code check_inputs(const embed_request *q, err *e) {
+    const char *what = q->query ? "documents" : "input";
+    if (!q->n_inputs) return err_set(e, ERR_INVALID, "%s: there are none", what);
+    if (q->n_inputs > EMBED_INPUTS_MAX)
+        return err_set(e, ERR_INVALID, "%s: there are %u; at most %d are taken in one request", what, q->n_inputs,
+                       EMBED_INPUTS_MAX);
+    if (q->query && !q->query_len) return err_set(e, ERR_INVALID, "query: it is empty");
+    return ERR_OK;
+}
+
 static err_code stage_check(const request *r, err *e) {
     if (!r->model || !*r->model) return err_set(e, ERR_INVALID, "model: a name is needed");
     if (!utf8_valid(r->model, strlen(r->model)) || strlen(r->model) > MODEL_NAME_MAX)
         return err_set(e, ERR_NOT_FOUND, "model '%.80s' is not known here: a name has at most %d characters", r->model,
                        MODEL_NAME_MAX);
-    if (r->embed) return ERR_OK; /* its driver checks the rest */
+    if (r->embed) return check_inputs(r->embed, e);
     if (!r->n_choices || r->n_choices > REQUEST_CHOICES_MAX)
         return err_set(e, ERR_INVALID, "n: %u choices, 1 to %d are allowed", r->n_choices, REQUEST_CHOICES_MAX);
     if (r->n_stops > REQUEST_STOPS_MAX)

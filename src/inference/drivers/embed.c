@@ -47,11 +47,6 @@ static err_code check_model(const request *r, const model *m, err *e) {
 static err_code check_request(const request *r, const model *m, uint32_t *dimensions, err *e) {
     const embed_request *q = r->embed;
     uint32_t d = model_get_facts(m)->d_model;
-    if (!q->n_inputs) return err_set(e, ERR_INVALID, "%s: there are none", q->query ? "documents" : "input");
-    if (q->n_inputs > EMBED_INPUTS_MAX)
-        return err_set(e, ERR_INVALID, "%s: there are %u; at most %d are taken in one request",
-                       q->query ? "documents" : "input", q->n_inputs, EMBED_INPUTS_MAX);
-    if (q->query && !q->query_len) return err_set(e, ERR_INVALID, "query: it is empty");
     err_code rc = check_model(r, m, e);
     if (rc) return rc;
     if (q->dimensions > d)
