@@ -8,7 +8,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define JSON_TEXT_MAX ((size_t)256 << 20)
+
 /* ---- reading: our own scan checks what cJSON lets pass, then cJSON builds the tree ---- */
+
+typedef struct literal { /* of a number that a double does not hold */
+    size_t number;       /* the how many-th of the text */
+    size_t from, n;
+} literal;
 
 typedef struct scan {
     const char *s;
@@ -16,6 +23,9 @@ typedef struct scan {
     const char *what;
     err *e;
     int depth;
+    size_t n_numbers;
+    literal *list;
+    size_t n_list, cap_list;
 } scan;
 
 static err_code scan_fail(scan *c, const char *why) {
@@ -98,8 +108,28 @@ static bool scan_digits(scan *c) {
     return c->i > from;
 }
 
+/* Whole, and beyond 2^53. */
+static bool is_too_long(const char *p, size_t n) {
+    static const char limit[] = "9007199254740992";
+    if (*p == '-') p++, n--;
+    return n > sizeof limit - 1 || (n == sizeof limit - 1 && memcmp(p, limit, n) > 0);
+}
+
+static err_code keep_literal(scan *c, size_t from, size_t n) {
+    if (c->n_list == c->cap_list) {
+        size_t cap = c->cap_list ? 2 * c->cap_list : 8;
+        literal *more = mem_realloc(c->list, cap * sizeof *more);
+        if (!more) return err_nomem(c->e, c->what);
+        c->list = more;
+        c->cap_list = cap;
+    }
+    c->list[c->n_list++] = (literal){.number = c->n_numbers, .from = from, .n = n};
+    return ERR_OK;
+}
+
 static err_code scan_number(scan *c) {
     size_t from = c->i;
+    bool whole = true;
     if (c->s[c->i] == '-') c->i++;
     if (c->i < c->n && c->s[c->i] == '0')
         c->i++;
@@ -107,15 +137,20 @@ static err_code scan_number(scan *c) {
         return scan_fail(c, "not a JSON value");
     if (c->i < c->n && c->s[c->i] == '.') {
         c->i++;
+        whole = false;
         if (!scan_digits(c)) return scan_fail(c, "digits are missing after the decimal point");
     }
     if (c->i < c->n && (c->s[c->i] | 32) == 'e') {
         c->i++;
+        whole = false;
         if (c->i < c->n && (c->s[c->i] == '+' || c->s[c->i] == '-')) c->i++;
         if (!scan_digits(c)) return scan_fail(c, "digits are missing in the exponent");
     }
     if (c->i - from > 60) return scan_fail(c, "the number has too many digits");
-    return ERR_OK;
+    bool long_one = whole && is_too_long(c->s + from, c->i - from);
+    err_code rc = long_one ? keep_literal(c, from, c->i - from) : ERR_OK;
+    c->n_numbers++;
+    return rc;
 }
 
 static err_code scan_value(scan *c);
@@ -202,22 +237,40 @@ static err_code check_duplicates(const cJSON *v, const char *what, err *e) {
     return ERR_OK;
 }
 
+/* Numbers of the tree come in the order of the text. */
+static bool give_literals(cJSON *v, const scan *c, size_t *number, size_t *at) {
+    if (cJSON_IsNumber(v) && *at < c->n_list && c->list[*at].number == (*number)++) {
+        const literal *l = &c->list[(*at)++];
+        v->valuestring = cJSON_malloc(l->n + 1);
+        if (!v->valuestring) return false;
+        memcpy(v->valuestring, c->s + l->from, l->n);
+        v->valuestring[l->n] = 0;
+    }
+    for (cJSON *m = v->child; m && *at < c->n_list; m = m->next)
+        if (!give_literals(m, c, number, at)) return false;
+    return true;
+}
+
+static err_code build(cJSON **out, const scan *c) {
+    cJSON *v = cJSON_ParseWithLength(c->s, c->n);
+    size_t number = 0, at = 0;
+    /* the scan has accepted the text: only memory can be missing */
+    err_code rc = v && give_literals(v, c, &number, &at) ? ERR_OK : err_nomem(c->e, c->what);
+    if (!rc) rc = check_duplicates(v, c->what, c->e);
+    if (rc) cJSON_Delete(v);
+    *out = rc ? NULL : v;
+    return rc;
+}
+
 err_code json_parse(cJSON **out, const char *s, size_t n, const char *what, err *e) {
     *out = NULL;
     scan c = {.s = s, .n = n, .what = what, .e = e};
     err_code rc = scan_value(&c);
-    if (rc) return rc;
-    scan_space(&c);
-    if (c.i != n) return scan_fail(&c, "there is text after the end of the value");
-    cJSON *v = cJSON_ParseWithLength(s, n);
-    if (!v) return err_nomem(e, what); /* the scan has accepted the text: only memory can be missing */
-    rc = check_duplicates(v, what, e);
-    if (rc) {
-        cJSON_Delete(v);
-        return rc;
-    }
-    *out = v;
-    return ERR_OK;
+    if (!rc) scan_space(&c);
+    if (!rc && c.i != n) rc = scan_fail(&c, "there is text after the end of the value");
+    if (!rc) rc = build(out, &c);
+    mem_free(c.list);
+    return rc;
 }
 
 /* ---- writing ---- */
@@ -407,6 +460,38 @@ static err_code canonical(buf *out, const cJSON *v, int depth, err *e) {
 err_code json_canonical(buf *out, const cJSON *v, err *e) {
     err_code rc = canonical(out, v, 0, e);
     return rc ? rc : buf_check(out, "canonical JSON", e);
+}
+
+/* ---- as it is ---- */
+
+static void write_members(buf *out, const cJSON *v, bool object) {
+    buf_putc(out, object ? '{' : '[');
+    for (const cJSON *m = v->child; m; m = m->next) {
+        if (m != v->child) buf_putc(out, ',');
+        if (object) json_string(out, m->string, strlen(m->string));
+        if (object) buf_putc(out, ':');
+        json_write(out, m);
+    }
+    buf_putc(out, object ? '}' : ']');
+}
+
+void json_write(buf *out, const cJSON *v) {
+    if (cJSON_IsObject(v) || cJSON_IsArray(v))
+        write_members(out, v, cJSON_IsObject(v));
+    else if (cJSON_IsString(v))
+        json_string(out, v->valuestring, strlen(v->valuestring));
+    else if (cJSON_IsNumber(v) && v->valuestring)
+        buf_puts(out, v->valuestring);
+    else if (cJSON_IsNumber(v) && isfinite(v->valuedouble))
+        json_number(out, v->valuedouble);
+    else
+        buf_puts(out, cJSON_IsTrue(v) ? "true" : cJSON_IsFalse(v) ? "false" : "null");
+}
+
+char *json_text(const cJSON *v) {
+    buf out = {.max = JSON_TEXT_MAX};
+    json_write(&out, v);
+    return buf_take(&out);
 }
 
 /* ---- typed reads ---- */

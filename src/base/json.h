@@ -15,12 +15,17 @@
 
 #define JSON_DEPTH_MAX 64
 
-/* The tree belongs to the caller (cJSON_Delete). Numbers beyond 2^53 lose precision as in every JSON of this
- * kind. `what` names the input in errors ("request body"). */
+/* The tree belongs to the caller (cJSON_Delete). A whole number beyond 2^53, which a double does not hold, keeps its
+ * digits as text in the node's valuestring; json_write gives them back. `what` names the input in errors ("request
+ * body"). */
 err_code json_parse(cJSON **out, const char *s, size_t n, const char *what, err *e);
 
 /* RFC 8785. NaN and infinities fail. */
 err_code json_canonical(buf *out, const cJSON *v, err *e);
+/* The tree as it is, its members in their order, every number with all its digits (cJSON's own printing drops the last
+ * ones of whole numbers from 4.5e15 on). What is not finite is null. */
+void json_write(buf *out, const cJSON *v);
+char *json_text(const cJSON *v); /* the same as a text for mem_free; NULL: no memory */
 /* A number as ECMAScript's Number::toString prints it (shortest that reads back). */
 void json_number(buf *out, double v);
 /* A JSON string with quotes; broken UTF-8 becomes U+FFFD. */

@@ -48,10 +48,8 @@ static err_code walk_json_text(walker *w, const char *s, char **instead, err *e)
     size_t before = w->changes;
     rc = walk_tree(w, v, e);
     if (!rc && w->changes > before) {
-        char *text = cJSON_PrintUnformatted(v);
-        *instead = text ? mem_strdup(text) : NULL;
+        *instead = json_text(v);
         if (!*instead) rc = err_nomem(e, "a request");
-        cJSON_free(text);
     }
     cJSON_Delete(v);
     return rc;
@@ -85,12 +83,13 @@ static err_code walk_number(walker *w, cJSON *v, err *e) {
     if (fabs(v->valuedouble) < 1e6 || fabs(v->valuedouble) > 1e21) return ERR_OK;
     buf text = {.max = 64};
     char *instead = NULL;
-    json_number(&text, v->valuedouble);
+    json_write(&text, v); /* all its digits, also those that a double does not hold */
     err_code rc = walk_plain(w, buf_str(&text), text.len, &instead, e);
     if (!rc && instead) {
         char *s = cjson_copy(instead);
         if (!s) rc = err_nomem(e, "a request");
         if (s) {
+            cJSON_free(v->valuestring);
             v->type = (v->type & ~0xff) | cJSON_String;
             v->valuestring = s;
         }

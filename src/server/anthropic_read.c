@@ -139,10 +139,10 @@ static err_code take_use(reading *r, const cJSON *b) {
         r->calls = add_message(r->a, "assistant", "");
         if (!r->calls) return no_memory(r->e);
     }
-    char *args = input ? cJSON_PrintUnformatted(input) : NULL;
+    char *args = input ? json_text(input) : NULL;
     if (input && !args) return no_memory(r->e);
     rc = openai_put_call(r->calls, r->where, str_in(b, "id"), str_in(b, "name"), args ? args : "{}", r->e);
-    cJSON_free(args);
+    mem_free(args);
     return rc;
 }
 

@@ -65,14 +65,14 @@ static err_code put_call(cJSON *list, const cJSON *c, int index, pending *p, err
     snprintf(p->id[p->n], sizeof p->id[0], "call_%d_%d", index, p->n);
     if (id) snprintf(p->id[p->n], sizeof p->id[0], "%s", id->valuestring);
     p->name[p->n] = name->valuestring;
-    char *text = args ? cJSON_PrintUnformatted(args) : NULL;
+    char *text = args ? json_text(args) : NULL;
     cJSON *o = cJSON_CreateObject(), *of = o ? cJSON_AddObjectToObject(o, "function") : NULL;
     bool ok = of && (text || !args) && cJSON_AddStringToObject(o, "id", p->id[p->n]) &&
               cJSON_AddStringToObject(o, "type", "function") &&
               cJSON_AddStringToObject(of, "name", name->valuestring) &&
               cJSON_AddStringToObject(of, "arguments", text ? text : "{}") && cJSON_AddItemToArray(list, o);
     if (!ok) cJSON_Delete(o);
-    cJSON_free(text);
+    mem_free(text);
     p->n++;
     return ok ? ERR_OK : err_nomem(e, "the messages");
 }

@@ -22,16 +22,10 @@ static err_code ask(answer *a, const char *field, grammar_kind kind, char *sourc
     return ERR_OK;
 }
 
-static char *print(const cJSON *v) {
-    char *text = cJSON_PrintUnformatted(v), *copy = text ? mem_strdup(text) : NULL;
-    cJSON_free(text);
-    return copy;
-}
-
 static err_code ask_schema(answer *a, const char *field, const cJSON *v, err *e) {
     if (!cJSON_IsObject(v) && !cJSON_IsBool(v))
         return err_set(e, ERR_INVALID, "'%s' must be a JSON schema: an object", field);
-    return ask(a, field, GRAMMAR_JSON_SCHEMA, print(v), e);
+    return ask(a, field, GRAMMAR_JSON_SCHEMA, json_text(v), e);
 }
 
 err_code openai_ask_schema(answer *a, const char *field, const cJSON *schema, err *e) {
@@ -60,7 +54,7 @@ static err_code ask_choice(answer *a, const char *field, const cJSON *v, err *e)
     if (!ok)
         return err_set(e, ERR_INVALID, "'%s' must be an array of 1 to %d strings, none of them empty", field,
                        CHOICES_MAX);
-    return ask(a, field, GRAMMAR_CHOICE, print(v), e);
+    return ask(a, field, GRAMMAR_CHOICE, json_text(v), e);
 }
 
 static err_code take_json_schema(answer *a, const cJSON *v, err *e) {

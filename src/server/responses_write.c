@@ -142,13 +142,9 @@ void responses_write(jw *w, const responses_view *v) {
     jw_arr_end(w);
     const cJSON *m;
     cJSON_ArrayForEach(m, v->response) {
-        char *text = cJSON_PrintUnformatted(m);
         jw_key(w, m->string);
-        if (text)
-            jw_raw(w, text, strlen(text));
-        else
-            w->out->failed = true;
-        cJSON_free(text);
+        jw_raw(w, "", 0); /* the value follows by itself */
+        json_write(w->out, m);
     }
     write_usage(w, v);
     jw_obj_end(w);

@@ -53,10 +53,10 @@ static const char *read_reason(const char *s) {
 
 static err_code put_input(answer *a, const cJSON *input, err *e) {
     if (!cJSON_IsObject(input) || !input->child) return ERR_OK; /* {} is put at the call's end */
-    char *text = cJSON_PrintUnformatted(input);
+    char *text = json_text(input);
     /* lives as long as the tree */
     cJSON *keep = text ? cJSON_CreateString(text) : NULL;
-    cJSON_free(text);
+    mem_free(text);
     if (!keep || !cJSON_AddItemToObject(a->tree, "polder_input", keep)) {
         cJSON_Delete(keep);
         return err_nomem(e, "a provider's answer");

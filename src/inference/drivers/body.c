@@ -5,27 +5,8 @@
 #include <string.h>
 
 void body_put_tree(jw *w, const cJSON *v) {
-    const cJSON *x;
-    if (cJSON_IsObject(v)) {
-        jw_obj(w);
-        cJSON_ArrayForEach(x, v) {
-            jw_key(w, x->string);
-            body_put_tree(w, x);
-        }
-        jw_obj_end(w);
-    } else if (cJSON_IsArray(v)) {
-        jw_arr(w);
-        cJSON_ArrayForEach(x, v) body_put_tree(w, x);
-        jw_arr_end(w);
-    } else if (cJSON_IsString(v)) {
-        jw_str(w, v->valuestring);
-    } else if (cJSON_IsNumber(v)) {
-        jw_num(w, v->valuedouble);
-    } else if (cJSON_IsBool(v)) {
-        jw_bool(w, cJSON_IsTrue(v));
-    } else {
-        jw_null(w);
-    }
+    jw_raw(w, "", 0); /* the value follows by itself */
+    json_write(w->out, v);
 }
 
 void body_put_float(jw *w, const char *key, float v) {

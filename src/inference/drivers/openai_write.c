@@ -71,10 +71,10 @@ static void put_call(jw *w, const cJSON *c) {
     jw_kstr(w, "name", cJSON_IsString(name) ? name->valuestring : "");
     jw_key(w, "arguments");
     if (cJSON_IsObject(args)) { /* as a string of JSON in any case */
-        char *text = cJSON_PrintUnformatted(args);
+        char *text = json_text(args);
         if (!text) w->out->failed = true;
         jw_str(w, text ? text : "");
-        cJSON_free(text);
+        mem_free(text);
     } else {
         jw_str(w, cJSON_IsString(args) ? args->valuestring : "{}");
     }

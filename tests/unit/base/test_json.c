@@ -131,6 +131,36 @@ TEST(parse_refuses) {
     CHECK_HAS(e.msg, "too deeply");
 }
 
+/* Breaks where a whole number loses digits on its way through a tree: what is looked at must be what is sent. */
+TEST(long_numbers_keep_their_digits) {
+    static const char *const same[] = {
+        "6295187298747672371",
+        "[9007199254740993,1,-9223372036854775808,2.5,{\"a\":18446744073709551615,\"b\":[4511738614168929]}]",
+        "{\"z\":0.1,\"a\":123456789012345678901234567890,\"m\":[null,true,false,\"\\\"\\n\"]}",
+        "[]",
+        "{}",
+    };
+    err e = {0};
+    for (size_t i = 0; i < sizeof same / sizeof *same; i++) {
+        cJSON *v = NULL;
+        CHECK_OK(json_parse(&v, same[i], strlen(same[i]), "test", &e), e);
+        cJSON *copy = cJSON_Duplicate(v, true);
+        char *text = json_text(copy);
+        CHECK_STR(text, same[i]);
+        mem_free(text);
+        cJSON_Delete(copy);
+        cJSON_Delete(v);
+    }
+    cJSON *v = NULL;
+    buf out = {.max = 100};
+    CHECK_OK(json_parse(&v, "[9007199254740992, 9007199254740993, 1e20]", 42, "test", &e), e);
+    CHECK(v && !v->child->valuestring && v->child->next->valuestring && !v->child->next->next->valuestring);
+    CHECK_OK(json_canonical(&out, v, &e), e); /* RFC 8785 knows doubles only */
+    CHECK_STR(buf_str(&out), "[9007199254740992,9007199254740992,100000000000000000000]");
+    buf_free(&out);
+    cJSON_Delete(v);
+}
+
 TEST(typed_reads) {
     err e;
     cJSON *v;
@@ -192,6 +222,7 @@ int main(int argc, char **argv) {
     RUN(numbers_read_back);
     RUN(canonical_form);
     RUN(parse_refuses);
+    RUN(long_numbers_keep_their_digits);
     RUN(typed_reads);
     RUN(writer);
     return test_end();
