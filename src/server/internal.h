@@ -104,6 +104,7 @@ struct exchange {
     int problem_status;
     char allow[32];
     answer *answer;
+    char label[SENSITIVITY_TEXT]; /* of what is given back without asking a model; "": it has none */
     stream *stream;
     int status;        /* of the reply; 0 before */
     int retry_after_s; /* of an error that says when it is worth another try; 0: soon */

@@ -42,6 +42,7 @@ static void header(struct MHD_Response *r, const char *k, const char *v) {
 
 static void headers_of_answer(const exchange *x, struct MHD_Response *r) {
     char t[32];
+    if (x->label[0]) header(r, "x-polder-label", x->label);
     if (!x->answer || !x->answer->admitted) return;
     snprintf(t, sizeof t, "%" PRIu64, x->answer->record);
     header(r, "x-polder-record", t);

@@ -464,12 +464,21 @@ static err_code forget(exchange *x, const char *id, buf *out, err *e) {
     return ERR_OK;
 }
 
+/* Into the header of the reply: what is read again is as sensitive as it was. */
+static err_code tell_label(exchange *x, sensitivity label, err *e) {
+    label_set set;
+    err_code rc = label_set_parse(&set, island_get_config(x->s->isl)->labels_levels, e);
+    if (rc == ERR_OK) sensitivity_text(x->label, &set, label);
+    return rc;
+}
+
 static err_code show(exchange *x, const char *id, bool input, buf *out, err *e) {
     responses_stored s;
     const char *streamed = MHD_lookup_connection_value(x->conn, MHD_GET_ARGUMENT_KIND, "stream");
     if (streamed && strcmp(streamed, "false") != 0)
         return err_set(e, ERR_UNSUPPORTED, "'stream' is not supported for a stored response: leave it out");
     err_code rc = responses_load(&s, x->s->isl, &x->who, id, e);
+    if (rc == ERR_OK) rc = tell_label(x, s.label, e);
     if (rc == ERR_OK) {
         if (input)
             write_input(&s, out);
