@@ -1,6 +1,9 @@
 #include "base/bytes.h"
 
+#include "base/json_memory.h"
+
 #include <openssl/sha.h>
+#include <pthread.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -52,21 +55,47 @@ void hmac_sha256(uint8_t out[SHA256_LEN], const void *key, size_t key_len, const
     sodium_memzero(pad, sizeof pad);
 }
 
+/* ---- random bytes ------------------------------------------------------------------------------------------ */
+
+/* A request takes random bytes a dozen times, a few at a time, and each time would be a call of the kernel: they are
+ * fetched as many at once as the kernel gives without interruption, and what was handed out is wiped. */
+static _Thread_local struct {
+    uint8_t bytes[256];
+    size_t left;
+} stock;
+
+/* A child has a copy of the stock of whoever forked it: it fetches its own. */
+static void drop_stock(void) {
+    sodium_memzero(&stock, sizeof stock);
+}
+
+void random_bytes(void *p, size_t n) {
+    if (n > sizeof stock.bytes / 2) {
+        randombytes_buf(p, n);
+        return;
+    }
+    if (stock.left < n) {
+        randombytes_buf(stock.bytes, sizeof stock.bytes);
+        stock.left = sizeof stock.bytes;
+    }
+    stock.left -= n;
+    memcpy(p, stock.bytes + stock.left, n);
+    sodium_memzero(stock.bytes + stock.left, n);
+}
+
+uint64_t random_u64(void) {
+    uint64_t v;
+    random_bytes(&v, sizeof v);
+    return v;
+}
+
 void base_init(void) {
     if (sodium_init() < 0) {
         fputs("polder: libsodium could not be initialised: no source of random bytes\n", stderr);
         abort();
     }
-}
-
-void random_bytes(void *p, size_t n) {
-    randombytes_buf(p, n);
-}
-
-uint64_t random_u64(void) {
-    uint64_t v;
-    randombytes_buf(&v, sizeof v);
-    return v;
+    (void)pthread_atfork(NULL, NULL, drop_stock);
+    json_memory_init();
 }
 
 bool bytes_equal_ct(const void *a, const void *b, size_t n) {

@@ -85,7 +85,12 @@ void findings_free(findings *f) {
 }
 
 static err_code scratch_of(findings *f, scratch **out, err *e) {
-    if (!f->scratch && !(f->scratch = mem_zalloc(sizeof(scratch)))) return err_nomem(e, "a scan");
+    if (!f->scratch) {
+        scratch *x = mem_alloc(sizeof *x);
+        if (!x) return err_nomem(e, "a scan");
+        memset(x, 0, offsetof(scratch, tok)); /* the window is large, and is written before it is read */
+        f->scratch = x;
+    }
     *out = f->scratch;
     (*out)->n_hits = 0;
     (*out)->work = 0;
