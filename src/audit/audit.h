@@ -80,6 +80,12 @@ void ledger_close(ledger *l);
  * not known to be written, and whoever asked must not be answered. r is not freed. */
 err_code ledger_append(ledger *l, record *r, uint64_t *seq, err *e);
 
+/* Append two records of which the second names the first, and wait once: they stand next to each other in one group, so
+ * after any crash both are there or neither. In `second`'s body the number `field` is LEDGER_SEQ_PENDING and becomes
+ * the index of `first`, which `seq` gets; ERR_INVALID where it is not there exactly once. Else as ledger_append. */
+#define LEDGER_SEQ_PENDING UINT64_C(9007199254740991)
+err_code ledger_append_pair(ledger *l, record *first, record *second, const char *field, uint64_t *seq, err *e);
+
 uint64_t ledger_size(const ledger *l); /* durable records */
 const char *ledger_origin(const ledger *l);
 const char *ledger_vkey(const ledger *l);   /* "<origin>+<8 hex>+<base64>" */

@@ -21,6 +21,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#define LINK_DIGITS 16u /* of LEDGER_SEQ_PENDING */
+
 typedef struct group {
     waiter *first;
     uint32_t n;
@@ -101,6 +103,23 @@ static void publish_if_due(ledger *l) {
 
 /* ---- one group ------------------------------------------------------------------------------------------- */
 
+/* What depends on the last byte of an entry: its leaf, and the seal of its contents, which is bound to the leaf. */
+static void finish_waiter(const ledger *l, waiter *w) {
+    merkle_leaf(&w->leaf, w->entry, w->entry_len);
+    if (w->sealed) vault_encrypt(l->log_id, &w->leaf, w->key, w->sealed, w->sealed_len);
+}
+
+/* The index of the record before it takes the place of LEDGER_SEQ_PENDING, which has more digits than any. */
+static void link_waiter(const ledger *l, waiter *w, uint64_t seq) {
+    char digits[24];
+    size_t n = (size_t)snprintf(digits, sizeof digits, "%llu", (unsigned long long)seq);
+    uint8_t *at = w->entry + w->link_at, *after = at + LINK_DIGITS;
+    memcpy(at, digits, n);
+    memmove(at + n, after, (size_t)(w->entry + w->entry_len - after));
+    w->entry_len -= LINK_DIGITS - n;
+    finish_waiter(l, w);
+}
+
 static err_code group_hash(ledger *l, group *g, err *e) {
     hash32 root;
     buf note = {.max = NOTE_OWN_MAX};
@@ -109,6 +128,11 @@ static err_code group_hash(ledger *l, group *g, err *e) {
     for (waiter *w = g->first; w; w = w->next) {
         hash32 out[MERKLE_LEVELS + 1];
         w->seq = g->edge.size;
+        if (w->linked) {
+            g->entries_len -= w->entry_len;
+            link_waiter(l, w, w->seq - 1);
+            g->entries_len += w->entry_len;
+        }
         unsigned n = frontier_append(&g->edge, &w->leaf, out);
         buf_append(&g->stored, out, n * sizeof *out);
     }
@@ -310,7 +334,8 @@ static void take_group(ledger *l, group *g) {
     g->first = l->head;
     for (waiter *w = l->head; w; w = w->next) {
         size_t bytes = g->entries_len + g->contents_len + w->entry_len + w->sealed_len;
-        if (g->n == l->group_max || (g->n && bytes > GROUP_BYTES_MAX)) break;
+        bool full = g->n >= l->group_max || (g->n && bytes > GROUP_BYTES_MAX);
+        if (full && !w->linked) break;
         g->n++;
         g->entries_len += 2 + w->entry_len;
         g->contents_len += w->sealed_len;
@@ -349,6 +374,7 @@ static void tell_group(group *g, err_code rc, const err *why) {
     for (waiter *w = g->first, *next; w; w = next) {
         next = w->next;
         w->rc = rc;
+        if (w->silent) continue;
         if (rc != ERR_OK) w->why = *why;
         sem_post(&w->told);
     }
@@ -446,10 +472,13 @@ void commit_stop(ledger *l) {
 
 /* ---- append ---------------------------------------------------------------------------------------------- */
 
-static err_code wait_durable(ledger *l, waiter *w, err *e) {
+/* Queues what begins at `first` and ends at `last`, and waits. */
+static err_code wait_durable(ledger *l, waiter *first, waiter *last, err *e) {
+    size_t bytes = 0, n = 0;
+    for (waiter *w = first; w; w = w->next, n++) bytes += w->entry_len + w->sealed_len;
+    sem_init(&last->told, 0, 0);
     pthread_mutex_lock(&l->mu);
     err_code rc = ERR_OK;
-    size_t bytes = w->entry_len + w->sealed_len;
     if (l->failed)
         rc = failed_error(l, e);
     else if (l->stopping)
@@ -457,44 +486,90 @@ static err_code wait_durable(ledger *l, waiter *w, err *e) {
     else if (l->queued >= QUEUE_MAX || l->queued_bytes + bytes > QUEUE_BYTES_MAX)
         rc = err_set(e, ERR_UNAVAILABLE, "ledger: its queue is full; the disk does not keep up");
     if (rc != ERR_OK) {
-        count_failed(l, 1);
+        count_failed(l, n);
         pthread_mutex_unlock(&l->mu);
+        sem_destroy(&last->told);
         return rc;
     }
-    *l->tail_link = w;
-    l->tail_link = &w->next;
-    l->queued++;
+    *l->tail_link = first;
+    l->tail_link = &last->next;
+    l->queued += n;
     l->queued_bytes += bytes;
     set_queue(l);
-    bool first = l->head == w; /* otherwise the writer is awake already */
+    bool idle = l->head == first; /* otherwise the writer is awake already */
     pthread_mutex_unlock(&l->mu);
-    if (first) pthread_cond_signal(&l->work);
-    while (sem_wait(&w->told) != 0) /* a signal handler ran */
+    if (idle) pthread_cond_signal(&l->work);
+    while (sem_wait(&last->told) != 0) /* a signal handler ran */
         ;
-    if (w->rc != ERR_OK && e) *e = w->why;
-    return w->rc;
+    sem_destroy(&last->told);
+    if (last->rc != ERR_OK && e) *e = last->why;
+    return last->rc;
+}
+
+/* Where the one number stands that is to become an index. */
+static err_code find_link(waiter *w, const char *field, err *e) {
+    char text[80];
+    int n = snprintf(text, sizeof text, "\"%s\":%llu", field, (unsigned long long)LEDGER_SEQ_PENDING);
+    const uint8_t *end = w->entry + w->entry_len, *at = NULL, *more = NULL;
+    if (n > 0 && (size_t)n < sizeof text) at = memmem(w->entry, w->entry_len, text, (size_t)n);
+    if (at) more = memmem(at + n, (size_t)(end - at) - (size_t)n, text, (size_t)n);
+    if (!at || more) return err_set(e, ERR_INVALID, "record: it does not name the record before it as \"%s\"", field);
+    w->linked = true;
+    w->link_at = (size_t)(at - w->entry) + (size_t)n - LINK_DIGITS;
+    return ERR_OK;
+}
+
+static err_code make_waiter(const ledger *l, const record *r, const char *field, buf *entry, waiter *w, err *e) {
+    *w = (waiter){0};
+    *entry = (buf){.max = LEDGER_ENTRY_MAX};
+    err_code rc = record_bytes(r, entry, e);
+    if (rc != ERR_OK) return rc;
+    w->entry = (uint8_t *)entry->ptr;
+    w->entry_len = entry->len;
+    if (field) rc = find_link(w, field, e);
+    if (rc == ERR_OK && r->n_contents)
+        rc = vault_pack(r->contents, r->n_contents, w->key, &w->sealed, &w->sealed_len, e);
+    if (rc == ERR_OK && !field) finish_waiter(l, w);
+    return rc;
+}
+
+static void free_waiter(waiter *w, buf *entry) {
+    if (w->linked && w->sealed) mem_wipe(w->sealed, w->sealed_len); /* it may have got no index, and so no seal */
+    mem_wipe(w->key, sizeof w->key);
+    mem_free(w->sealed);
+    buf_free(entry);
+}
+
+static err_code refuse_reader(const ledger *l, err *e) {
+    return l->read_only ? err_set(e, ERR_UNAVAILABLE, "ledger: is open for reading only") : ERR_OK;
 }
 
 err_code ledger_append(ledger *l, record *r, uint64_t *seq, err *e) {
-    if (l->read_only) return err_set(e, ERR_UNAVAILABLE, "ledger: is open for reading only");
-    buf entry = {.max = LEDGER_ENTRY_MAX};
-    waiter w = {0};
-    err_code rc = record_bytes(r, &entry, e);
-    if (rc == ERR_OK) {
-        w.entry = (const uint8_t *)entry.ptr;
-        w.entry_len = entry.len;
-        merkle_leaf(&w.leaf, entry.ptr, entry.len);
-        if (r->n_contents)
-            rc = vault_seal(l->log_id, &w.leaf, r->contents, r->n_contents, w.key, &w.sealed, &w.sealed_len, e);
-    }
-    if (rc == ERR_OK) {
-        sem_init(&w.told, 0, 0);
-        rc = wait_durable(l, &w, e);
-        sem_destroy(&w.told);
-    }
+    buf entry;
+    waiter w;
+    err_code rc = refuse_reader(l, e);
+    if (rc != ERR_OK) return rc;
+    rc = make_waiter(l, r, NULL, &entry, &w, e);
+    if (rc == ERR_OK) rc = wait_durable(l, &w, &w, e);
     if (rc == ERR_OK && seq) *seq = w.seq;
-    mem_wipe(w.key, sizeof w.key);
-    mem_free(w.sealed);
-    buf_free(&entry);
+    free_waiter(&w, &entry);
+    return rc;
+}
+
+err_code ledger_append_pair(ledger *l, record *first, record *second, const char *field, uint64_t *seq, err *e) {
+    buf entries[2];
+    waiter w[2];
+    err_code rc = refuse_reader(l, e);
+    if (rc != ERR_OK) return rc;
+    rc = make_waiter(l, first, NULL, &entries[0], &w[0], e);
+    if (rc == ERR_OK) {
+        rc = make_waiter(l, second, field, &entries[1], &w[1], e);
+        w[0].next = &w[1];
+        w[0].silent = true;
+        if (rc == ERR_OK) rc = wait_durable(l, &w[0], &w[1], e);
+        if (rc == ERR_OK && seq) *seq = w[0].seq;
+        free_waiter(&w[1], &entries[1]);
+    }
+    free_waiter(&w[0], &entries[0]);
     return rc;
 }

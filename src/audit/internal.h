@@ -35,8 +35,8 @@
 
 struct record {
     cJSON *body;
-    content contents[CONTENTS_MAX];
-    unsigned n_contents;
+    content *contents;
+    unsigned n_contents, cap_contents;
     size_t contents_len;
 };
 
@@ -45,10 +45,13 @@ err_code record_bytes(const record *r, buf *out, err *e);
 /* Whether bytes are canonical JSON and an object. */
 err_code entry_check(const void *p, size_t n, err *e);
 
-typedef struct waiter { /* one ledger_append; lives on its caller's stack until done */
+typedef struct waiter { /* one record that is appended; lives on its caller's stack until done */
     struct waiter *next;
-    const uint8_t *entry;
+    uint8_t *entry;
     size_t entry_len;
+    bool linked;    /* belongs into the group of the one before it, whose index it names */
+    size_t link_at; /* where in the entry; until then LEDGER_SEQ_PENDING stands there, and leaf and seal are missing */
+    bool silent;    /* the next is told for both */
     hash32 leaf;
     uint8_t *sealed;
     size_t sealed_len;

@@ -239,7 +239,7 @@ static ledger *ledger_new(const char *dir, const ledger_options *o) {
     l->fs = o && o->fs ? o->fs : &vfs_posix;
     l->read_only = o && o->read_only;
     l->group_max = o && o->group_max ? o->group_max : GROUP_MAX_DEFAULT;
-    if (l->group_max > FRAME_COUNT_MAX) l->group_max = FRAME_COUNT_MAX;
+    if (l->group_max >= FRAME_COUNT_MAX) l->group_max = FRAME_COUNT_MAX - 1; /* a pair is not torn apart */
     l->segment_len = o && o->segment_bytes ? (o->segment_bytes + SECTOR - 1) / SECTOR * SECTOR : SEG_LEN_DEFAULT;
     if (l->segment_len < SEG_LEN_MIN) l->segment_len = SEG_LEN_MIN;
     l->lock_fd = -1;

@@ -27,13 +27,28 @@ void record_free(record *r) {
         mem_wipe(r->contents[i].bytes, r->contents[i].len);
         mem_free(r->contents[i].bytes);
     }
+    if (r->contents) mem_wipe(r->contents, r->n_contents * sizeof *r->contents);
+    mem_free(r->contents);
     cJSON_Delete(r->body);
-    mem_wipe(r, sizeof *r);
     mem_free(r);
 }
 
 cJSON *record_body(record *r) {
     return r->body;
+}
+
+/* Room for one more content. Salts are wiped where they lay before. */
+static bool make_room(record *r) {
+    if (r->n_contents < r->cap_contents) return true;
+    unsigned cap = r->cap_contents ? 4 * r->cap_contents : 4; /* up to CONTENTS_MAX */
+    content *more = mem_array(cap, sizeof *more);
+    if (!more) return false;
+    if (r->n_contents) memcpy(more, r->contents, r->n_contents * sizeof *more);
+    if (r->contents) mem_wipe(r->contents, r->n_contents * sizeof *more);
+    mem_free(r->contents);
+    r->contents = more;
+    r->cap_contents = cap;
+    return true;
 }
 
 /* Put {"bytes": n, "commit": hex} under "content". */
@@ -64,6 +79,7 @@ err_code record_content(record *r, const char *name, const void *p, size_t n, er
     if (n > LEDGER_CONTENT_MAX - r->contents_len)
         return err_set(e, ERR_TOO_LARGE, "content %s: the contents of a record have at most %u bytes together", name,
                        LEDGER_CONTENT_MAX);
+    if (!make_room(r)) return err_nomem(e, "a record's content");
     content *c = &r->contents[r->n_contents];
     memset(c, 0, sizeof *c);
     memcpy(c->name, name, strlen(name));

@@ -76,11 +76,11 @@ static uint8_t *put(uint8_t *p, const void *bytes, size_t n) {
     return p + n;
 }
 
-err_code vault_seal(const uint8_t log_id[32], const hash32 *leaf, const content *c, unsigned n,
-                    uint8_t key[CONTENT_KEY_LEN], uint8_t **sealed, size_t *sealed_len, err *e) {
+err_code vault_pack(const content *c, unsigned n, uint8_t key[CONTENT_KEY_LEN], uint8_t **sealed, size_t *sealed_len,
+                    err *e) {
     size_t plain_len = 2;
     for (unsigned i = 0; i < n; i++) plain_len += 1 + strlen(c[i].name) + SALT_LEN + 4 + c[i].len;
-    uint8_t *out = mem_alloc(plain_len + SEAL_OVERHEAD), ad[CONTENT_AD_LEN];
+    uint8_t *out = mem_alloc(plain_len + SEAL_OVERHEAD);
     if (!out) return err_nomem(e, "a record's contents");
     uint8_t *p = out + NONCE_LEN;
     be_put(p, n, 2);
@@ -95,13 +95,24 @@ err_code vault_seal(const uint8_t log_id[32], const hash32 *leaf, const content 
     }
     random_bytes(key, CONTENT_KEY_LEN);
     random_bytes(out, NONCE_LEN);
-    content_ad(ad, log_id, leaf);
-    unsigned long long len = 0;
-    crypto_aead_xchacha20poly1305_ietf_encrypt(out + NONCE_LEN, &len, out + NONCE_LEN, plain_len, ad, sizeof ad, NULL,
-                                               out, key);
     *sealed = out;
-    *sealed_len = NONCE_LEN + (size_t)len;
+    *sealed_len = plain_len + SEAL_OVERHEAD;
     return ERR_OK;
+}
+
+void vault_encrypt(const uint8_t log_id[32], const hash32 *leaf, const uint8_t key[CONTENT_KEY_LEN], uint8_t *sealed,
+                   size_t sealed_len) {
+    uint8_t ad[CONTENT_AD_LEN];
+    content_ad(ad, log_id, leaf);
+    crypto_aead_xchacha20poly1305_ietf_encrypt(sealed + NONCE_LEN, NULL, sealed + NONCE_LEN, sealed_len - SEAL_OVERHEAD,
+                                               ad, sizeof ad, NULL, sealed, key);
+}
+
+err_code vault_seal(const uint8_t log_id[32], const hash32 *leaf, const content *c, unsigned n,
+                    uint8_t key[CONTENT_KEY_LEN], uint8_t **sealed, size_t *sealed_len, err *e) {
+    err_code rc = vault_pack(c, n, key, sealed, sealed_len, e);
+    if (rc == ERR_OK) vault_encrypt(log_id, leaf, key, *sealed, *sealed_len);
+    return rc;
 }
 
 err_code vault_open(const uint8_t log_id[32], const hash32 *leaf, const uint8_t key[CONTENT_KEY_LEN], uint8_t *sealed,

@@ -32,7 +32,12 @@ err_code vault_key_parse(uint8_t key[32], const char *text, size_t n, err *e);
 
 /* ---- contents -------------------------------------------------------------------------------------------- */
 
-/* Seal contents under a fresh key. *sealed is mem_alloc'ed. */
+/* Contents, ready to be encrypted in place under a fresh key. *sealed is mem_alloc'ed. */
+err_code vault_pack(const content *c, unsigned n, uint8_t key[CONTENT_KEY_LEN], uint8_t **sealed, size_t *sealed_len,
+                    err *e);
+void vault_encrypt(const uint8_t log_id[32], const hash32 *leaf, const uint8_t key[CONTENT_KEY_LEN], uint8_t *sealed,
+                   size_t sealed_len);
+/* Both. */
 err_code vault_seal(const uint8_t log_id[32], const hash32 *leaf, const content *c, unsigned n,
                     uint8_t key[CONTENT_KEY_LEN], uint8_t **sealed, size_t *sealed_len, err *e);
 /* Open in place: *plain points into sealed. ERR_CORRUPT where key and bytes do not belong together. */

@@ -111,28 +111,55 @@ err_code attempt_prepare(attempt *x, const attempt_world *w, uint32_t index, boo
 
 /* ---- start ------------------------------------------------------------------------------------------------- */
 
+static attempt_facts facts_of(const attempt *x, const attempt_world *w, uint32_t number) {
+    return (attempt_facts){.admitted = w->admitted,
+                           .number = number,
+                           .to = x->p,
+                           .model = x->c->model,
+                           .d = x->d,
+                           .call = &x->call,
+                           .map = x->red ? *w->map : NULL,
+                           .redacted = x->set};
+}
+
+/* The ledger did not take what was right: it cannot be written. */
+static bool is_refusal(err_code rc) {
+    return rc != ERR_OK && rc != ERR_TOO_LARGE && rc != ERR_INVALID;
+}
+
+err_code attempt_admit(attempt *x, attempt_world *w, bool *refused, err *e) {
+    ledger *l = island_ledger(w->inf->i);
+    record *admitted = NULL, *egress = NULL;
+    attempt_facts f = facts_of(x, w, 1);
+    f.admitted = LEDGER_SEQ_PENDING;
+    err_code rc = records_admitted(&admitted, w->inf, w->a, &f, e);
+    if (!rc && x->call.body) rc = records_egress(&egress, w->a, &f, e);
+    if (!rc) {
+        rc = egress ? ledger_append_pair(l, admitted, egress, "request", &w->admitted, e)
+                    : ledger_append(l, admitted, &w->admitted, e);
+        *refused = is_refusal(rc);
+        x->recorded = egress && !rc;
+    }
+    record_free(admitted);
+    record_free(egress);
+    return rc;
+}
+
 static err_code tell_ledger(const attempt *x, const attempt_world *w, uint32_t number, bool *refused, err *e) {
-    attempt_facts f = {.admitted = w->admitted,
-                       .number = number,
-                       .to = x->p,
-                       .model = x->c->model,
-                       .d = x->d,
-                       .call = &x->call,
-                       .map = x->red ? *w->map : NULL,
-                       .redacted = x->set};
+    attempt_facts f = facts_of(x, w, number);
     record *rec = NULL;
     uint64_t seq;
     err_code rc = x->call.body ? records_egress(&rec, w->a, &f, e) : records_rerouted(&rec, w->a, &f, e);
     if (rc) return rc;
     rc = ledger_append(island_ledger(w->inf->i), rec, &seq, e);
     record_free(rec);
-    *refused = rc != ERR_OK && rc != ERR_TOO_LARGE && rc != ERR_INVALID;
+    *refused = is_refusal(rc);
     return rc;
 }
 
 err_code attempt_start(attempt *x, const attempt_world *w, uint32_t number, bool first, bool *refused, err *e) {
     *refused = false;
-    if (x->call.body || !first) {
+    if (!x->recorded && (x->call.body || !first)) {
         err_code rc = tell_ledger(x, w, number, refused, e);
         if (rc) return rc;
     }

@@ -1,6 +1,7 @@
 /* Internal to inference: one attempt of a request at one candidate, from the choice of a driver to its release.
  *
  *   attempt_prepare   redact what the policy wants redacted, choose the driver, let it make what it will send
+ *   attempt_admit     a request's first attempt: admitted, and egress with it where it leaves, are durable
  *   attempt_start     egress (or rerouted) is durable; only then the driver starts
  *   attempt_next      the driver's next step
  *   attempt_end       outcome, breaker, release; *note says how it went
@@ -25,6 +26,7 @@ typedef struct attempt {
     const entity_set *set;
     restoring *back; /* where something was redacted */
     bool entered, prepared, started, begun, cancelled;
+    bool recorded; /* egress is in the ledger already */
     uint64_t from_ns;
 } attempt;
 
@@ -41,6 +43,8 @@ typedef struct attempt_world {
 
 /* ERR_BUSY with *passed_over: the provider's breaker is open, or it runs as much as it may; nothing was prepared. */
 err_code attempt_prepare(attempt *x, const attempt_world *w, uint32_t index, bool *passed_over, err *e);
+/* Fills w->admitted. *refused as below. Both records become durable at once or not at all. */
+err_code attempt_admit(attempt *x, attempt_world *w, bool *ledger_refused, err *e);
 /* `number` counts from 1; `first`: its facts are in the admitted record. On a refusal of the ledger nothing has left.
  */
 err_code attempt_start(attempt *x, const attempt_world *w, uint32_t number, bool first, bool *ledger_refused, err *e);

@@ -6,7 +6,7 @@
  *   label    how sensitive it is: declared, inherited, found (guard.h)
  *   decide   model name → candidates; the policy says which of their providers may see it, and what of it
  *   prepare  the first of them that can take it makes what it will be asked; ERR_BUSY ends here, without a record
- *   admit    the admitted record is durable
+ *   admit    the admitted record is durable, and with it the egress of the first attempt
  *   answer   candidates in order until one has begun to answer: egress is durable, then the attempt starts. The client
  *            hears of it (EV_ADMITTED) when somebody has begun to answer; from then on there is no other candidate
  *   close    the completed or failed record is durable; only then EV_DONE, or the error
@@ -217,23 +217,11 @@ static err_code ledger_refused(run *x, err_code rc, const char *what, err *e) {
     return err_set(e, ERR_UNAVAILABLE, "the ledger cannot be written, so nothing is answered: %s", why);
 }
 
-/* On ERR_OK the record is durable. */
+/* On ERR_OK the record is durable, and egress with it where the first attempt leaves. */
 static err_code stage_admit(run *x, err *e) {
-    record *rec = NULL;
-    const attempt *t = &x->tries[0];
-    attempt_facts f = {.number = 1,
-                       .to = t->p,
-                       .model = t->c->model,
-                       .d = t->d,
-                       .call = &t->call,
-                       .map = t->red ? x->map : NULL,
-                       .redacted = t->set};
-    err_code rc = records_admitted(&rec, x->inf, &x->a, &f, e);
-    if (rc) return rc;
-    rc = ledger_append(island_ledger(x->inf->i), rec, &x->w.admitted, e);
-    record_free(rec);
-    if (rc == ERR_TOO_LARGE || rc == ERR_INVALID) return rc; /* the request's own fault: its record would not fit */
-    return rc ? ledger_refused(x, rc, "admitted", e) : ERR_OK;
+    bool refused = false;
+    err_code rc = attempt_admit(&x->tries[0], &x->w, &refused, e);
+    return refused ? ledger_refused(x, rc, "admitted", e) : rc;
 }
 
 /* ---- answer ----------------------------------------------------------------------------------------------- */

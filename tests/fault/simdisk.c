@@ -11,13 +11,14 @@
 
 #include <errno.h>
 
-enum { RECORDS = 14, SEEN_MAX = 64 };
+enum { RECORDS = 14, FIRST_PAIR = 2, SECOND_PAIR = 11, SEEN_MAX = 64 };
 
 static uint64_t states_per_point = 12;
 static unsigned long long states_checked;
 
 typedef struct seen { /* what somebody outside knows */
     uint64_t acked;   /* records that ledger_append has said OK for, in order */
+    bool pairs;       /* the records at FIRST_PAIR and SECOND_PAIR have a second each */
     int content[RECORDS + 8];
     hash32 root[SEEN_MAX]; /* by size, of checkpoints that were handed out */
     bool has_root[SEEN_MAX];
@@ -43,6 +44,7 @@ static int content_len(int i) {
 static void live(simdisk *d, seen *s) {
     err e;
     memset(s, 0, sizeof *s);
+    s->pairs = true;
     for (int round = 0, i = 0; round < 2; round++) {
         ledger *l = NULL;
         ledger_report rep;
@@ -50,9 +52,13 @@ static void live(simdisk *d, seen *s) {
         see_checkpoint(s, l);
         for (; i < (round + 1) * RECORDS / 2; i++) {
             uint64_t seq;
-            if (put_record(l, i, content_len(i), &seq, &e) != ERR_OK || seq != (uint64_t)i) break;
+            bool pair = i == FIRST_PAIR || i == SECOND_PAIR;
+            err_code rc = pair ? put_pair(l, i, content_len(i), content_len(i + 1), &seq, &e)
+                               : put_record(l, i, content_len(i), &seq, &e);
+            if (rc != ERR_OK || seq != (uint64_t)i) break;
             s->content[i] = content_len(i);
-            s->acked = seq + 1;
+            if (pair) s->content[i + 1] = content_len(i + 1), i++;
+            s->acked = (uint64_t)i + 1;
             see_checkpoint(s, l);
         }
         ledger_close(l);
@@ -73,6 +79,7 @@ static const char *check_state(simdisk *d, const seen *s, bool read_only, uint64
     const char *bad = NULL;
     *size = ledger_size(l);
     if (*size < s->acked) bad = "an acknowledged record is missing";
+    if (s->pairs && (*size == FIRST_PAIR + 1 || *size == SECOND_PAIR + 1)) bad = "there is half of a pair";
     for (uint64_t i = 0; !bad && i < s->acked; i++) {
         if (!entry_is(l, i, (int)i)) bad = "an acknowledged record has changed";
         if (!bad && s->content[i] >= 0 && !content_is(l, i, (int)i, s->content[i]))
@@ -200,6 +207,7 @@ static uint64_t killed_then_power(bool read_only, bool gate) {
                 for (; s.acked < n; s.acked++) s.content[s.acked] = content_len((int)s.acked);
                 if (put_record(l, (int)n, -1, NULL, &e) != ERR_OK) wrong++;
                 s.content[s.acked++] = -1;
+                s.pairs = false; /* it may stand where a pair would */
             }
             for (uint64_t seed = 0; seed < 6; seed++) {
                 uint64_t size;

@@ -14,20 +14,38 @@
 #define ORIGIN "polder.test/log"
 
 /* A record {"event":"test","n":i}, with a content "prompt" of `bytes` bytes where bytes >= 0. */
-static inline err_code put_record(ledger *l, int i, int bytes, uint64_t *seq, err *e) {
-    record *r = NULL;
-    err_code rc = record_new(&r, "test", e);
+static inline err_code make_record(record **out, int i, int bytes, err *e) {
+    err_code rc = record_new(out, "test", e);
     if (rc != ERR_OK) return rc;
-    if (!cJSON_AddNumberToObject(record_body(r), "n", i)) rc = err_nomem(e, "a test record");
+    if (!cJSON_AddNumberToObject(record_body(*out), "n", i)) rc = err_nomem(e, "a test record");
     char *p = NULL;
     if (rc == ERR_OK && bytes >= 0) {
         p = malloc((size_t)bytes + 1);
         for (int k = 0; k < bytes; k++) p[k] = (char)('a' + (i + k) % 26);
-        rc = record_content(r, "prompt", p, (size_t)bytes, e);
+        rc = record_content(*out, "prompt", p, (size_t)bytes, e);
     }
-    if (rc == ERR_OK) rc = ledger_append(l, r, seq, e);
     free(p);
+    return rc;
+}
+
+static inline err_code put_record(ledger *l, int i, int bytes, uint64_t *seq, err *e) {
+    record *r = NULL;
+    err_code rc = make_record(&r, i, bytes, e);
+    if (rc == ERR_OK) rc = ledger_append(l, r, seq, e);
     record_free(r);
+    return rc;
+}
+
+/* Records i and i + 1, whose "of" is the index of the first. */
+static inline err_code put_pair(ledger *l, int i, int bytes_a, int bytes_b, uint64_t *seq, err *e) {
+    record *a = NULL, *b = NULL;
+    err_code rc = make_record(&a, i, bytes_a, e);
+    if (rc == ERR_OK) rc = make_record(&b, i + 1, bytes_b, e);
+    if (rc == ERR_OK && !cJSON_AddNumberToObject(record_body(b), "of", (double)LEDGER_SEQ_PENDING))
+        rc = err_nomem(e, "a test record");
+    if (rc == ERR_OK) rc = ledger_append_pair(l, a, b, "of", seq, e);
+    record_free(a);
+    record_free(b);
     return rc;
 }
 

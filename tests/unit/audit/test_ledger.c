@@ -1,6 +1,7 @@
 /* The ledger as its callers see it: create, append, read, close, open again, on a disk in memory. */
 #include "helpers.h"
 
+#include <errno.h>
 #include <pthread.h>
 
 TEST(a_new_ledger_is_empty_and_clean) {
@@ -136,6 +137,95 @@ TEST(callers_share_groups) {
     verify_report r;
     CHECK_OK(verify_sim(d, &r, &e), e);
     CHECK_INT(r.records, CALLERS * EACH);
+    buf_free(&r.text);
+    sim_free(d);
+}
+
+/* ---- pairs ----------------------------------------------------------------------------------------------- */
+
+static bool names(ledger *l, uint64_t seq, uint64_t first) {
+    char want[40];
+    err e;
+    buf b = {.max = LEDGER_ENTRY_MAX};
+    snprintf(want, sizeof want, "\"of\":%llu,", (unsigned long long)first);
+    bool ok = ledger_read(l, seq, &b, &e) == ERR_OK && strstr(buf_str(&b), want);
+    buf_free(&b);
+    return ok;
+}
+
+static void *call_pairs(void *arg) {
+    caller *c = arg;
+    err e;
+    for (int i = 0; i + 1 < EACH; i += 2)
+        if (put_pair(c->l, c->id * 1000 + i, i % 3 ? -1 : 50, i % 4 ? -1 : 70, &c->seq[i], &e) != ERR_OK) c->failed++;
+    return NULL;
+}
+
+/* Pairs and single records of many threads in groups smaller than what waits. What breaks it: a pair that is torn
+ * apart, an index of another record, a seal that is bound to the entry as it was before it got its index. */
+TEST(pairs_stand_together) {
+    err e;
+    ledger *l = NULL;
+    simdisk *d = sim_ledger(&e);
+    static caller c[CALLERS];
+    ledger_options o = {.fs = sim_vfs(d), .segment_bytes = SEG_LEN_MIN, .group_max = 3};
+    CHECK_OK(ledger_open(&l, ISLAND, &o, NULL, &e), e);
+    for (int i = 0; i < CALLERS; i++) {
+        c[i] = (caller){.l = l, .id = i};
+        CHECK(pthread_create(&c[i].t, NULL, i % 4 ? call_pairs : call, &c[i]) == 0);
+    }
+    for (int i = 0; i < CALLERS; i++) pthread_join(c[i].t, NULL);
+    for (int i = 0; i < CALLERS; i++) {
+        CHECK_INT(c[i].failed, 0);
+        for (int k = 0; i % 4 && k + 1 < EACH; k += 2) {
+            uint64_t seq = c[i].seq[k];
+            CHECK(entry_is(l, seq, i * 1000 + k) && entry_is(l, seq + 1, i * 1000 + k + 1));
+            CHECK(names(l, seq + 1, seq));
+            if (k % 3 == 0) CHECK(content_is(l, seq, i * 1000 + k, 50));
+            if (k % 4 == 0) CHECK(content_is(l, seq + 1, i * 1000 + k + 1, 70));
+        }
+    }
+    ledger_close(l);
+    verify_report r;
+    CHECK_OK(verify_sim(d, &r, &e), e);
+    CHECK_INT(r.records, CALLERS * EACH);
+    buf_free(&r.text);
+    sim_free(d);
+}
+
+/* Both or neither, also where the disk takes nothing and where the second is wrong. */
+TEST(a_pair_is_written_whole_or_not) {
+    err e;
+    ledger *l = NULL;
+    uint64_t seq = 77;
+    simdisk *d = sim_ledger(&e);
+    CHECK_OK(open_sim(&l, d, false, NULL, &e), e);
+    CHECK_OK(put_pair(l, 1, 10, (int)GROUP_BYTES_MAX / 8, &seq, &e), e);
+    CHECK_INT(seq, 0);
+    record *a = NULL, *b = NULL;
+    CHECK_OK(make_record(&a, 3, 5, &e), e);
+    CHECK_OK(make_record(&b, 4, 5, &e), e);
+    CHECK_INT(ledger_append_pair(l, a, b, "of", &seq, &e), ERR_INVALID);
+    CHECK_HAS(e.msg, "\"of\"");
+    cJSON *inner = cJSON_AddObjectToObject(record_body(b), "x");
+    CHECK(inner && cJSON_AddNumberToObject(inner, "of", (double)LEDGER_SEQ_PENDING) &&
+          cJSON_AddNumberToObject(record_body(b), "of", (double)LEDGER_SEQ_PENDING));
+    CHECK_INT(ledger_append_pair(l, a, b, "of", &seq, &e), ERR_INVALID); /* which of the two? */
+    CHECK_INT(ledger_size(l), 2);
+    record_free(a);
+    record_free(b);
+    log_set_level(LOG_ERROR + 1);
+    sim_fail(d, SIM_WRITE, 0, 1, ENOSPC, "seg");
+    CHECK_INT(put_pair(l, 5, 10, 10, &seq, &e), ERR_UNAVAILABLE);
+    log_set_level(LOG_INFO);
+    CHECK_INT(ledger_size(l), 2);
+    CHECK_OK(put_pair(l, 7, -1, 10, &seq, &e), e);
+    CHECK_INT(seq, 2);
+    CHECK(names(l, 3, 2) && content_is(l, 3, 8, 10));
+    ledger_close(l);
+    verify_report r;
+    CHECK_OK(verify_sim(d, &r, &e), e);
+    CHECK_INT(r.records, 4);
     buf_free(&r.text);
     sim_free(d);
 }
@@ -457,6 +547,8 @@ static err_code life(simdisk *d, err *e) {
     bool immutable;
     err_code rc = open_sim(&l, d, false, &rep, e);
     if (rc == ERR_OK) rc = put_record(l, 1, 20, &seq, e);
+    if (rc == ERR_OK) rc = put_pair(l, 3, 20, 30, &seq, e);
+    if (rc == ERR_OK) rc = put_record(l, 1, 20, &seq, e);
     if (rc == ERR_OK) rc = put_record(l, 2, -1, &seq, e);
     if (rc == ERR_OK) rc = ledger_content(l, seq - 1, "prompt", &b, e);
     buf_reset(&b);
@@ -521,6 +613,8 @@ int main(int argc, char **argv) {
     RUN(a_new_ledger_is_empty_and_clean);
     RUN(records_come_back_after_reopening);
     RUN(callers_share_groups);
+    RUN(pairs_stand_together);
+    RUN(a_pair_is_written_whole_or_not);
     RUN(large_contents_get_a_segment_of_their_size);
     RUN(a_reader_follows_the_writer);
     RUN(a_reader_does_without_the_tree_file);
