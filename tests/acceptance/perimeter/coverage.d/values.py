@@ -68,7 +68,8 @@ class Plant:
         self.name, self.entity, self.word, self.value, self.form = name, entity, word, value, form
 
     def text(self):
-        return f"Please look at {self.value} once more"
+        """Ends with what could still become a placeholder: an answer that repeats it must bring that too."""
+        return f"Please look at {self.value} once more [{self.word[:2]}"
 
 
 def plain_plants():
