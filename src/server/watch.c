@@ -22,12 +22,13 @@ struct watch {
     pthread_cond_t changed;
     pthread_t thread;
     uint64_t limit_ns;
-    seat *first; /* under lock, as all seats */
+    seat *first;       /* under lock, as all seats */
+    uint64_t wakes_ns; /* when the thread looks next; UINT64_MAX: when it is told */
     bool stop;
 };
 
-/* Shuts down what is overdue; when the next one may be, in ms from now, -1 where no connection waits. The lock is held:
- * a seat is taken out under it before its socket is closed. */
+/* Shuts down what is overdue, and sets wakes_ns; how long that is in ms, -1 where no connection waits. The lock is
+ * held: a seat is taken out under it before its socket is closed. */
 static int64_t sweep(watch *w) {
     uint64_t now = time_mono_ns(), next = UINT64_MAX;
     for (seat *s = w->first; s; s = s->next) {
@@ -40,7 +41,17 @@ static int64_t sweep(watch *w) {
             next = due;
         }
     }
+    w->wakes_ns = next;
     return next == UINT64_MAX ? -1 : (int64_t)((next - now) / 1000000u) + 1;
+}
+
+/* A seat waits from now on. Under load that is so for every reply, and nearly always the thread will look early enough:
+ * a wake for each of them costs two switches of context and a lock that all want. */
+static void wait_begins(watch *w, seat *s) {
+    s->since_ns = time_mono_ns();
+    if (s->since_ns + w->limit_ns >= w->wakes_ns) return;
+    w->wakes_ns = s->since_ns + w->limit_ns;
+    pthread_cond_signal(&w->changed);
 }
 
 static void *watch_run(void *arg) {
@@ -94,12 +105,11 @@ seat *watch_enter(watch *w, int fd) {
     seat *s = mem_zalloc(sizeof *s);
     if (!s) return NULL;
     s->fd = fd;
-    s->since_ns = time_mono_ns();
     pthread_mutex_lock(&w->lock);
     s->next = w->first;
     if (s->next) s->next->prev = s;
     w->first = s;
-    if (!s->next) pthread_cond_signal(&w->changed); /* the others are due before this one */
+    wait_begins(w, s);
     pthread_mutex_unlock(&w->lock);
     return s;
 }
@@ -108,8 +118,7 @@ void watch_busy(watch *w, seat *s, bool busy) {
     if (!s) return;
     pthread_mutex_lock(&w->lock);
     s->busy = busy;
-    s->since_ns = time_mono_ns();
-    if (!busy) pthread_cond_signal(&w->changed);
+    if (!busy) wait_begins(w, s);
     pthread_mutex_unlock(&w->lock);
 }
 
