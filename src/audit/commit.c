@@ -21,7 +21,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#define LINK_DIGITS 16u /* of LEDGER_SEQ_PENDING */
+#define LINK_DIGITS 16u   /* of LEDGER_SEQ_PENDING */
+#define ENTRY_USUAL 1400u /* bytes that most entries fit into */
 
 typedef struct group {
     waiter *first;
@@ -522,6 +523,7 @@ static err_code find_link(waiter *w, const char *field, err *e) {
 static err_code make_waiter(const ledger *l, const record *r, const char *field, buf *entry, waiter *w, err *e) {
     *w = (waiter){0};
     *entry = (buf){.max = LEDGER_ENTRY_MAX};
+    (void)buf_reserve(entry, ENTRY_USUAL);
     err_code rc = record_bytes(r, entry, e);
     if (rc != ERR_OK) return rc;
     w->entry = (uint8_t *)entry->ptr;

@@ -28,7 +28,7 @@ bool buf_reserve(buf *b, size_t extra) {
     }
     size_t need = b->len + extra + 1;
     if (need <= b->cap) return true;
-    size_t cap = b->cap < 128 ? 128 : b->cap + b->cap / 2;
+    size_t cap = b->cap < 128 ? 128 : 2 * b->cap;
     if (cap < need) cap = need;
     if (cap > b->max + 1) cap = b->max + 1;
     char *p = mem_realloc(b->ptr, cap);
@@ -52,7 +52,12 @@ void buf_puts(buf *b, const char *s) {
     buf_append(b, s, strlen(s));
 }
 void buf_putc(buf *b, char c) {
-    buf_append(b, &c, 1);
+    if (b->failed || b->cap < 2 || b->len > b->cap - 2) { /* cap is within max */
+        buf_append(b, &c, 1);
+        return;
+    }
+    b->ptr[b->len++] = c;
+    b->ptr[b->len] = 0;
 }
 
 void buf_vprintf(buf *b, const char *fmt, va_list ap) {

@@ -77,9 +77,25 @@ static err_code scan_escape(scan *c) {
     return ERR_OK;
 }
 
+/* How many bytes of s stand for themselves in a JSON string and are ASCII, at least as far as eight at a time tell. */
+static size_t plain_run(const char *s, size_t n) {
+    const uint64_t ones = UINT64_C(0x0101010101010101), tops = 0x80 * ones;
+    size_t i = 0;
+    for (uint64_t w; n - i >= 8; i += 8) {
+        memcpy(&w, s + i, 8);
+        uint64_t quote = w ^ '"' * ones, slash = w ^ '\\' * ones;
+        /* in each byte the top bit says: is 0 (of quote and slash), is below 0x20, is not ASCII */
+        uint64_t other = (((quote - ones) & ~quote) | ((slash - ones) & ~slash) | ((w - 0x20 * ones) & ~w) | w) & tops;
+        if (other) break;
+    }
+    return i;
+}
+
 static err_code scan_string(scan *c) {
     c->i++;
     while (c->i < c->n) {
+        c->i += plain_run(c->s + c->i, c->n - c->i);
+        if (c->i == c->n) break;
         unsigned char ch = (unsigned char)c->s[c->i];
         if (ch == '"') {
             c->i++;
@@ -352,9 +368,12 @@ void json_number(buf *out, double v) {
 }
 
 void json_string(buf *out, const char *s, size_t n) {
+    if (n < SIZE_MAX - 2) (void)buf_reserve(out, n + 2); /* once, where nothing is escaped */
     buf_putc(out, '"');
     size_t from = 0;
     for (size_t i = 0; i < n;) {
+        i += plain_run(s + i, n - i);
+        if (i == n) break;
         unsigned char ch = (unsigned char)s[i];
         uint32_t cp;
         int len = ch < 0x80 ? 1 : utf8_decode(&cp, s + i, n - i);

@@ -387,6 +387,7 @@ static err_code go_on(run *x, attempt **t, err_code rc, err *e) {
 
 static err_code stage_answer(run *x, err *e) {
     for (uint32_t i = 0; i < REQUEST_CHOICES_MAX; i++) buf_init(&x->answers[i], LEDGER_CONTENT_MAX);
+    x->asked_ns = time_mono_ns();
     attempt *t = &x->tries[0];
     err_code rc = start(x, t, e);
     for (;;) {
