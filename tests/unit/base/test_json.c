@@ -159,6 +159,18 @@ TEST(long_numbers_keep_their_digits) {
     CHECK_STR(buf_str(&out), "[9007199254740992,9007199254740992,100000000000000000000]");
     buf_free(&out);
     cJSON_Delete(v);
+    int refused = 0;
+    for (int n = 0; n < 100; n++) {
+        mem_fail_after(n);
+        err_code rc = json_parse(&v, same[1], strlen(same[1]), "test", &e);
+        mem_fail_after(-1);
+        cJSON_Delete(v);
+        if (rc == ERR_OK) break;
+        CHECK_INT(rc, ERR_NOMEM);
+        CHECK(!v);
+        refused++;
+    }
+    CHECK_INT(refused, 2); /* the digits, the keys; cJSON has an allocator of its own */
 }
 
 TEST(typed_reads) {
