@@ -165,6 +165,8 @@ static err_code run_inventory(cli *c, err *e) {
     cJSON *args = NULL, *v = NULL;
     err_code rc = make_args(c, &args, e);
     if (rc == ERR_OK) rc = cli_admin(c, cli_flag(c, "record") ? "inventory.record" : "inventory", args, &v, e);
+    cJSON *first = rc == ERR_OK ? cJSON_DetachItemFromObjectCaseSensitive(v, "not_declared") : NULL;
+    if (first) cJSON_InsertItemInArray(v, 0, first); /* a server sorts the members */
     if (rc == ERR_OK && html) rc = write_page(v, html, e);
     if (rc == ERR_OK && json_get(v, "recorded")) cli_say("Kept in record %.0f.", num(v, "recorded"));
     if (rc == ERR_OK && c->json && !(html && strcmp(html, "-") == 0)) return cli_print_json(v, e);

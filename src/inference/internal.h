@@ -92,6 +92,7 @@ typedef struct attempt_note {
     const char *provider, *model, *outcome;
     int status;
     uint64_t sent, received, ns;
+    uint32_t sendings;
 } attempt_note;
 
 typedef struct ending { /* of a request */

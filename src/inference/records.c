@@ -368,6 +368,7 @@ static void put_attempts(fields *f, const ending *x) {
         put_str(&o, "outcome", n->outcome);
         if (n->status) put_num(&o, "status", n->status);
         put_num(&o, "sent_bytes", (double)n->sent);
+        if (n->sendings > 1) put_num(&o, "sendings", n->sendings);
         put_num(&o, "received_bytes", (double)n->received);
         put_num(&o, "ms", ms(n->ns));
         join(&list, &o);

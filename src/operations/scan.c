@@ -178,7 +178,7 @@ static err_code on_egress(scan *s) {
 /* ---- outcomes ---------------------------------------------------------------------------------------------- */
 
 static err_code on_attempt(scan *s, open_request *r, uint32_t asked, slice attempt, uint32_t *answered_by) {
-    slice key, value, provider = {0}, target = {0}, outcome = {0}, sent = {0}, received = {0};
+    slice key, value, provider = {0}, target = {0}, outcome = {0}, sent = {0}, received = {0}, sendings = {0};
     char name[PROVIDER_NAME_MAX + 1], there[TARGET_MAX + 1];
     flat walk;
     uint32_t way, seen_as = NONE;
@@ -189,6 +189,7 @@ static err_code on_attempt(scan *s, open_request *r, uint32_t asked, slice attem
         if (key.n == 5 && memcmp(key.p, "model", 5) == 0) target = value;
         if (key.n == 7 && memcmp(key.p, "outcome", 7) == 0) outcome = value;
         if (key.n == 10 && memcmp(key.p, "sent_bytes", 10) == 0) sent = value;
+        if (key.n == 8 && memcmp(key.p, "sendings", 8) == 0) sendings = value;
         if (key.n == 14 && memcmp(key.p, "received_bytes", 14) == 0) received = value;
     }
     slice_text(provider, name, sizeof name);
@@ -196,10 +197,10 @@ static err_code on_attempt(scan *s, open_request *r, uint32_t asked, slice attem
     err_code rc = tally_way(s->t, asked, name, there, &way, s->e);
     if (rc) return rc;
     bool was_recorded = r && open_take(r, way, &seen_as, &pseudonymised);
-    uint64_t n = slice_u64(sent);
+    uint64_t n = slice_u64(sent), times = sendings.p ? slice_u64(sendings) : n > 0;
     if (seen_as != NONE) {
         face *f = tally_face(s->t, seen_as);
-        f->left += n > 0;
+        f->left += times;
         f->sent += n;
     }
     if (way == NONE) return ERR_OK;
@@ -207,8 +208,8 @@ static err_code on_attempt(scan *s, open_request *r, uint32_t asked, slice attem
     f->attempts++;
     f->sent += n;
     f->received += slice_u64(received);
-    f->left += n > 0;
-    f->pseudonymised += n > 0 && pseudonymised;
+    f->left += times;
+    if (pseudonymised) f->pseudonymised += times;
     f->unrecorded += n > 0 && !f->engine && !was_recorded && r && r->seq >= s->t->from;
     if (slice_is(outcome, "\"answered\"")) {
         f->answered++;

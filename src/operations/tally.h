@@ -51,7 +51,7 @@ typedef struct flow {
     char provider[PROVIDER_NAME_MAX + 1], target[TARGET_MAX + 1];
     bool engine;
     uint64_t attempts, answered; /* by outcomes */
-    uint64_t left;               /* attempts of which at least a byte went out */
+    uint64_t left;               /* times that a body, or a part of it, went out */
     uint64_t sent, received;     /* bytes of bodies */
     uint64_t pseudonymised;      /* of those that left */
     uint64_t prompt_tokens, completion_tokens;

@@ -67,6 +67,7 @@ typedef struct driver_outcome {
     uint64_t completion_tokens, reasoning_tokens;
     uint64_t queue_ns, prefill_ns, decode_ns;
     uint64_t sent_bytes, received_bytes; /* bodies, to and from a provider; as far as it got */
+    uint32_t sendings;                   /* how often the body went out (upstream.h) */
     char provider_id[80];                /* the provider's own name of its answer; "" */
     /* of vectors and scores, where they were all made */
     uint32_t n_vectors, dimensions;

@@ -35,6 +35,7 @@ typedef struct remote {
     err error;
     uint64_t asked_ns, started_ns, over_ns, marked_ns;
     uint64_t sent, received;
+    uint32_t sendings;
 } remote;
 
 /* ---- before ------------------------------------------------------------------------------------------------ */
@@ -307,9 +308,11 @@ void remote_finish(driver_call *c, driver_outcome *out) {
     answer *a = &x->a;
     if (x->u) {
         x->sent = upstream_sent(x->u);
+        x->sendings = upstream_sendings(x->u);
         x->received = upstream_received(x->u);
     }
     out->sent_bytes = x->sent;
+    out->sendings = x->sendings;
     out->received_bytes = x->received;
     out->prompt_tokens = a->prompt_tokens;
     out->completion_tokens = a->completion_tokens;

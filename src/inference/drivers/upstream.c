@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/socket.h>
 #include <time.h>
 
 #define HEADERS_MAX   (64u << 10) /* bytes of an answer's header */
@@ -41,6 +42,10 @@ struct upstream {
     const char *provider;
     bool added, over;
     bool driven; /* just now: what comes next is to wait */
+    bool again;  /* libcurl would send the same once more */
+    bool repeated;
+    uint64_t sent_before; /* by the first sending, where it was repeated */
+    size_t body_len;
     bool too_long, headers_long, out_of_memory;
     CURLcode result;
     int status, retry_after_s;
@@ -184,6 +189,28 @@ static size_t on_body(char *p, size_t size, size_t count, void *ctx) {
     return u->in.failed ? 0 : n;
 }
 
+static void count_sent(upstream *u) {
+    curl_off_t n = 0;
+    if (curl_easy_getinfo(u->easy, CURLINFO_SIZE_UPLOAD_T, &n) == CURLE_OK && n > 0) u->sent = (uint64_t)n;
+}
+
+static bool is_connected(upstream *u) {
+    curl_off_t us = 0;
+    return curl_easy_getinfo(u->easy, CURLINFO_PRETRANSFER_TIME_T, &us) == CURLE_OK && us > 0;
+}
+
+/* libcurl sends a request again, on a new connection, where a used one ended without a byte of an answer: it had been
+ * closed meanwhile, most likely. But somebody may have read it there, so it is counted: libcurl gets no second
+ * connection in one exchange, and the exchange begins once more, once only (repeat). */
+static curl_socket_t on_socket(void *ctx, curlsocktype purpose, struct curl_sockaddr *a) {
+    upstream *u = ctx;
+    u->again = is_connected(u);
+    if (!u->again) return socket(a->family, a->socktype | SOCK_CLOEXEC, a->protocol);
+    count_sent(u);
+    if (!u->sent) u->sent = u->body_len; /* the count is lost: all of it may have left */
+    return CURL_SOCKET_BAD;
+}
+
 /* ---- a line is made ready ---------------------------------------------------------------------------------- */
 
 /* What every exchange of a line has in common. */
@@ -213,6 +240,8 @@ static bool set_up_line(CURL *c, upstream *u) {
     SET(CURLOPT_HEADERDATA, u);
     SET(CURLOPT_WRITEFUNCTION, on_body);
     SET(CURLOPT_WRITEDATA, u);
+    SET(CURLOPT_OPENSOCKETFUNCTION, on_socket);
+    SET(CURLOPT_OPENSOCKETDATA, u);
     SET(CURLOPT_ERRORBUFFER, u->why);
     return rc == CURLE_OK;
 #undef SET
@@ -303,6 +332,7 @@ static err_code set_target(upstream *u, const upstream_target *t, const upstream
         if (*ca && !rc) rc = curl_easy_setopt(u->easy, CURLOPT_CAPATH, NULL);
         snprintf(u->ca_file, sizeof u->ca_file, "%s", ca);
     }
+    u->body_len = q->len;
     if (!rc) rc = curl_easy_setopt(u->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)q->len);
     if (!rc) rc = curl_easy_setopt(u->easy, CURLOPT_POSTFIELDS, q->len ? q->body : "");
     if (!rc) rc = curl_easy_setopt(u->easy, CURLOPT_CONNECTTIMEOUT_MS, (long)t->connect_timeout_ms);
@@ -322,11 +352,12 @@ static upstream *take_line(const upstream_target *t) {
 static void begin_exchange(upstream *u, const upstream_target *t) {
     u->provider = t->provider;
     buf_reset(&u->in);
-    u->over = u->too_long = u->headers_long = u->out_of_memory = u->connected = false;
+    u->over = u->too_long = u->headers_long = u->out_of_memory = u->connected = u->again = false;
     u->result = CURLE_OK;
     u->status = u->retry_after_s = 0;
     u->header_bytes = 0;
-    u->sent = u->received = 0;
+    u->sent = u->received = u->sent_before = 0;
+    u->repeated = false;
     u->why[0] = 0;
     u->connect_ms = t->connect_timeout_ms;
     u->first_byte_ms = t->first_byte_timeout_ms;
@@ -347,6 +378,25 @@ static void drive(upstream *u) {
     }
 }
 
+/* The same once more on a new connection, where a used one ended without an answer. */
+static void repeat(upstream *u) {
+    if (!u->over || !u->again || u->repeated) return;
+    curl_multi_remove_handle(u->multi, u->easy);
+    u->sent_before = u->sent;
+    u->sent = 0;
+    u->repeated = true;
+    u->over = u->again = u->connected = false;
+    u->why[0] = 0;
+    u->result = CURLE_OK;
+    u->since_ns = time_mono_ns();
+    if (curl_multi_add_handle(u->multi, u->easy) == CURLM_OK) {
+        drive(u);
+        return;
+    }
+    u->over = true;
+    u->result = CURLE_OUT_OF_MEMORY;
+}
+
 err_code upstream_open(upstream **out, const upstream_target *t, const upstream_request *q, err *e) {
     err_code rc = ERR_OK;
     upstream *u = take_line(t);
@@ -364,16 +414,6 @@ err_code upstream_open(upstream **out, const upstream_target *t, const upstream_
     drive(u);
     *out = u;
     return ERR_OK;
-}
-
-static void count_sent(upstream *u) {
-    curl_off_t n = 0;
-    if (curl_easy_getinfo(u->easy, CURLINFO_SIZE_UPLOAD_T, &n) == CURLE_OK && n > 0) u->sent = (uint64_t)n;
-}
-
-static bool is_connected(upstream *u) {
-    curl_off_t us = 0;
-    return curl_easy_getinfo(u->easy, CURLINFO_PRETRANSFER_TIME_T, &us) == CURLE_OK && us > 0;
 }
 
 /* The deadline that holds now, and how far it is away: for the connection, for the first byte (it counts anew while
@@ -405,6 +445,9 @@ static err_code exchange_error(const upstream *u, err *e) {
         return err_set(e, ERR_UPSTREAM, "provider '%s' answers with a header of more than %u bytes", u->provider,
                        HEADERS_MAX);
     if (u->out_of_memory) return err_nomem(e, "a provider's answer");
+    if (u->again)
+        return err_set(e, ERR_UPSTREAM,
+                       "provider '%s' broke the exchange off: it closed the connection without an answer", u->provider);
     const char *why = u->why[0] ? u->why : curl_easy_strerror(u->result);
     switch (u->result) {
     case CURLE_COULDNT_RESOLVE_HOST:
@@ -435,6 +478,7 @@ err_code upstream_poll(upstream *u, int timeout_ms, upstream_state *state, const
         size_t before = u->header_bytes;
         uint64_t left = 0;
         if (!u->over && !u->driven) drive(u);
+        repeat(u);
         u->driven = false;
         now = time_mono_ns();
         if (u->header_bytes != before || u->in.len) u->since_ns = now;
@@ -467,8 +511,13 @@ int upstream_retry_after_s(const upstream *u) {
 
 uint64_t upstream_sent(const upstream *u) {
     curl_off_t n = 0;
-    if (u->added && curl_easy_getinfo(u->easy, CURLINFO_SIZE_UPLOAD_T, &n) == CURLE_OK && n > 0) return (uint64_t)n;
-    return u->sent;
+    if (u->added && curl_easy_getinfo(u->easy, CURLINFO_SIZE_UPLOAD_T, &n) == CURLE_OK && n > 0)
+        return u->sent_before + (uint64_t)n;
+    return u->sent_before + u->sent;
+}
+
+uint32_t upstream_sendings(const upstream *u) {
+    return (u->sent_before > 0) + (upstream_sent(u) > u->sent_before);
 }
 
 uint64_t upstream_received(const upstream *u) {
@@ -480,7 +529,7 @@ void upstream_close(upstream *u) {
     if (!u) return;
     curl_easy_getinfo(u->easy, CURLINFO_NUM_CONNECTS, &made);
     u->connects += made;
-    if (!u->over || u->result != CURLE_OK || u->connects >= CONNECTS_MAX) {
+    if (!u->over || u->result != CURLE_OK || u->repeated || u->connects >= CONNECTS_MAX) {
         free_line(u);
         return;
     }

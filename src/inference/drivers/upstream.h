@@ -61,6 +61,9 @@ err_code upstream_poll(upstream *u, int timeout_ms, upstream_state *state, const
 int upstream_status(const upstream *u);        /* of HTTP; 0 before */
 int upstream_retry_after_s(const upstream *u); /* 0: not said */
 uint64_t upstream_sent(const upstream *u);     /* bytes of the body that went out */
+/* How often the body went out, in full or in part: 0, 1, or 2 where a used connection ended without an answer, so that
+ * the same was sent once more on a new one. */
+uint32_t upstream_sendings(const upstream *u);
 uint64_t upstream_received(const upstream *u);
 void upstream_close(upstream *u); /* NULL is fine; the line goes back, or is closed where the exchange was not over */
 /* Every occurrence of the credential (or of 8 or more of its bytes in a row) in text becomes "***". */
