@@ -2,6 +2,8 @@
 
 #include "base/mem.h"
 
+#include <string.h>
+
 typedef enum channel { CH_TEXT, CH_REASONING, CH_ARGS, CH_N } channel;
 
 struct restoring {
@@ -74,22 +76,29 @@ static err_code flush_but(restoring *x, uint32_t choice, int but, const target *
     return rc;
 }
 
-/* The name of a call comes whole. */
-static err_code call(restoring *x, const event *ev, const target *t, err *e) {
+/* A text that comes whole. */
+static err_code whole(restoring *x, const char *text, size_t n, buf *out, err *e) {
     restorer *r = NULL;
-    buf name = {.max = 1 << 16};
     err_code rc = restorer_new(&r, x->map, RESTORE_TEXT, e);
-    if (!rc) rc = restorer_feed(r, ev->text ? ev->text : "", ev->len, &name, e);
-    if (!rc) rc = restorer_end(r, &name, e);
-    if (!rc) rc = buf_check(&name, "an answer", e);
-    if (!rc) {
-        event out = *ev;
-        out.text = buf_str(&name);
-        out.len = name.len;
-        rc = t->emit(t->ctx, &out);
-    }
+    if (!rc) rc = restorer_feed(r, text ? text : "", n, out, e);
+    if (!rc) rc = restorer_end(r, out, e);
+    if (!rc) rc = buf_check(out, "an answer", e);
     restorer_free(r);
-    buf_free(&name);
+    return rc;
+}
+
+/* The name of a call, or the stop string that ended a choice. */
+static err_code send_whole(restoring *x, const event *ev, const target *t, err *e) {
+    bool call = ev->kind == EV_CALL;
+    const char *text = call ? ev->text : ev->stop;
+    buf out = {.max = 1 << 16};
+    err_code rc = whole(x, text, call ? ev->len : strlen(text), &out, e);
+    event now = *ev;
+    if (call) now.text = buf_str(&out), now.len = out.len;
+    if (!call) now.stop = buf_str(&out);
+    if (!rc) rc = t->emit(t->ctx, &now);
+    if (out.ptr) mem_wipe(out.ptr, out.len);
+    buf_free(&out);
     return rc;
 }
 
@@ -104,11 +113,12 @@ err_code restoring_event(restoring *x, const event *ev, err_code (*emit)(void *c
         rc = flush_but(x, ev->choice, CH_REASONING, &t, e);
         return rc ? rc : feed(x, ev, CH_REASONING, &t, e);
     case EV_CALL_ARGS: return feed(x, ev, CH_ARGS, &t, e);
-    case EV_CALL: rc = flush_but(x, ev->choice, -1, &t, e); return rc ? rc : call(x, ev, &t, e);
+    case EV_CALL: rc = flush_but(x, ev->choice, -1, &t, e); return rc ? rc : send_whole(x, ev, &t, e);
     case EV_CALL_DROP: rc = flush(x, ev->choice, CH_ARGS, NULL, e); break; /* its text follows */
     case EV_CALL_END:
     case EV_FINISH: rc = flush_but(x, ev->choice, -1, &t, e); break;
     default: break;
     }
+    if (!rc && ev->kind == EV_FINISH && ev->stop) return send_whole(x, ev, &t, e);
     return rc ? rc : emit(ctx, ev);
 }

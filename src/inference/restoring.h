@@ -1,7 +1,7 @@
 /* Internal to inference: placeholders in the events of an answer become values again.
  *
- * Text, reasoning, names and arguments of calls are restored, whatever the pieces they come in; what a piece holds back
- * comes with the next one, or before the event that ends it.
+ * Text, reasoning, names and arguments of calls and the stop string that ended a choice are restored, whatever the
+ * pieces they come in; what a piece holds back comes with the next one, or before the event that ends it.
  *
  * Arguments are JSON, and so is the text of an answer that was asked for as JSON (`json`): there a value is put in
  * escaped, so that the client can still parse it.

@@ -245,13 +245,14 @@ TEST(labels_only_rise) {
 
 typedef struct heard {
     buf text[REQUEST_CHOICES_MAX], args;
-    char name[64];
+    char name[64], stop[64];
 } heard;
 
 static err_code hear(void *ctx, const event *ev) {
     heard *h = ctx;
     if (ev->kind == EV_TEXT) buf_append(&h->text[ev->choice], ev->text, ev->len);
     if (ev->kind == EV_CALL_ARGS) buf_append(&h->args, ev->text, ev->len);
+    if (ev->kind == EV_FINISH && ev->stop) snprintf(h->stop, sizeof h->stop, "%s", ev->stop);
     if (ev->kind == EV_CALL) snprintf(h->name, sizeof h->name, "%.*s", (int)ev->len, ev->text);
     return ERR_OK;
 }
@@ -288,12 +289,13 @@ TEST(answers_are_restored_whatever_the_cut) {
                              {.kind = EV_CALL_ARGS, .choice = c, .text = "{\"to\":\"[IBA", .len = 11},
                              {.kind = EV_CALL_ARGS, .choice = c, .text = "N_1]\"}", .len = 6},
                              {.kind = EV_CALL_END, .choice = c},
-                             {.kind = EV_FINISH, .choice = c, .reason = "stop"}};
+                             {.kind = EV_FINISH, .choice = c, .reason = "stop", .stop = "until [IBAN_1]"}};
             for (int k = 0; k < 5; k++) CHECK_OK(restoring_event(x, &steps[k], hear, &h, &e), e);
         }
         for (int c = 0; c < 2; c++) CHECK_STR(buf_str(&h.text[c]), want);
         CHECK_STR(buf_str(&h.args), "{\"to\":\"" IBAN "\"}{\"to\":\"" IBAN "\"}");
         CHECK_STR(h.name, "pay");
+        CHECK_STR(h.stop, "until " IBAN);
         for (int c = 0; c < REQUEST_CHOICES_MAX; c++) buf_free(&h.text[c]);
         buf_free(&h.args);
         restoring_free(x);
