@@ -9,7 +9,7 @@
  *   tool          calls the first tool with {"text": the last user's text}
  *   placeholders  answers with every [WORD_12] that stands anywhere in the body, in their order; placeholders-json: with
  *                 {"text": the same}; placeholders-tool: calls the first tool with that
- *   …-1           of echo, system, tool and placeholders: a stream with one character in each event
+ *   …-1           of echo, system, tool, reasoning and placeholders: a stream with one character in each event
  *   reasoning     thinks "I think: TEXT" first and then answers "done: TEXT"
  *   stop          answers "until here" and names the first of the stop strings
  *   length        answers "cut" and says that the limit was reached

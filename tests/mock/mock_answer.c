@@ -141,7 +141,7 @@ static void make_answer(ask *a) {
         buf_append(&a->text, buf_str(&text), text.len);
     } else if (how_begins(a, "system")) {
         system_text(a, &a->text);
-    } else if (how_is(a, "reasoning")) {
+    } else if (how_begins(a, "reasoning")) {
         buf_printf(&a->reasoning, "I think: %s", buf_str(&text));
         buf_printf(&a->text, "done: %s", buf_str(&text));
     } else if (how_is(a, "length")) {

@@ -44,6 +44,12 @@ class Dialect:
     json_form = True      # an answer can be asked for as JSON, of a provider too
     metadata = True
 
+    stop_field = ("stop",)  # where stop strings are given
+
+    def reasoning(self, raw, stream):
+        """What the model thought first; None: the dialect shows none."""
+        return None
+
     def refused_body(self, part, p, stream):
         """The request that would carry what this dialect cannot, and the field that a 400 must name."""
         b = self.body("user text", None, False, "echo", False)
@@ -105,8 +111,14 @@ class Chat(Dialect):
                     calls[t["index"]] = calls.get(t["index"], "") + t["function"].get("arguments", "")
         return text, [calls[i] for i in sorted(calls)]
 
-    def as_json(self, b):
-        b["response_format"] = {"type": "json_object"}
+    def reasoning(self, raw, stream):
+        if not stream:
+            return json.loads(raw)["choices"][0]["message"]["reasoning_content"]
+        return "".join(c["delta"].get("reasoning_content") or "" for v in sse(raw) for c in v["choices"])
+
+    def as_json(self, b, schema_=None):
+        b["response_format"] = {"type": "json_object"} if not schema_ else {
+            "type": "json_schema", "json_schema": {"name": "form", "schema": schema_}}
 
 
 class Completions(Dialect):
@@ -170,8 +182,16 @@ class Responses(Dialect):
         assert self.items(last["output"]) == (text, [args[i] for i in sorted(args)]), "the end differs from its pieces"
         return text, [args[i] for i in sorted(args)]
 
-    def as_json(self, b):
-        b["text"] = {"format": {"type": "json_object"}}
+    def reasoning(self, raw, stream):
+        if not stream:
+            return "".join(c["text"] for o in json.loads(raw)["output"] if o["type"] == "reasoning" for c in o["content"])
+        return "".join(v["delta"] for v in sse(raw) if v["type"] == "response.reasoning_text.delta")
+
+    stop_field = None
+
+    def as_json(self, b, schema_=None):
+        b["text"] = {"format": {"type": "json_object"} if not schema_ else {
+            "type": "json_schema", "name": "form", "schema": schema_}}
 
 
 class Messages(Dialect):
@@ -219,8 +239,19 @@ class Messages(Dialect):
         assert v["type"] == "error" and v["error"]["type"] == "permission_error" and v["request_id"], v
         return v["error"]["message"]
 
-    def as_json(self, b):
-        b["output_config"] = {"format": {"type": "json_schema", "schema": {
+    def reasoning(self, raw, stream):
+        if not stream:
+            return "".join(c["thinking"] for c in json.loads(raw)["content"] if c["type"] == "thinking")
+        return "".join(v["delta"]["thinking"] for v in sse(raw) if v.get("delta", {}).get("type") == "thinking_delta")
+
+    stop_field = ("stop_sequences",)
+
+    def stopped_by(self, raw, stream):
+        return json.loads(raw)["stop_sequence"] if not stream else [
+            v["delta"]["stop_sequence"] for v in sse(raw) if v["type"] == "message_delta"][0]
+
+    def as_json(self, b, schema_=None):
+        b["output_config"] = {"format": {"type": "json_schema", "schema": schema_ or {
             "type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"],
             "additionalProperties": False}}}
 
@@ -237,8 +268,13 @@ class Ollama(Dialect):
         assert all_[-1]["done"] and (stream or len(all_) == 1), "the answer has no end"
         return all_
 
-    def as_json(self, b):
-        b["format"] = "json"
+    stop_field = ("options", "stop")
+
+    def reasoning(self, raw, stream):
+        return "".join(v.get("message", v).get("thinking", "") for v in self.lines(raw, stream))
+
+    def as_json(self, b, schema_=None):
+        b["format"] = schema_ or "json"
 
 
 class OllamaChat(Ollama):
@@ -287,7 +323,7 @@ class OllamaGenerate(Ollama):
 
 class Embeddings(Dialect):
     name, path, tools, no_stream = "embeddings", "/v1/embeddings", False, True
-    drivers, json_form = ("openai",), False
+    drivers, json_form, stop_field = ("openai",), False, None
     missing = {"system text": "system", "tool definition": "tools", "tool arguments": "messages",
                "tool result": "messages"}
 
