@@ -37,9 +37,9 @@
  *   rerouted   before an attempt by the local engine that is not the first: request, attempt, route and its facts, and
  *              the contents prompt and prompt_tokens.
  *   completed and failed have attempts [{provider, model, outcome: "answered", "lost" or an error's name, status,
- *              sent_bytes, received_bytes, ms; sendings where it went out twice (upstream.h)}], route (who answered), cost_eur where prices are known, and with
- *              keep_turn the content turn: canonical JSON {"message": {role, content, reasoning_content, tool_calls},
- *              "finish"} of choice 0, restored.
+ *              sent_bytes, received_bytes, ms; sendings where it went out twice (upstream.h)}], route (who answered),
+ *              cost_eur where prices are known, and with keep_turn the content turn: canonical JSON {"message": {role,
+ *              content, reasoning_content, tool_calls}, "finish"} of choice 0, restored.
  *   refused    policy or quota or guard said no before admitted: key, project, dialect, model, label, flags, found,
  *              policy, reason (an error's name) and why. Its request has no other record.
  *   model.imported, model.named, model.removed: model, artifact; the first with the file's facts.
