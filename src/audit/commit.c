@@ -2,8 +2,10 @@
  *
  *   callers --ledger_append--> queue --commit thread--> group --> keys, tree, frame, sync --> callers wake
  *
- * While one group is being synced the next gathers in the queue, so the disk's latency sets the group's size and no
- * timer is needed. A group is one frame: leaves and the signed checkpoint that covers them become durable together.
+ * While one group is being synced the next gathers in the queue, so the disk's latency sets the group's size. Where
+ * many append at once and the disk is quick, groups would be small and the processor's time go into syncs and
+ * signatures: a writer that has just written a larger group gives the next one a moment more. A group is one frame:
+ * leaves and the signed checkpoint that covers them become durable together.
  *
  * What a failure leaves behind
  *  - The disk refused a write (full, or an error): the group fails, the state in memory is what it was, the bytes that
@@ -20,9 +22,12 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #define LINK_DIGITS 16u   /* of LEDGER_SEQ_PENDING */
 #define ENTRY_USUAL 1400u /* bytes that most entries fit into */
+#define GATHER_FROM 4u    /* records of the last group */
+#define GATHER_NS   1000000L
 
 typedef struct group {
     waiter *first;
@@ -381,8 +386,17 @@ static void tell_group(group *g, err_code rc, const err *why) {
     }
 }
 
+/* Under mu, which is let go meanwhile. */
+static void gather(ledger *l) {
+    struct timespec t = {.tv_nsec = GATHER_NS};
+    pthread_mutex_unlock(&l->mu);
+    (void)nanosleep(&t, NULL);
+    pthread_mutex_lock(&l->mu);
+}
+
 static void *commit_main(void *arg) {
     ledger *l = arg;
+    uint32_t n_last = 0;
     pthread_mutex_lock(&l->mu);
     while (l->head || !l->stopping) {
         if (!l->head) {
@@ -398,7 +412,9 @@ static void *commit_main(void *arg) {
         }
         group g;
         err why = {0};
+        if (n_last >= GATHER_FROM && l->queued < l->group_max && !l->stopping) gather(l);
         take_group(l, &g);
+        n_last = g.n;
         err_code rc = l->failed ? failed_error(l, &why) : ERR_OK;
         pthread_mutex_unlock(&l->mu);
         uint64_t t0 = time_mono_ns();
