@@ -34,6 +34,7 @@ __attribute__((format(printf, 3, 4))) static void begin(jw *w, const char *kind,
     jw_obj(w);
     jw_kstr(w, "kind", kind);
     jw_kstr(w, "text", buf_str(&text));
+    if (text.failed && !text.over_max) w->out->failed = true;
     buf_free(&text);
 }
 
@@ -136,6 +137,7 @@ static void find_differing(jw *w, const tally *t, const face *f, const cJSON *p)
                    list[i].declared);
     begin(w, "facts_differ", "%llu requests went to %s under other facts than those declared now: %s%s",
           (unsigned long long)f->left, f->provider, buf_str(&facts), why);
+    if (facts.failed && !facts.over_max) w->out->failed = true;
     buf_free(&facts);
     jw_kstr(w, "provider", f->provider);
     jw_key(w, "facts");
