@@ -116,10 +116,10 @@ static upstream *take_idle(upstream_lines *l) {
 
 /* Puts a line into the list; what has been idle for too long, or is too many, comes back to be freed. */
 static upstream *give_idle(upstream_lines *l, upstream *u) {
-    uint64_t now = time_mono_ns();
     upstream *old = NULL;
-    u->idle_since_ns = now;
     pthread_mutex_lock(&l->lock);
+    uint64_t now = time_mono_ns(); /* under the lock, or a line could be idle since later than now */
+    u->idle_since_ns = now;
     u->next = l->idle;
     l->idle = u;
     l->n_idle++;
