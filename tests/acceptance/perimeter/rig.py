@@ -205,6 +205,15 @@ class Ledger:
             elif e == "egress" and r.get("purpose") == "answer":
                 self.egress[r["sha256"], r["provider"], r["bytes"]].append((seq, r))
 
+    def sendings(self, record):
+        """How often the body of an egress record went out: its outcome says so where a used connection ended without an
+        answer and the same was sent once more. Without an outcome it may have."""
+        outcome = self.outcomes.get(record["request"])
+        if not outcome:
+            return 2
+        attempts, n = outcome[0][1].get("attempts", []), record["attempt"]
+        return attempts[n - 1].get("sendings", 1) if n <= len(attempts) else 1
+
     def incomplete(self):
         """Admitted records without an outcome, and with more than one; outcomes of nothing."""
         none = [s for s in self.admitted if s not in self.outcomes]
