@@ -10,13 +10,16 @@
 
 /* ---- the walk ---------------------------------------------------------------------------------------------- */
 
-/* Called for every text of a request. Where it sets *instead (mem_alloc'ed), the text becomes that. */
+/* Called for every text of a request. Where it sets *instead (mem_alloc'ed), the text becomes that. `name`: the key
+ * under which it stands in data, which may say what it is ("password"); NULL elsewhere. */
 typedef struct walker {
-    err_code (*text)(void *ctx, const char *s, size_t n, char **instead, err *e);
+    err_code (*text)(void *ctx, const char *name, const char *s, size_t n, char **instead, err *e);
     err_code (*opaque)(void *ctx, err *e); /* something that cannot be looked at; may be NULL */
     void *ctx;
     redacted *owner; /* the copy that may be changed; NULL: nothing is */
     size_t changes;
+    bool data;        /* the tree at hand is somebody's data: its keys are names of its values */
+    const char *name; /* the key at hand; a list's values have the list's */
 } walker;
 
 static void wipe_free(char *s) {
@@ -34,8 +37,19 @@ static char *cjson_copy(const char *s) {
 static err_code walk_tree(walker *w, cJSON *v, err *e);
 
 static err_code walk_plain(walker *w, const char *s, size_t n, char **instead, err *e) {
-    err_code rc = w->text(w->ctx, s, n, instead, e);
+    err_code rc = w->text(w->ctx, w->name, s, n, instead, e);
     w->changes += *instead != NULL;
+    return rc;
+}
+
+static err_code walk_data(walker *w, cJSON *v, err *e) {
+    bool outer = w->data;
+    const char *name = w->name;
+    w->data = true;
+    w->name = NULL;
+    err_code rc = walk_tree(w, v, e);
+    w->data = outer;
+    w->name = name;
     return rc;
 }
 
@@ -46,7 +60,7 @@ static err_code walk_json_text(walker *w, const char *s, char **instead, err *e)
     if (rc == ERR_NOMEM) return err_nomem(e, "a request");
     if (rc) return walk_plain(w, s, strlen(s), instead, e); /* no JSON: a text like any other */
     size_t before = w->changes;
-    rc = walk_tree(w, v, e);
+    rc = walk_data(w, v, e);
     if (!rc && w->changes > before) {
         *instead = json_text(v);
         if (!*instead) rc = err_nomem(e, "a request");
@@ -57,6 +71,7 @@ static err_code walk_json_text(walker *w, const char *s, char **instead, err *e)
 
 static err_code walk_key(walker *w, cJSON *v, err *e) {
     char *instead = NULL;
+    w->name = NULL;
     err_code rc = walk_plain(w, v->string, strlen(v->string), &instead, e);
     if (!rc && instead) {
         char *key = cjson_copy(instead);
@@ -78,9 +93,10 @@ static err_code walk_string(walker *w, cJSON *v, err *e) {
     return rc;
 }
 
-/* A number of seven digits or more could be somebody's. */
+/* A number of four digits or more could be somebody's: an owner's rules know short ones too. Beyond 1e21 only those
+ * that were written out have digits that mean something. */
 static err_code walk_number(walker *w, cJSON *v, err *e) {
-    if (fabs(v->valuedouble) < 1e6 || fabs(v->valuedouble) > 1e21) return ERR_OK;
+    if (fabs(v->valuedouble) < 1e3 || (fabs(v->valuedouble) > 1e21 && !v->valuestring)) return ERR_OK;
     buf text = {.max = 64};
     char *instead = NULL;
     json_write(&text, v); /* all its digits, also those that a double does not hold */
@@ -99,12 +115,23 @@ static err_code walk_number(walker *w, cJSON *v, err *e) {
     return rc;
 }
 
+static err_code walk_value(walker *w, cJSON *v, err *e) {
+    if (cJSON_IsString(v)) return walk_string(w, v, e);
+    if (cJSON_IsNumber(v)) return walk_number(w, v, e);
+    const char *name = w->name;
+    err_code rc = ERR_OK;
+    for (cJSON *c = v->child; c && !rc; c = c->next) {
+        w->name = name;
+        rc = walk_tree(w, c, e);
+    }
+    return rc;
+}
+
 static err_code walk_tree(walker *w, cJSON *v, err *e) {
     err_code rc = v->string ? walk_key(w, v, e) : ERR_OK;
-    if (!rc && cJSON_IsString(v)) return walk_string(w, v, e);
-    if (!rc && cJSON_IsNumber(v)) return walk_number(w, v, e);
-    for (cJSON *c = v->child; c && !rc; c = c->next) rc = walk_tree(w, c, e);
-    return rc;
+    if (rc) return rc;
+    if (v->string && w->data) w->name = v->string;
+    return walk_value(w, v, e);
 }
 
 static err_code keep_text(redacted *x, char *s, err *e) {
@@ -155,7 +182,7 @@ static err_code walk_request(walker *w, request *r, embed_request *q, embed_inpu
     const cJSON *trees[] = {r->messages, r->tools, r->template_args};
     err_code rc = ERR_OK;
     for (size_t i = 0; i < 3 && !rc; i++)
-        if (trees[i]) rc = walk_tree(w, (cJSON *)(uintptr_t)trees[i], e);
+        if (trees[i]) rc = (i == 2 ? walk_data : walk_tree)(w, (cJSON *)(uintptr_t)trees[i], e);
     if (!rc) rc = walk_text(w, &r->text, &r->text_len, false, e);
     if (!rc && r->tokens && w->opaque) rc = w->opaque(w->ctx, e);
     for (uint32_t i = 0; i < r->n_stops && !rc; i++) rc = walk_text(w, &r->stops[i], NULL, false, e);
@@ -177,7 +204,8 @@ static err_code walk_const(walker *w, const request *r, err *e) {
 typedef struct labelling {
     guarded *g;
     const detector *d;
-    findings f;
+    findings f, named; /* of a text alone, and as it stands behind its name */
+    buf line;
     uint32_t part;
 } labelling;
 
@@ -191,8 +219,42 @@ static err_code add_finding(guarded *g, uint32_t part, const finding *f, err *e)
     }
     g->list[g->n++] = (part_finding){.part = part, .f = *f};
     g->counts[f->entity]++;
-    entity_set_add(&g->found, f->entity);
     return ERR_OK;
+}
+
+/* The findings of two looks at one part, in order. Where they want the same bytes the higher score has them and the
+ * other what is left, so whatever one look found stays covered. Uses both lists up. */
+static err_code add_findings(guarded *g, uint32_t part, findings *a, findings *b, err *e) {
+    size_t i = 0, k = 0;
+    err_code rc = ERR_OK;
+    while (!rc && (i < a->n || k < b->n)) {
+        bool first = k == b->n || (i < a->n && a->list[i].from <= b->list[k].from);
+        findings *p = first ? a : b, *q = first ? b : a;
+        size_t *at = first ? &i : &k, *other = first ? &k : &i;
+        finding *x = &p->list[*at], *y = *other < q->n ? &q->list[*other] : NULL;
+        entity_set_add(&g->found, x->entity);
+        if (!y || x->to <= y->from) {
+            rc = add_finding(g, part, x, e);
+            ++*at;
+            continue;
+        }
+        entity_set_add(&g->found, y->entity);
+        if (x->score >= y->score) {
+            if (y->to <= x->to)
+                ++*other;
+            else
+                y->from = x->to;
+            continue;
+        }
+        finding before = *x;
+        before.to = y->from;
+        if (before.from < before.to) rc = add_finding(g, part, &before, e);
+        if (x->to <= y->to)
+            ++*at;
+        else
+            x->from = y->to;
+    }
+    return rc;
 }
 
 static err_code fail_detector(guarded *g, const char *why) {
@@ -201,15 +263,39 @@ static err_code fail_detector(guarded *g, const char *why) {
     return ERR_OK;
 }
 
-static err_code label_text(void *ctx, const char *s, size_t n, char **instead, err *e) {
+/* `"name": "text"`, as it would stand in a text of JSON: many a number says nothing without the word before it, and no
+ * password does. What is found in the name was found when that was looked at. */
+static err_code scan_named(labelling *l, const char *name, const char *s, size_t n, err *e) {
+    l->named.n = 0;
+    if (!name) return ERR_OK;
+    l->line.max = SIZE_MAX / 2;
+    buf_reset(&l->line);
+    buf_printf(&l->line, "\"%.80s\": \"", name); /* a long one tells no more, and would be read for every value */
+    size_t at = l->line.len, kept = 0;
+    buf_append(&l->line, s, n);
+    buf_putc(&l->line, '"');
+    if (l->line.failed) return err_nomem(e, "a request");
+    err_code rc = detector_scan(l->d, l->line.ptr, l->line.len, &l->named, e);
+    for (size_t i = 0; i < l->named.n && !rc; i++) {
+        finding f = l->named.list[i];
+        if (f.to <= at || f.from >= at + n) continue;
+        f.from = f.from < at ? 0 : f.from - at;
+        f.to = f.to > at + n ? n : f.to - at;
+        l->named.list[kept++] = f;
+    }
+    l->named.n = kept;
+    return rc;
+}
+
+static err_code label_text(void *ctx, const char *name, const char *s, size_t n, char **instead, err *e) {
     labelling *l = ctx;
     uint32_t part = l->part++;
     err why = {0};
     err_code rc = detector_scan(l->d, s, n, &l->f, &why);
+    if (!rc) rc = scan_named(l, name, s, n, &why);
     if (rc == ERR_NOMEM) return err_nomem(e, "a request");
     if (rc) return fail_detector(l->g, why.msg);
-    for (size_t i = 0; i < l->f.n && !rc; i++) rc = add_finding(l->g, part, &l->f.list[i], e);
-    return rc;
+    return add_findings(l->g, part, &l->f, &l->named, e);
 }
 
 static err_code label_opaque(void *ctx, err *e) {
@@ -245,6 +331,9 @@ err_code guard_label(guarded *g, const perimeter *p, const request *r, err *e) {
     walker w = {.text = label_text, .opaque = label_opaque, .ctx = &l};
     rc = walk_const(&w, r, e);
     findings_free(&l.f);
+    findings_free(&l.named);
+    if (l.line.ptr) mem_wipe(l.line.ptr, l.line.cap);
+    buf_free(&l.line);
     if (rc) return rc;
     g->s = policy_label(p->policy, start, has || has_floor || r->has_context, &g->found, g->detector_failed);
     return ERR_OK;
@@ -272,11 +361,11 @@ typedef struct redacting {
     uint32_t part;
 } redacting;
 
-static err_code see_text(void *ctx, const char *s, size_t n, char **instead, err *e) {
+static err_code see_text(void *ctx, const char *name, const char *s, size_t n, char **instead, err *e) {
     return redaction_see(ctx, s, n, e);
 }
 
-static err_code redact_text(void *ctx, const char *s, size_t n, char **instead, err *e) {
+static err_code redact_text(void *ctx, const char *name, const char *s, size_t n, char **instead, err *e) {
     redacting *x = ctx;
     uint32_t part = x->part++;
     size_t from = x->at;

@@ -188,6 +188,73 @@ TEST(every_field_is_seen_and_replaced) {
     for (size_t i = 0; i < sizeof places / sizeof *places && !test_bad; i++) check_place(&places[i]);
 }
 
+/* What only its name tells: the key stands beside the value in a call's arguments, as it would in a text. Breaks where
+ * values of JSON are looked at alone, or what stands behind a list's or an object's name is forgotten. */
+TEST(names_in_data_say_what_values_are) {
+    static const struct {
+        const char *args, *gone;
+        unsigned ent;
+    } cases[] = {{"{\"password\": \"hunter2Xy!\"}", "hunter2", ENT_PASSWORD},
+                 {"{\"bsn\": \"111222333\"}", "111222333", ENT_NL_BSN},
+                 {"{\"bsn\": 111222333}", "111222333", ENT_NL_BSN},
+                 {"{\"user\": {\"bsn\": [\"-\", \"111222333\"]}}", "111222333", ENT_NL_BSN},
+                 {"{\"passport\": \"L01X00T471\", \"n\": 1}", "L01X00T471", ENT_DE_IDCARD},
+                 {"{\"bsn\": \"111222333, " IBAN "\"}", "0532013000", ENT_IBAN}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        request r = plain();
+        guarded g = {0};
+        err e = {0};
+        entity_set set = {.bits = {UINT64_MAX, UINT64_MAX}};
+        redaction *map = NULL;
+        redacted *red = NULL;
+        buf now = {.max = 1 << 20};
+        cJSON *m = json("[{\"role\":\"assistant\",\"tool_calls\":[{\"function\":{\"name\":\"f\"}}]}]");
+        cJSON *f = cJSON_GetObjectItem(cJSON_GetObjectItem(m->child, "tool_calls")->child, "function");
+        cJSON_AddStringToObject(f, "arguments", cases[i].args);
+        r.messages = m;
+        CHECK_OK(guard_label(&g, &p, &r, &e), e);
+        if (g.counts[cases[i].ent] != 1) FAIL("%s: found %u", cases[i].args, g.counts[cases[i].ent]);
+        CHECK_OK(redaction_new(&map, p.detector, &e), e);
+        CHECK_OK(guard_redact(&red, &r, &g, &set, map, &e), e);
+        dump(&now, &red->r);
+        if (strstr(buf_str(&now), cases[i].gone)) FAIL("it is still there: %s", buf_str(&now));
+        buf_free(&now);
+        redacted_free(red);
+        redaction_free(map);
+        guarded_free(&g);
+        cJSON_Delete(m);
+    }
+}
+
+/* Numbers of few digits, and of more than a double counts, that an owner's pattern knows. */
+TEST(short_and_huge_numbers_are_seen) {
+    static const char rules[] = "pattern staff : (4711|123456789012345678901234567890)\n";
+    static const char *const args[] = {"{\"no\": 4711}", "{\"no\": 123456789012345678901234567890}"};
+    detector *d = NULL, *usual = p.detector;
+    policy *before = p.policy;
+    buf text = {.max = POLICY_BYTES_MAX};
+    err e = {0};
+    policy_default_text(&p.labels, &text);
+    CHECK_OK(detector_new(&d, rules, strlen(rules), "rules", &e), e);
+    CHECK_OK(policy_parse(&p.policy, &p.labels, d, buf_str(&text), text.len, "default", &e), e);
+    p.detector = d;
+    for (int i = 0; i < 2; i++) {
+        request r = plain();
+        guarded g = {0};
+        cJSON *v = json(args[i]);
+        r.tools = v;
+        CHECK_OK(guard_label(&g, &p, &r, &e), e);
+        if (!g.counts[ENT_BUILT_IN]) FAIL("%s", args[i]);
+        guarded_free(&g);
+        cJSON_Delete(v);
+    }
+    policy_free(p.policy);
+    p.policy = before;
+    p.detector = usual;
+    detector_free(d);
+    buf_free(&text);
+}
+
 TEST(token_ids_count_as_a_failed_detector) {
     const int32_t ids[] = {1, 2, 3};
     embed_input in = {.tokens = ids, .n_tokens = 3};
@@ -383,6 +450,8 @@ int main(int argc, char **argv) {
     test_begin(argc, argv);
     world_open();
     RUN(every_field_is_seen_and_replaced);
+    RUN(names_in_data_say_what_values_are);
+    RUN(short_and_huge_numbers_are_seen);
     RUN(token_ids_count_as_a_failed_detector);
     RUN(labels_only_rise);
     RUN(answers_are_restored_whatever_the_cut);
