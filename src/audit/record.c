@@ -5,6 +5,13 @@
 
 #include <string.h>
 
+/* Takes v over. The key is a literal. */
+static bool put(cJSON *o, const char *key, cJSON *v) {
+    if (v && cJSON_AddItemToObjectCS(o, key, v)) return true;
+    cJSON_Delete(v);
+    return false;
+}
+
 err_code record_new(record **out, const char *event, err *e) {
     char when[32];
     time_rfc3339(when, time_unix_ms());
@@ -12,8 +19,8 @@ err_code record_new(record **out, const char *event, err *e) {
     *out = NULL;
     if (!r) return err_nomem(e, "a ledger record");
     r->body = cJSON_CreateObject();
-    if (!r->body || !cJSON_AddNumberToObject(r->body, "v", 1) || !cJSON_AddStringToObject(r->body, "time", when) ||
-        !cJSON_AddStringToObject(r->body, "event", event)) {
+    if (!r->body || !put(r->body, "v", cJSON_CreateNumber(1)) || !put(r->body, "time", cJSON_CreateString(when)) ||
+        !put(r->body, "event", cJSON_CreateString(event))) {
         record_free(r);
         return err_nomem(e, "a ledger record");
     }
@@ -61,7 +68,7 @@ static bool describe(cJSON *body, const content *c) {
     cJSON *one = cJSON_AddObjectToObject(all, c->name);
     hmac_sha256(mac, c->salt, SALT_LEN, c->bytes, c->len);
     hex_encode(hex, mac, sizeof mac);
-    if (one && cJSON_AddNumberToObject(one, "bytes", (double)c->len) && cJSON_AddStringToObject(one, "commit", hex))
+    if (one && put(one, "bytes", cJSON_CreateNumber((double)c->len)) && put(one, "commit", cJSON_CreateString(hex)))
         return true;
     cJSON_DeleteItemFromObjectCaseSensitive(all, c->name);
     return false;

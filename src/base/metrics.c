@@ -10,6 +10,7 @@ enum { N_BUCKETS = 17 };
 
 struct metric {
     struct metric *next;
+    struct metric *_Atomic same_hash;
     enum metric_kind kind;
     char *name, *labels, *help;
     _Atomic double value; /* counter, gauge; histogram: sum */
@@ -21,13 +22,34 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static metric *_Atomic all; /* sorted by name, then labels; only ever grows */
 static metric sink;         /* where updates go when memory ran out */
 
+/* The same by a hash of name and labels. Read without the lock: metrics never go, and one is whole before it is here.
+ */
+enum { N_HASHES = 1024 };
+static metric *_Atomic by_hash[N_HASHES];
+
 static int compare(const metric *m, const char *name, const char *labels) {
     int c = strcmp(m->name, name);
     return c ? c : strcmp(m->labels, labels);
 }
 
+static metric *_Atomic *bucket_of(const char *name, const char *labels) {
+    uint64_t h = 1469598103934665603u; /* FNV-1a */
+    for (const char *p = name; *p; p++) h = (h ^ (unsigned char)*p) * 1099511628211u;
+    for (const char *p = labels; *p; p++) h = (h ^ (unsigned char)*p) * 1099511628211u;
+    return &by_hash[(h ^ h >> 32) % N_HASHES];
+}
+
+static metric *find(metric *_Atomic *bucket, const char *name, const char *labels) {
+    metric *m = atomic_load_explicit(bucket, memory_order_acquire);
+    while (m && compare(m, name, labels) != 0) m = atomic_load_explicit(&m->same_hash, memory_order_acquire);
+    return m;
+}
+
 metric *metric_get(enum metric_kind kind, const char *name, const char *labels, const char *help) {
     if (!labels) labels = "";
+    metric *_Atomic *bucket = bucket_of(name, labels);
+    metric *known = find(bucket, name, labels);
+    if (known) return known;
     pthread_mutex_lock(&lock);
     metric *prev = NULL, *m = all;
     while (m && compare(m, name, labels) < 0) {
@@ -57,6 +79,8 @@ metric *metric_get(enum metric_kind kind, const char *name, const char *labels, 
             prev->next = fresh;
         else
             all = fresh;
+        atomic_store_explicit(&fresh->same_hash, atomic_load(bucket), memory_order_relaxed);
+        atomic_store_explicit(bucket, fresh, memory_order_release);
         m = fresh;
     }
     pthread_mutex_unlock(&lock);

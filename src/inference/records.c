@@ -13,21 +13,22 @@ typedef struct fields { /* sticky failure: one check at the end */
     bool failed;
 } fields;
 
-static void put_str(fields *f, const char *key, const char *s) {
-    if (!cJSON_AddStringToObject(f->o, key, s)) f->failed = true;
-}
-static void put_num(fields *f, const char *key, double v) {
-    if (!cJSON_AddNumberToObject(f->o, key, v)) f->failed = true;
-}
-static void put_bool(fields *f, const char *key, bool v) {
-    if (!cJSON_AddBoolToObject(f->o, key, v)) f->failed = true;
-}
-/* Takes v over; NULL counts as a failed allocation. */
+/* Takes v over; NULL counts as a failed allocation. Keys are literals, or names of this island's detector: they outlive
+ * every record, so trees do not copy them. */
 static cJSON *put_tree(fields *f, const char *key, cJSON *v) {
-    if (v && (key ? cJSON_AddItemToObject(f->o, key, v) : cJSON_AddItemToArray(f->o, v))) return v;
+    if (v && (key ? cJSON_AddItemToObjectCS(f->o, key, v) : cJSON_AddItemToArray(f->o, v))) return v;
     cJSON_Delete(v);
     f->failed = true;
     return NULL;
+}
+static void put_str(fields *f, const char *key, const char *s) {
+    put_tree(f, key, cJSON_CreateString(s));
+}
+static void put_num(fields *f, const char *key, double v) {
+    put_tree(f, key, cJSON_CreateNumber(v));
+}
+static void put_bool(fields *f, const char *key, bool v) {
+    put_tree(f, key, cJSON_CreateBool(v));
 }
 static fields put_object(fields *f, const char *key) {
     fields inner = {.o = put_tree(f, key, cJSON_CreateObject())};
