@@ -115,9 +115,9 @@ static err_code read_args(history *h, const cJSON *v, size_t k, cJSON **out) {
         }
     }
     if (h->f->args_text) {
-        char *s = cJSON_PrintUnformatted(o);
+        char *s = json_text(o);
         *out = s ? cJSON_CreateString(s) : NULL;
-        cJSON_free(s);
+        mem_free(s);
         cJSON_Delete(o);
     } else {
         *out = o;

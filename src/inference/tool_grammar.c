@@ -63,12 +63,12 @@ static void args(maker *k, const cJSON *schema) {
         text(k, "{}");
         return;
     }
-    char *s = schema && !k->loose ? cJSON_PrintUnformatted(schema) : NULL;
+    char *s = schema && !k->loose ? json_text(schema) : NULL;
     put(k, "%json");
     put(k, s ? s : "{\"type\":\"object\"}");
     put(k, " ");
     if (schema && !k->loose && !s) k->out->failed = true;
-    cJSON_free(s);
+    mem_free(s);
 }
 
 /* {"name": "NAME", "arguments": {…}} */
