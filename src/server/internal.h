@@ -19,7 +19,7 @@
 #define PATH_BYTES_MAX      1024u
 #define HEADERS_MAX         64u
 #define HEADER_BYTES_MAX    16384u
-#define CONNECTION_POOL     32768u /* bytes of MHD's memory for each connection: request head and write buffer */
+#define CONNECTION_POOL     28672u /* bytes of MHD's memory for each connection: request head and write buffer */
 #define CONNECTION_STACK    (1024u * 1024u)
 #define CONTROL_CONNECTIONS 16u
 #define DISCARD_BYTES_MAX   (64u << 20)  /* of a refused body that is read so that the client sees why */
@@ -159,6 +159,8 @@ err_code call_read(exchange *x, err *e);
 void call_fail(exchange *x, err_code rc, err *e); /* the reply for what did not succeed */
 void serve_count(exchange *x);                    /* tokens of a request that is not run */
 void serve_responses(exchange *x);                /* responses_store.c: what was stored of an answer */
+/* The list of models, or what is known of one: as much of it as the caller's key and project may use. */
+err_code pages_models(exchange *x, const char *name, cJSON **out, err *e);
 void serve_models(exchange *x);
 void serve_ollama_tags(exchange *x); /* ollama_models.c */
 void serve_ollama_show(exchange *x);

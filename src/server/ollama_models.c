@@ -79,7 +79,7 @@ static void fail(exchange *x, err_code rc, err *e) {
 void serve_ollama_tags(exchange *x) {
     err e = {.code = ERR_OK};
     cJSON *found = NULL;
-    err_code rc = models_list(x->s->isl, &found, &e);
+    err_code rc = pages_models(x, NULL, &found, &e);
     if (rc != ERR_OK) {
         fail(x, rc, &e);
         return;
@@ -158,7 +158,7 @@ void serve_ollama_show(exchange *x) {
     cJSON *body = NULL, *found = NULL;
     err_code rc = json_parse(&body, buf_str(&x->body), x->body.len, "request body", &e);
     if (rc == ERR_OK) rc = read_show(body, &name, &e);
-    if (rc == ERR_OK) rc = models_show(x->s->isl, name, &found, &e);
+    if (rc == ERR_OK) rc = pages_models(x, name, &found, &e);
     cJSON_Delete(body);
     if (rc != ERR_OK) {
         fail(x, rc, &e);

@@ -18,16 +18,23 @@ static void keep_allowed(exchange *x, cJSON *found) {
     }
 }
 
+err_code pages_models(exchange *x, const char *name, cJSON **out, err *e) {
+    if (!name) {
+        err_code rc = models_list(x->s->isl, out, e);
+        if (rc == ERR_OK) keep_allowed(x, *out);
+        return rc;
+    }
+    /* asked first: the sentence of a name that is not known lists others */
+    if (!quota_allows_model(x->s->isl, &x->who, name))
+        return err_set(e, ERR_NOT_FOUND, "there is no model \"%.64s\" for this key", name);
+    return models_show(x->s->isl, name, out, e);
+}
+
 void serve_models(exchange *x) {
     err e;
     cJSON *found = NULL;
     const char *name = strlen(x->path) > strlen("/v1/models") ? x->path + strlen("/v1/models/") : NULL;
-    err_code rc = name ? models_show(x->s->isl, name, &found, &e) : models_list(x->s->isl, &found, &e);
-    if (rc == ERR_OK && name && !quota_allows_model(x->s->isl, &x->who, name)) {
-        cJSON_Delete(found);
-        found = NULL;
-        rc = err_set(&e, ERR_NOT_FOUND, "there is no model \"%.64s\" for this key", name);
-    }
+    err_code rc = pages_models(x, name, &found, &e);
     if (rc != ERR_OK) {
         reply_outward(x, &e);
         reply_error(x, reply_status(x, rc), &e, rc == ERR_NOT_FOUND ? "model" : NULL);
@@ -35,7 +42,6 @@ void serve_models(exchange *x) {
     }
     buf b;
     buf_init(&b, 4u << 20);
-    if (!name) keep_allowed(x, found);
     (name ? openai_model : openai_model_list)(found, &b);
     cJSON_Delete(found);
     reply_json(x, 200, &b);

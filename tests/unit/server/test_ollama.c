@@ -488,6 +488,27 @@ TEST(models_are_told) {
     cJSON_Delete(v);
 }
 
+/* A key that may use one model is told of no other. Breaks where a door lists models by itself. */
+TEST(models_of_others_are_not_told) {
+    char key[KEY_TEXT_MAX];
+    identity who;
+    err e = {0};
+    reply r;
+    CHECK_OK(key_add_with(w.isl, NULL, "narrow", ROLE_USER, &(grant){.models = "a/b"}, key, &who, &e), e);
+    client_request(w.port, key, "GET", "/api/tags", NULL, &r);
+    cJSON *v = cJSON_Parse(buf_str(&r.body));
+    CHECK_INT(cJSON_GetArraySize(json_at(v, "models")), 1);
+    CHECK_STR(str_at(v, "models.0.name"), "a/b");
+    cJSON_Delete(v);
+    reply_free(&r);
+    client_request(w.port, key, "POST", "/api/show", "{\"model\":\"ok\"}", &r);
+    CHECK_INT(r.status, 404);
+    reply_free(&r);
+    client_request(w.port, key, "POST", "/api/show", "{\"model\":\"a/b\"}", &r);
+    CHECK_INT(r.status, 200);
+    reply_free(&r);
+}
+
 /* A failed allocation is an error, and nothing is lost or freed twice. */
 TEST(every_allocation_may_fail) {
     static const struct {
@@ -533,6 +554,7 @@ int main(int argc, char **argv) {
     RUN(streams);
     RUN(failures_are_statuses);
     RUN(models_are_told);
+    RUN(models_of_others_are_not_told);
     world_end(&w);
     return test_end();
 }
