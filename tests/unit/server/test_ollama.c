@@ -492,7 +492,6 @@ TEST(models_are_told) {
 TEST(models_of_others_are_not_told) {
     char key[KEY_TEXT_MAX];
     identity who;
-    err e = {0};
     reply r;
     CHECK_OK(key_add_with(w.isl, NULL, "narrow", ROLE_USER, &(grant){.models = "a/b"}, key, &who, &e), e);
     client_request(w.port, key, "GET", "/api/tags", NULL, &r);
