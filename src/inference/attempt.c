@@ -27,6 +27,7 @@ static void leave(attempt *x, const attempt_world *w, breaker_outcome how) {
     x->entered = false;
     const island_config *c = island_get_config(w->inf->i);
     breaker_result(&x->p->rt->breaker, how, now_ms(), (uint32_t)c->upstream_breaker_failures);
+    metric_set(x->p->rt->m_open, breaker_is_open(&x->p->rt->breaker));
     atomic_fetch_sub(&x->p->rt->running, 1);
 }
 
@@ -184,6 +185,13 @@ void attempt_cancel(attempt *x) {
 void attempt_end(attempt *x, const attempt_world *w, err_code rc, bool lost, driver_outcome *out, attempt_note *note) {
     if (x->started) x->d->finish(&x->call, out);
     bool bad = rc && !lost && x->call.failure.provider;
+    provider_runtime *rt = x->p->rt;
+    if (rt && x->started) {
+        metric_add(rt->m_attempts, 1);
+        metric_add(rt->m_failures, bad);
+        metric_add(rt->m_sent, (double)out->sent_bytes);
+        metric_add(rt->m_received, (double)out->received_bytes);
+    }
     leave(x, w, bad ? BREAKER_BAD : x->begun ? BREAKER_GOOD : BREAKER_NEITHER);
     *note = (attempt_note){.provider = x->p->facts.name,
                            .model = x->c->model,

@@ -19,6 +19,8 @@ static void find_metrics(inference *inf) {
     inf->m_tokens_in = metric_get(METRIC_COUNTER, "polder_prompt_tokens_total", NULL, "Tokens of admitted prompts.");
     inf->m_tokens_out = metric_get(METRIC_COUNTER, "polder_completion_tokens_total", NULL, "Tokens that were drawn.");
     inf->m_load = metric_get(METRIC_HISTOGRAM, "polder_model_load_seconds", NULL, "Time to load a model.");
+    inf->m_policy = metric_get(METRIC_COUNTER, "polder_policy_refusals_total", NULL,
+                               "Requests that the policy let none of their candidates see.");
     inf->m_malformed = metric_get(METRIC_COUNTER, "polder_malformed_tool_calls_total", NULL,
                                   "Choices with a tool call that could not be read and went out as text.");
     inf->m_models = metric_get(METRIC_GAUGE, "polder_models_loaded", NULL, "Models in memory.");

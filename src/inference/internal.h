@@ -45,7 +45,7 @@ struct inference {
     uint8_t user_key[32]; /* keys the hash of end users' names */
     struct perimeter_state *perimeter;
     metric *m_completed, *m_failed, *m_cancelled, *m_refused, *m_ledger_refusals, *m_tokens_in, *m_tokens_out, *m_load,
-        *m_models, *m_malformed;
+        *m_models, *m_malformed, *m_policy;
 };
 
 /* ---- inference.c ---- */

@@ -30,11 +30,27 @@ static provider_runtime *runtime_find(struct perimeter_state *st, const char *na
     return rt;
 }
 
+static void find_metrics(provider_runtime *rt) {
+    char label[PROVIDER_NAME_MAX + 16];
+    snprintf(label, sizeof label, "provider=\"%s\"", rt->name);
+    rt->m_attempts = metric_get(METRIC_COUNTER, "polder_provider_attempts_total", label,
+                                "Attempts at a provider that were started.");
+    rt->m_failures = metric_get(METRIC_COUNTER, "polder_provider_failures_total", label,
+                                "Attempts that failed through the provider's fault.");
+    rt->m_sent = metric_get(METRIC_COUNTER, "polder_provider_sent_bytes_total", label,
+                            "Bytes of request bodies that left for a provider.");
+    rt->m_received =
+        metric_get(METRIC_COUNTER, "polder_provider_received_bytes_total", label, "Bytes of bodies that came back.");
+    rt->m_open = metric_get(METRIC_GAUGE, "polder_provider_left_alone", label,
+                            "1 while a provider's breaker is open: it failed too often in a row.");
+}
+
 static err_code runtime_new(provider_runtime **out, const char *name, err *e) {
     provider_runtime *rt = mem_zalloc(sizeof *rt);
     if (!rt) return err_nomem(e, "a provider");
     snprintf(rt->name, sizeof rt->name, "%s", name);
     breaker_init(&rt->breaker);
+    find_metrics(rt);
     err_code rc = upstream_lines_new(&rt->lines, e);
     if (rc)
         runtime_free(rt);

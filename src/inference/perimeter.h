@@ -11,6 +11,8 @@
 #include "inference/inference.h"
 #include "inference/routing.h"
 
+#include "base/metrics.h"
+
 typedef struct provider_runtime { /* shared by snapshots; counted */
     struct provider_runtime *next;
     char name[PROVIDER_NAME_MAX + 1];
@@ -18,6 +20,7 @@ typedef struct provider_runtime { /* shared by snapshots; counted */
     upstream_lines *lines;
     breaker breaker;
     atomic_uint running;
+    metric *m_attempts, *m_failures, *m_sent, *m_received, *m_open;
 } provider_runtime;
 
 typedef struct provider {

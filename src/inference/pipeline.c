@@ -142,6 +142,7 @@ static err_code refuse(run *x, err *e) {
     record *rec = NULL;
     uint64_t seq;
     err ignored = {0};
+    metric_add(x->inf->m_policy, 1);
     sensitivity_text(label, &x->per->labels, x->g.s);
     err_set(
         e, ERR_DENIED,
