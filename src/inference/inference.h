@@ -129,7 +129,7 @@ typedef struct request {
     const char *purpose;      /* x-polder-purpose: goes into the record; may be NULL */
     sensitivity context;      /* of what the caller's dialect brought from elsewhere (a stored turn, a document) */
     bool has_context;
-    bool keep_turn; /* the completed record keeps what the answer said in the content "turn" (below) */
+    bool keep_turn;    /* the completed record keeps what the answer said in the content "turn" (below) */
     const cJSON *kept; /* what a dialect wants to find again: a member of the content "request"; may be NULL */
     /* the prompt: exactly one of */
     const cJSON *messages; /* array of {role, content, …} for the model's chat template */
@@ -199,21 +199,21 @@ typedef struct event {
     size_t len;
     const token_info *tokens; /* EV_TEXT, EV_RAW: the tokens that made it; may be NULL */
     size_t n_tokens;
-    uint32_t input;          /* EV_VECTOR: which one */
-    const float *vector;     /* EV_VECTOR */
-    uint32_t n_vector;       /* numbers in it */
-    const char *reason;      /* EV_FINISH: "stop", "length" or "tool_calls"; of a provider also "content_filter" */
-    const char *stop;        /* EV_FINISH: the stop string that ended it, where that is known; may be NULL */
-    bool malformed;          /* EV_FINISH: a call could not be read and went out as text */
-    uint64_t record;         /* EV_ADMITTED: seq of admitted; EV_DONE: seq of completed */
-    uint64_t seed;           /* EV_ADMITTED */
-    int64_t created_unix_s;  /* EV_ADMITTED */
-    const char *fingerprint; /* EV_ADMITTED: model digest and numerics version, short: "p1-ce45b12f4f4c" */
-    const char *label;       /* EV_ADMITTED: the request's, with flags: "internal, personal" */
-    const char *route;       /* EV_ADMITTED: who answers: "engine", or a provider's name */
+    uint32_t input;             /* EV_VECTOR: which one */
+    const float *vector;        /* EV_VECTOR */
+    uint32_t n_vector;          /* numbers in it */
+    const char *reason;         /* EV_FINISH: "stop", "length" or "tool_calls"; of a provider also "content_filter" */
+    const char *stop;           /* EV_FINISH: the stop string that ended it, where that is known; may be NULL */
+    bool malformed;             /* EV_FINISH: a call could not be read and went out as text */
+    uint64_t record;            /* EV_ADMITTED: seq of admitted; EV_DONE: seq of completed */
+    uint64_t seed;              /* EV_ADMITTED */
+    int64_t created_unix_s;     /* EV_ADMITTED */
+    const char *fingerprint;    /* EV_ADMITTED: model digest and numerics version, short: "p1-ce45b12f4f4c" */
+    const char *label;          /* EV_ADMITTED: the request's, with flags: "internal, personal" */
+    const char *route;          /* EV_ADMITTED: who answers: "engine", or a provider's name */
     uint64_t prompt_tokens;     /* EV_DONE; EV_ADMITTED: where they are known by then, else 0 */
     uint64_t completion_tokens; /* EV_DONE */
-    uint64_t reasoning_tokens;                 /* EV_DONE: of the completion's */
+    uint64_t reasoning_tokens;  /* EV_DONE: of the completion's */
 } event;
 
 /* Where events go, in order, on the caller's thread. A return other than ERR_OK cancels (the client has gone).

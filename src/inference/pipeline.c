@@ -375,7 +375,9 @@ static err_code go_on(run *x, attempt **t, err_code rc, err *e) {
     attempt *failed = *t, *other = failed == &x->tries[0] ? &x->tries[1] : &x->tries[0];
     end(x, failed, rc, false);
     if (!may_go_on(x, failed, rc)) return rc;
-    log_msg(LOG_WARN, "pipeline", "record %llu: %s", (unsigned long long)x->w.admitted, e->msg);
+    /* not e->msg: what a provider says may repeat what it was asked, and logs hold no contents */
+    log_msg(LOG_WARN, "pipeline", "record %llu: provider %s: %s (status %d)", (unsigned long long)x->w.admitted,
+            failed->p->facts.name, err_name(rc), failed->call.failure.status);
     attempt_release(failed);
     if (other->prepared) { /* the hedge is alone now */
         *t = other;

@@ -7,7 +7,8 @@
  *   echo          answers with the last user's text; echo-tcp1: each byte of the answer is a segment of its own
  *   system        answers with all system texts
  *   tool          calls the first tool with {"text": the last user's text}
- *   placeholders  answers with every [WORD_12] that stands anywhere in the body, in their order; placeholders-json: with
+ *   placeholders  answers with every [WORD_12] that stands anywhere in the body, in their order; placeholders-json:
+ * with
  *                 {"text": the same}; placeholders-tool: calls the first tool with that
  *   …-1           of echo, system, tool, reasoning and placeholders: a stream with one character in each event
  *   reasoning     thinks "I think: TEXT" first and then answers "done: TEXT"
