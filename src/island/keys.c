@@ -449,12 +449,21 @@ err_code island_need_write(const island *i, err *e) {
     return err_set(e, ERR_DENIED, "%s: is open for reading only", i->dir);
 }
 
+/* Two keys for a policy are worth nothing where the holder of one makes the other. */
+static err_code check_maker(const island *i, const identity *by, role r, err *e) {
+    if (!i->config.policy_two_keys || r != ROLE_ADMIN || !by || strncmp(by->key_id, "k_", 2) != 0) return ERR_OK;
+    return err_set(e, ERR_DENIED,
+                   "API key: this island wants two keys for a policy (policy.two_keys in island.yaml), so no holder of "
+                   "one makes another of the role admin; polder key add on the server does");
+}
+
 err_code key_add_with(island *i, const identity *by, const char *name, role r, const grant *g, char text[KEY_TEXT_MAX],
                       identity *out, err *e) {
     static const grant nothing;
     text[0] = 0;
     err_code code = island_need_write(i, e);
     if (code == ERR_OK) code = check_key_name(name, e);
+    if (code == ERR_OK) code = check_maker(i, by, r, e);
     if (code != ERR_OK) return code;
     char id[KEY_ID_LEN + 1], secret[KEY_SECRET_LEN + 1];
     random_letters(id, KEY_ID_LEN, ID_LETTERS);

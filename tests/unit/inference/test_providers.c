@@ -543,11 +543,16 @@ TEST(policies_of_two_keys) {
     CHECK_OK(key_add(b.i, NULL, "gone", ROLE_ADMIN, text, &gone, &e), e);
     uint64_t before = size();
     user.role = ROLE_OPERATOR;
+    identity made;
+    CHECK_INT(key_add(b.i, &one, "mine too", ROLE_ADMIN, text, &made, &e), ERR_DENIED); /* the second key for oneself */
+    CHECK_HAS(e.msg, "two_keys");
     CHECK_INT(activate(NULL, policy_a, &out, &e), ERR_DENIED);
     CHECK_HAS(e.msg, "policy.activate");
     CHECK_INT(activate(&control, policy_a, &out, &e), ERR_DENIED);
     CHECK_INT(activate(&user, policy_a, &out, &e), ERR_DENIED);
     CHECK_INT(size(), before);
+    CHECK_INT(size(), before);
+    CHECK_OK(key_add(b.i, &one, "a reader", ROLE_AUDITOR, text, &made, &e), e);
     CHECK_OK(activate(&one, policy_a, &out, &e), e);
     CHECK_STR(at(out, "active"), "false");
     CHECK_HAS(at(out, "waiting_for"), "another");
