@@ -57,6 +57,15 @@ static void raise_file_limit(const island_config *c) {
                 (long long)c->server_max_connections, (unsigned long long)r.rlim_cur);
 }
 
+/* A core file would hold credentials and what people asked, beside the vault that keeps them. Who has to have one
+ * raises the limit of the running process (prlimit). */
+static void forbid_core_files(void) {
+    struct rlimit r;
+    if (getrlimit(RLIMIT_CORE, &r) != 0 || r.rlim_cur == 0) return;
+    r.rlim_cur = 0;
+    if (setrlimit(RLIMIT_CORE, &r) != 0) log_msg(LOG_WARN, "server", "core files of this process cannot be turned off");
+}
+
 static void close_sockets(server *s) {
     http_stop(s);
     if (s->socket_path[0]) (void)unlink(s->socket_path);
@@ -78,6 +87,7 @@ err_code server_start(server **out, island *i, inference *inf, const char *liste
         metric_get(METRIC_GAUGE, "polder_http_in_flight", NULL, "HTTP requests whose reply is not out yet");
     s->m_hangups = metric_get(METRIC_COUNTER, "polder_http_hangups_total", NULL,
                               "Requests whose connection ended before the reply did");
+    forbid_core_files();
     raise_file_limit(c);
     err_code rc = responses_open_tables(island_store(i), e);
     if (rc == ERR_OK) rc = listen_tcp(s, listen ? listen : c->server_listen, e);
