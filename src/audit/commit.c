@@ -24,9 +24,10 @@
 #include <string.h>
 #include <time.h>
 
-#define LINK_DIGITS 16u   /* of LEDGER_SEQ_PENDING */
-#define ENTRY_USUAL 1400u /* bytes that most entries fit into */
-#define GATHER_FROM 4u    /* records of the last group */
+#define LINK_DIGITS 16u        /* of LEDGER_SEQ_PENDING */
+#define ENTRY_USUAL 1400u      /* bytes that most entries fit into */
+#define FRAME_KEPT  (1u << 20) /* bytes of a frame's memory */
+#define GATHER_FROM 4u         /* records of the last group */
 #define GATHER_NS   1000000L
 
 typedef struct group {
@@ -164,8 +165,12 @@ static err_code group_frame(ledger *l, group *g, err *e) {
     uint8_t head[FRAME_HEADER_LEN], sum[SHA256_LEN];
     static const uint8_t zero[SECTOR];
     buf *b = &g->bytes;
-    b->max = (size_t)frame_room(&h);
-    if (!buf_reserve(b, b->max)) return buf_check(b, "a group of records", e);
+    size_t room = (size_t)frame_room(&h);
+    *b = l->frame;
+    l->frame = (buf){0};
+    b->len = 0;
+    b->max = room < b->cap ? b->cap - 1 : room;
+    if (!buf_reserve(b, room)) return buf_check(b, "a group of records", e);
     frame_header_encode(head, &h);
     buf_append(b, head, sizeof head);
     for (waiter *w = g->first; w; w = w->next) {
@@ -177,7 +182,7 @@ static err_code group_frame(ledger *l, group *g, err *e) {
     buf_append(b, g->note, g->note_len);
     sha256_of(sum, b->ptr, b->len);
     buf_append(b, sum, sizeof sum);
-    buf_append(b, zero, b->max - b->len);
+    buf_append(b, zero, room - b->len);
     return buf_check(b, "a group of records", e);
 }
 
@@ -327,7 +332,12 @@ static err_code commit_group(ledger *l, group *g, err *e) {
         e->code = ERR_UNAVAILABLE;
     }
     buf_free(&g->stored);
-    buf_free(&g->bytes);
+    if (g->bytes.cap <= FRAME_KEPT) {
+        l->frame = g->bytes;
+        l->frame.failed = l->frame.over_max = false;
+    } else {
+        buf_free(&g->bytes);
+    }
     return rc == ERR_OK ? ERR_OK : ERR_UNAVAILABLE;
 }
 

@@ -98,6 +98,7 @@ struct ledger {
     vault vault;
     bool tail_dirty, keys_dirty; /* a failed group may have left bytes behind */
     uint64_t published_size, published_ms;
+    buf frame; /* the memory of the last group's frame, for the next */
     int lock_fd;
     pthread_t thread;
     bool has_thread;

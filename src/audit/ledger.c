@@ -288,6 +288,7 @@ void ledger_close(ledger *l) {
     if (l->lock_fd >= 0) close(l->lock_fd);
     mem_free(l->segs);
     buf_free(&l->overlay);
+    buf_free(&l->frame);
     pthread_cond_destroy(&l->work);
     pthread_mutex_destroy(&l->mu);
     pthread_mutex_destroy(&l->read_mu);

@@ -20,6 +20,7 @@
  * (7.88 never sets the count back). A line that has made so many is not used again. */
 #define CONNECTS_MAX   5
 #define SOCKET_BUFFER  16384L
+#define READ_BUFFER    8192L
 #define AUTH_MAX_BYTES (CREDENTIAL_MAX + 64)
 #define NS_OF_MS       1000000u
 
@@ -232,7 +233,7 @@ static bool set_up_line(CURL *c, upstream *u) {
     SET(CURLOPT_TCP_KEEPALIVE, 1L);
     SET(CURLOPT_MAXAGE_CONN, IDLE_CONN_S);
     SET(CURLOPT_DNS_CACHE_TIMEOUT, 60L);
-    SET(CURLOPT_BUFFERSIZE, SOCKET_BUFFER);
+    SET(CURLOPT_BUFFERSIZE, READ_BUFFER);
     SET(CURLOPT_UPLOAD_BUFFERSIZE, SOCKET_BUFFER);
     SET(CURLOPT_USERAGENT, "polder");
     SET(CURLOPT_POST, 1L);
