@@ -1,7 +1,7 @@
 /* The text as a reader would see it.
  *
- * Most texts are ASCII without a backslash and are taken as they are. Otherwise the norm is a copy, with a list of the
- * places where it departs from the text. */
+ * Most texts are ASCII without a backslash, '%' or '&' and are taken as they are. Otherwise the norm is a copy, with a
+ * list of the places where it departs from the text. */
 #include "base/bytes.h"
 #include "base/mem.h"
 #include "data/detect/internal.h"
@@ -170,17 +170,100 @@ static size_t read_escape(const char *text, size_t n, size_t i, uint32_t *cp) {
     return b + 5 - i;
 }
 
-/* How many bytes from p on are ASCII and no backslash. */
+static int hex2(const char *p, size_t n) {
+    int v = 0;
+    if (n < 2) return -1;
+    for (int i = 0; i < 2; i++) {
+        int c = (unsigned char)p[i];
+        int d = c >= '0' && c <= '9' ? c - '0' : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : -1;
+        if (d < 0) return -1;
+        v = v << 4 | d;
+    }
+    return v;
+}
+
+/* A percent-encoded character at text[i] (RFC 3986), encoded twice too: its length and *cp; 0 where it is none. Letters
+ * and digits are never encoded, so "10%4111…" is a number behind a percent sign. */
+static size_t read_percent(const char *text, size_t n, size_t i, uint32_t *cp) {
+    size_t k = i + 1;
+    while (n - k >= 4 && text[k] == '2' && text[k + 1] == '5' && hex2(text + k + 2, n - k - 2) >= 0) k += 2;
+    int v = hex2(text + k, n - k);
+    if (v < 0) return 0;
+    k += 2;
+    if (v < 0x80) {
+        bool alnum = (v >= '0' && v <= '9') || ((v | 32) >= 'a' && (v | 32) <= 'z');
+        *cp = v == '\r' ? '\n' : v < ' ' && v != '\n' ? ' ' : (uint32_t)v;
+        return alnum || v == 0x7f ? 0 : k - i;
+    }
+    char utf8[4] = {(char)v};
+    size_t want = v >= 0xf0 ? 4 : v >= 0xe0 ? 3 : 2;
+    for (size_t c = 1; c < want; c++, k += 2) {
+        if (k >= n || text[k++] != '%') return 0;
+        while (n - k >= 4 && text[k] == '2' && text[k + 1] == '5') k += 2;
+        v = hex2(text + k, n - k);
+        if (v < 0) return 0;
+        utf8[c] = (char)v;
+    }
+    return utf8_decode(cp, utf8, want) == (int)want ? k - i : 0;
+}
+
+/* A character reference of HTML and XML at text[i]: its length and *cp; 0 where it is none. */
+static size_t read_reference(const char *text, size_t n, size_t i, uint32_t *cp) {
+    static const struct {
+        const char *name;
+        uint32_t cp;
+    } known[] = {{"amp", '&'},     {"nbsp", ' '},    {"commat", '@'},  {"quot", '"'},    {"apos", '\''},
+                 {"lt", '<'},      {"gt", '>'},      {"period", '.'},  {"colon", ':'},   {"sol", '/'},
+                 {"ndash", '-'},   {"shy", 0xad},    {"thinsp", ' '},  {"auml", 0xe4},   {"ouml", 0xf6},
+                 {"uuml", 0xfc},   {"Auml", 0xc4},   {"Ouml", 0xd6},   {"Uuml", 0xdc},   {"szlig", 0xdf},
+                 {"eacute", 0xe9}, {"egrave", 0xe8}, {"agrave", 0xe0}, {"ccedil", 0xe7}, {"ntilde", 0xf1},
+                 {"oacute", 0xf3}, {"aacute", 0xe1}, {"iacute", 0xed}, {"uacute", 0xfa}};
+    size_t k = i + 1, len = 0;
+    while (k + len < n && len < 9 && text[k + len] != ';' && text[k + len] > ' ') len++;
+    if (k + len >= n || !len || text[k + len] != ';') return 0;
+    for (size_t e = 0; text[k] != '#' && e < sizeof known / sizeof *known; e++) {
+        if (strlen(known[e].name) != len || memcmp(text + k, known[e].name, len) != 0) continue;
+        *cp = known[e].cp;
+        return len + 2;
+    }
+    if (text[k] != '#') return 0;
+    bool hex = len > 2 && (text[k + 1] | 32) == 'x';
+    uint32_t v = 0;
+    for (size_t d = hex ? 2 : 1; d < len; d++) {
+        int c = (unsigned char)text[k + d];
+        int x = c >= '0' && c <= '9' ? c - '0' : hex && (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : -1;
+        if (x < 0) return 0;
+        v = v * (hex ? 16 : 10) + (uint32_t)x;
+    }
+    if (len < 2 || !v || v > 0x10ffff || (v >= 0xd800 && v < 0xe000)) return 0;
+    *cp = v;
+    return len + 2;
+}
+
+/* An escape of whatever kind at text[i]; 0 where it is none. */
+static size_t read_any(const char *text, size_t n, size_t i, uint32_t *cp) {
+    return text[i] == '\\'  ? read_escape(text, n, i, cp)
+           : text[i] == '%' ? read_percent(text, n, i, cp)
+                            : read_reference(text, n, i, cp);
+}
+
+static bool may_escape(char c) {
+    return c == '\\' || c == '%' || c == '&';
+}
+
+/* How many bytes from p on are ASCII and begin no escape. */
 static size_t plain(const char *p, size_t n) {
     size_t i = 0;
     const uint64_t high = UINT64_C(0x8080808080808080), low = UINT64_C(0x0101010101010101);
     for (; i + 8 <= n; i += 8) {
-        uint64_t v, x;
+        uint64_t v, x, y, z;
         memcpy(&v, p + i, 8);
         x = v ^ (low * '\\'); /* a zero byte where it is a backslash */
-        if ((v | ((x - low) & ~x)) & high) break;
+        y = v ^ (low * '%');
+        z = v ^ (low * '&');
+        if ((v | ((x - low) & ~x) | ((y - low) & ~y) | ((z - low) & ~z)) & high) break;
     }
-    while (i < n && (unsigned char)p[i] < 0x80 && p[i] != '\\') i++;
+    while (i < n && (unsigned char)p[i] < 0x80 && !may_escape(p[i])) i++;
     return i;
 }
 
@@ -220,12 +303,12 @@ err_code norm_make(norm *m, const char *text, size_t n, err *e) {
             continue;
         }
         uint32_t cp = 0;
-        if (text[i] == '\\') {
-            size_t len = read_escape(text, n, i, &cp);
+        if (may_escape(text[i])) {
+            size_t len = read_any(text, n, i, &cp);
             if (len)
                 rc = put(m, cp, i, len, e);
             else { /* the whole run of backslashes at once, so that none is looked at twice */
-                for (len = 1; i + len < n && text[i + len] == '\\';) len++;
+                for (len = 1; text[i] == '\\' && i + len < n && text[i + len] == '\\';) len++;
                 rc = keep(m, text, i, len, e);
             }
             i += len;

@@ -21,6 +21,7 @@ typedef struct key_form {
 #define CLOUD ENT_CLOUD_KEY
 /* Lengths are the shortest that makers have given out; longer ones come with time. Longer prefixes first. */
 static const key_form forms[] = {
+    {"pld_", 56, 56, B_URL, API}, /* polder's own */
     {"sk-ant-", 24, 220, B_URL, API},     {"sk-proj-", 24, 260, B_URL, API},
     {"sk-svcacct-", 24, 260, B_URL, API}, {"sk-or-v1-", 32, 100, B_URL, API},
     {"sk-", 20, 220, B_URL, API},         {"sk_live_", 16, 120, B_URL, API},
@@ -228,8 +229,12 @@ static bool read_value(const scan *s, size_t i, value *v) {
     *v = (value){0};
     if (strchr("\"'`]", scan_byte(s, at)) && scan_byte(s, at)) at++;
     at = skip_blanks(s, at, 8);
-    char c = scan_byte(s, at);
-    if (c == ':' || c == '=') {
+    char c = scan_byte(s, at), quote = 0;
+    if (c == '>' && s->t[i].at && strchr("<:", s->p[s->t[i].at - 1])) { /* an element of XML: up to its end */
+        at++;
+        quote = '<';
+        v->sign = true;
+    } else if (c == ':' || c == '=') {
         v->sign = c == '=';
         at++;
         while (strchr("=>:", scan_byte(s, at)) && scan_byte(s, at)) at++;
@@ -240,12 +245,12 @@ static bool read_value(const scan *s, size_t i, value *v) {
         v->spoken = true;
     }
     at = skip_blanks(s, at, 16);
-    char quote = scan_byte(s, at);
-    if (quote && strchr("\"'`", quote)) {
+    c = scan_byte(s, at);
+    if (!quote && c && strchr("\"'`", c)) {
+        quote = c;
         v->sign = true;
         at++;
-    } else
-        quote = 0;
+    }
     v->from = at;
     for (; at < s->n && at - v->from < VALUE_MAX; at++) {
         unsigned char b = (unsigned char)s->p[at];

@@ -7,7 +7,7 @@ const word_list words_cues[] = {
      "gocspx hf "
      "api npm pypi dop doo dor sg shpat shpss shpca shppa sq0atp sq0csp dckr r8 gsk pplx xai nvapi tvly lin ntn figd "
      "pmak "
-     "rubygems sntrys hvs hvb dp avns key glsa glc pat phc tskey sbp sb age eyj"},
+     "rubygems sntrys hvs hvb dp avns key glsa glc pat phc tskey sbp sb age eyj pld"},
     {W_SECRET, 1,
      "apikey api_key secretkey secret_key accesskey access_key accesstoken access_token refreshtoken refresh_token "
      "authtoken auth_token clientsecret client_secret apitoken api_token privatekey private_key sharedaccesskey "

@@ -75,6 +75,10 @@ static const char *const cases[][2] = {
     {"commit 3f786850e387550fdab836ed7e6dc881de23001b", ""},
     {"\"api_key\": \"Zx81kd92jdkQQ18skd0\"", "api-key[Zx81kd92jdkQQ18skd0]"},
     {"password: hunter22", "password[hunter22]"},
+    {"<password>hunter22</password>", "password[hunter22]"},
+    {"<password></password><user>someone</user>", ""},
+    {"key pld_k3v9x0q2m8ab_Zx81kd92jdkQQ18skd0Zx81kd92jdkQQ18skd0Zx81k",
+     "api-key[pld_k3v9x0q2m8ab_Zx81kd92jdkQQ18skd0Zx81kd92jdkQQ18skd0Zx81k]"},
     {"Passwort lautet \"geheim\"", "password[geheim]"},
     {"password: <yours> and password is required", ""},
     {"eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.dozjgNryP4J3jVmNHl0w5N_X",
@@ -139,6 +143,14 @@ TEST(disguises_hide_nothing) {
         {"x anna\xef\xbc\xa0mail.example", "email"},
         {"x anna\\u0040mail.example", "email"},
         {"x de89370400440532013000", "iban"},
+        {"x DE89%203704%200044%200532%200130%2000", "iban"},
+        {"x anna%40mail.example", "email"},
+        {"x anna%2540mail.example", "email"},
+        {"x j%C3%BCrgen%40mail.example", "email"},
+        {"x anna&#64;mail.example", "email"},
+        {"x &#97;nna&#x40;mail.example", "email"},
+        {"x anna&commat;mail&period;example", "email"},
+        {"x DE89&nbsp;3704&nbsp;0044&nbsp;0532&nbsp;0130&nbsp;00", "iban"},
         {"x DE89\t3704-0044-0532-0130-00", "iban"},
     };
     for (size_t i = 0; i < sizeof disguised / sizeof *disguised; i++) {
@@ -150,6 +162,10 @@ TEST(disguises_hide_nothing) {
     }
     /* decomposed letters, and escapes of a line end between words */
     CHECK_STR(scan_text("Herr Mu\xcc\x88ller\\nkommt"), "person[Mu\xcc\x88ller]");
+    CHECK_STR(scan_text("Herr M&uuml;ller kommt"), "person[M&uuml;ller]");
+    /* a percent sign before a number, a reference that is none, encodings that are cut off */
+    CHECK_STR(scan_text("10%4111 1111 1111 1111"), "payment-card[4111 1111 1111 1111]");
+    CHECK_STR(scan_text("a&b;c &#; &#x; &#xd800; 5% % %4 %c3 %c3%"), "");
 }
 
 TEST(pem_is_one_finding) {
