@@ -4,6 +4,8 @@
 #include "harness.h"
 
 #include <math.h>
+#include <pthread.h>
+#include <stdatomic.h>
 
 static const char *canonical_of(const char *text, buf *b) {
     cJSON *v;
@@ -228,6 +230,44 @@ TEST(writer) {
     buf_free(&b);
 }
 
+/* ---- memory of trees ---------------------------------------------------------------------------------------- */
+
+enum { TREES = 8, ROUNDS = 300 };
+static cJSON *_Atomic table[TREES]; /* trees that wait for a thread to drop them */
+
+static const char *const sample =
+    "{\"a\":[1,2,3,{\"b\":\"a text that is longer than a block of memory for a node is, "
+    "so that it comes from elsewhere\"}],\"c\":{\"d\":[true,null,\"e\",\"f\"],\"g\":0.5}}";
+
+static void *exchange_trees(void *arg) {
+    int *wrong = arg;
+    buf b = {.max = 1000};
+    err e;
+    for (int i = 0; i < ROUNDS; i++) {
+        cJSON *v = NULL;
+        if (json_parse(&v, sample, strlen(sample), "text", &e) != ERR_OK) ++*wrong;
+        v = atomic_exchange(&table[i % TREES], v); /* one that most often another thread has made */
+        buf_reset(&b);
+        if (v && (json_canonical(&b, v, &e) != ERR_OK || strcmp(buf_str(&b), sample) != 0)) ++*wrong;
+        cJSON_Delete(v);
+    }
+    buf_free(&b);
+    return NULL;
+}
+
+/* What breaks it: a block that two trees get, or one that goes with the thread that dropped it. */
+TEST(trees_go_from_thread_to_thread) {
+    enum { N = 6 };
+    int wrong[N] = {0};
+    for (int round = 0; round < 4; round++) { /* threads end between, with blocks of their own */
+        pthread_t t[N];
+        for (int i = 0; i < N; i++) CHECK(pthread_create(&t[i], NULL, exchange_trees, &wrong[i]) == 0);
+        for (int i = 0; i < N; i++) pthread_join(t[i], NULL);
+    }
+    for (int i = 0; i < N; i++) CHECK_INT(wrong[i], 0);
+    for (int i = 0; i < TREES; i++) cJSON_Delete(atomic_exchange(&table[i], NULL));
+}
+
 int main(int argc, char **argv) {
     test_begin(argc, argv);
     RUN(numbers_as_in_rfc8785);
@@ -237,5 +277,6 @@ int main(int argc, char **argv) {
     RUN(long_numbers_keep_their_digits);
     RUN(typed_reads);
     RUN(writer);
+    RUN(trees_go_from_thread_to_thread);
     return test_end();
 }
