@@ -19,6 +19,7 @@ typedef struct walker {
     redacted *owner; /* the copy that may be changed; NULL: nothing is */
     size_t changes;
     bool data;        /* the tree at hand is somebody's data: its keys are names of its values */
+    bool schema;      /* and the schema of a tool, where texts under other keys than "default" are of nobody */
     const char *name; /* the key at hand; a list's values have the list's */
 } walker;
 
@@ -127,10 +128,28 @@ static err_code walk_value(walker *w, cJSON *v, err *e) {
     return rc;
 }
 
+/* A key that says how a value is meant and not what it is: {"api_key": {"default": …}} in the schema of a tool. */
+static bool is_of_outer(const char *key) {
+    static const char *const all[] = {"default", "const", "enum", "example", "examples", "value", "values"};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (strcmp(key, all[i]) == 0) return true;
+    return false;
+}
+
 static err_code walk_tree(walker *w, cJSON *v, err *e) {
+    const char *outer = w->name;
     err_code rc = v->string ? walk_key(w, v, e) : ERR_OK;
     if (rc) return rc;
-    if (v->string && w->data) w->name = v->string;
+    if (!w->data && v->string && v->child && strcmp(v->string, "parameters") == 0) { /* a tool's schema */
+        w->data = w->schema = true;
+        rc = walk_value(w, v, e);
+        w->data = w->schema = false;
+        w->name = NULL;
+        return rc;
+    }
+    bool of_outer = !v->string || is_of_outer(v->string);
+    if (w->data) w->name = of_outer && outer ? outer : v->string;
+    if (w->schema && !of_outer && !v->child) w->name = NULL; /* looked at alone is enough */
     return walk_value(w, v, e);
 }
 

@@ -226,6 +226,28 @@ TEST(names_in_data_say_what_values_are) {
     }
 }
 
+/* A schema's default is its property's. */
+TEST(names_in_schemas_say_what_values_are) {
+    static const char *const schemas[] = {
+        "{\"properties\":{\"api_key\":{\"type\":\"string\",\"default\":\"Zx81kd92jdkQQ18skd0\"}}}",
+        "{\"properties\":{\"api_key\":{\"examples\":[\"Zx81kd92jdkQQ18skd0\"]},\"name\":{\"type\":\"string\"}}}"};
+    for (int i = 0; i < 2; i++) {
+        buf text = {.max = 4096};
+        guarded g = {0};
+        err e = {0};
+        request r = plain();
+        buf_printf(&text, "[{\"function\":{\"name\":\"anna\",\"parameters\":%s}}]", schemas[i]);
+        cJSON *tools = json(buf_str(&text));
+        r.tools = tools;
+        CHECK_OK(guard_label(&g, &p, &r, &e), e);
+        CHECK_INT(g.counts[ENT_API_KEY], 1);
+        CHECK_INT(g.n, 1); /* the tool's name and "string" are nobody's */
+        guarded_free(&g);
+        cJSON_Delete(tools);
+        buf_free(&text);
+    }
+}
+
 /* Numbers of few digits, and of more than a double counts, that an owner's pattern knows. */
 TEST(short_and_huge_numbers_are_seen) {
     static const char rules[] = "pattern staff : (4711|123456789012345678901234567890)\n";
@@ -451,6 +473,7 @@ int main(int argc, char **argv) {
     world_open();
     RUN(every_field_is_seen_and_replaced);
     RUN(names_in_data_say_what_values_are);
+    RUN(names_in_schemas_say_what_values_are);
     RUN(short_and_huge_numbers_are_seen);
     RUN(token_ids_count_as_a_failed_detector);
     RUN(labels_only_rise);
