@@ -332,6 +332,21 @@ static sensitivity floor_of(const perimeter *p, const identity *who, bool *has) 
     return (sensitivity){.level = (uint8_t)(p->labels.n - 1), .flags = FLAGS_ALL};
 }
 
+/* It stands in records as it is, and nothing takes it out of the ledger again. */
+static err_code check_purpose(const detector *d, findings *f, const char *purpose, err *e) {
+    err_code rc = purpose ? detector_scan(d, purpose, strlen(purpose), f, e) : ERR_OK;
+    if (rc == ERR_NOMEM) return err_nomem(e, "a request");
+    for (size_t i = 0; purpose && (rc || i < f->n); i++) {
+        const entity_info *info = rc ? NULL : detector_entity(d, f->list[i].entity);
+        if (info && !(info->flags & (FLAG_PERSONAL | FLAG_CREDENTIAL))) continue;
+        return err_set(e, ERR_INVALID,
+                       "x-polder-purpose: it holds what looks like %s; it goes into the ledger, from which nothing is "
+                       "erased: say what the request is for, not whom it is about",
+                       info ? info->name : "something that cannot be looked at");
+    }
+    return ERR_OK;
+}
+
 err_code guard_label(guarded *g, const perimeter *p, const request *r, err *e) {
     const char *const declared[] = {r->label, r->label_header};
     bool has = false, has_floor = false;
@@ -349,6 +364,7 @@ err_code guard_label(guarded *g, const perimeter *p, const request *r, err *e) {
     labelling l = {.g = g, .d = p->detector};
     walker w = {.text = label_text, .opaque = label_opaque, .ctx = &l};
     rc = walk_const(&w, r, e);
+    if (!rc) rc = check_purpose(p->detector, &l.f, r->purpose, e);
     findings_free(&l.f);
     findings_free(&l.named);
     if (l.line.ptr) mem_wipe(l.line.ptr, l.line.cap);

@@ -32,8 +32,8 @@ typedef struct guarded { /* zero-initialised; guarded_free */
     size_t n, cap;
 } guarded;
 
-/* What the request is. ERR_INVALID: the declared label is none of this island's. Failure of a detector is not an error:
- * the policy says what it means. ERR_NOMEM. */
+/* What the request is. ERR_INVALID: the declared label is none of this island's, or the purpose names somebody. Failure
+ * of a detector is not an error: the policy says what it means. ERR_NOMEM. */
 err_code guard_label(guarded *g, const perimeter *p, const request *r, err *e);
 void guarded_free(guarded *g);
 /* How many findings are of entities in `set` that can be redacted. */

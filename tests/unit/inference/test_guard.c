@@ -332,6 +332,22 @@ TEST(labels_only_rise) {
     guarded_free(&g);
 }
 
+/* A purpose stands in the ledger in clear. */
+TEST(purposes_name_nobody) {
+    static const char *const purposes[] = {"claims, first level", "claim of anna@mail.example", "token " IBAN,
+                                           "password: hunter22"};
+    for (int i = 0; i < 4; i++) {
+        request r = plain();
+        guarded g = {0};
+        err e = {0};
+        r.purpose = purposes[i];
+        CHECK_INT(guard_label(&g, &p, &r, &e), i ? ERR_INVALID : ERR_OK);
+        if (i) CHECK_HAS(e.msg, "x-polder-purpose");
+        CHECK(!strstr(e.msg, "anna@"));
+        guarded_free(&g);
+    }
+}
+
 typedef struct heard {
     buf text[REQUEST_CHOICES_MAX], args;
     char name[64], stop[64];
@@ -477,6 +493,7 @@ int main(int argc, char **argv) {
     RUN(short_and_huge_numbers_are_seen);
     RUN(token_ids_count_as_a_failed_detector);
     RUN(labels_only_rise);
+    RUN(purposes_name_nobody);
     RUN(answers_are_restored_whatever_the_cut);
     RUN(answers_in_json_stay_json);
     RUN(memory_that_is_short_is_an_error);
