@@ -213,6 +213,7 @@ typedef struct value {
     size_t from, to;
     bool sign;   /* '=' or a quote said that it is a value */
     bool spoken; /* "the password is …" */
+    bool below;  /* on the next line */
 } value;
 
 static size_t skip_blanks(const scan *s, size_t at, size_t max) {
@@ -223,6 +224,35 @@ static size_t skip_blanks(const scan *s, size_t at, size_t max) {
 
 #define VALUE_MAX 512
 
+/* Behind `at` the key of a pair's other half: `name: DB_PASSWORD` is followed by `value: …`. Where its colon is, or 0.
+ */
+static size_t skip_value_key(const scan *s, size_t at) {
+    size_t end = at + 40;
+    while (at < s->n && at < end && strchr(", \t\n\"'", s->p[at])) at++;
+    if (s->n - at < 7 || strncasecmp(s->p + at, "value", 5) != 0) return 0;
+    at += 5;
+    while (at < s->n && at < end && strchr(" \t\"'", s->p[at])) at++;
+    return scan_byte(s, at) == ':' || scan_byte(s, at) == '=' ? at : 0;
+}
+
+/* "for the portal is", "für das WLAN ist" behind token i: the token that says "is", or 0. */
+static size_t find_is(const scan *s, size_t i) {
+    static const char *const first[] = {"for", "to",   "of", "für", "fuer", "zum",  "zur",
+                                        "vom", "pour", "du", "de",  "para", "voor", "van"};
+    bool begins = false;
+    for (size_t k = i + 1; k < s->n_tok && k <= i + 7; k++) {
+        const token *t = &s->t[k];
+        size_t before = token_end(&s->t[k - 1]);
+        for (size_t c = before; c < t->at; c++)
+            if (s->p[c] && strchr("\n.:;!?", s->p[c])) return 0;
+        if (k > i + 1 && begins && scan_word(s, k)->kind & W_IS) return k;
+        for (size_t f = 0; k == i + 1 && f < sizeof first / sizeof *first; f++)
+            begins |= strlen(first[f]) == t->len && strncasecmp(s->p + t->at, first[f], t->len) == 0;
+        if (!begins) return 0;
+    }
+    return 0;
+}
+
 /* What stands behind token i as its value: `key": "…"`, `key = …`, `key: …`, `key is …`. */
 static bool read_value(const scan *s, size_t i, value *v) {
     size_t at = token_end(&s->t[i]);
@@ -230,6 +260,8 @@ static bool read_value(const scan *s, size_t i, value *v) {
     if (strchr("\"'`]", scan_byte(s, at)) && scan_byte(s, at)) at++;
     at = skip_blanks(s, at, 8);
     char c = scan_byte(s, at), quote = 0;
+    size_t is = 0, pair = c == ',' || c == '\n' ? skip_value_key(s, at) : 0;
+    if (pair) c = scan_byte(s, at = pair);
     if (c == '>' && s->t[i].at && strchr("<:", s->p[s->t[i].at - 1])) { /* an element of XML: up to its end */
         at++;
         quote = '<';
@@ -239,12 +271,18 @@ static bool read_value(const scan *s, size_t i, value *v) {
         at++;
         while (strchr("=>:", scan_byte(s, at)) && scan_byte(s, at)) at++;
     } else {
-        if (i + 1 >= s->n_tok || !(scan_word(s, i + 1)->kind & W_IS) || s->t[i + 1].at > at) return false;
-        at = token_end(&s->t[i + 1]);
+        if (i + 1 >= s->n_tok) return false;
+        is = scan_word(s, i + 1)->kind & W_IS && s->t[i + 1].at <= at ? i + 1 : find_is(s, i);
+        if (!is) return false;
+        at = token_end(&s->t[is]);
         if (scan_byte(s, at) == ':') at++;
         v->spoken = true;
     }
     at = skip_blanks(s, at, 16);
+    if (c == ':' && scan_byte(s, at) == '\n') {
+        v->below = true;
+        at = skip_blanks(s, at + 1, 16);
+    }
     c = scan_byte(s, at);
     if (!quote && c && strchr("\"'`", c)) {
         quote = c;
@@ -318,7 +356,10 @@ static void rate_password(scan *s, const value *v) {
     bool odd = m.digit || m.sign || (m.inner_capital && m.lower);
     if (n < 4 || n > 128 || is_placeholder(p, n)) return;
     unsigned score = 0;
-    if (v->spoken)
+    bool alone = v->to >= s->n || s->p[v->to] == '\n' || s->p[v->to] == '!';
+    if (v->below)
+        score = n >= 6 && m.digit && (m.lower || m.upper) && alone ? 70 : 0;
+    else if (v->spoken)
         score = n >= 6 && (m.digit || m.sign) && (m.lower || m.upper || v->sign) ? 70 : v->sign ? 65 : 0;
     else if (v->sign)
         score = odd ? 90 : 70;
@@ -331,6 +372,7 @@ static void rate_password(scan *s, const value *v) {
 
 static void rate_secret(scan *s, size_t i, const value *v, bool strong) {
     const char *p = s->p + v->from;
+    if (v->below) return;                                                    /* a list of YAML, more often than a key */
     size_t n = run_of(s, v->from, B_URL | B_B64 | B_DIGIT, v->to - v->from); /* ends at ';' and the like */
     mix m = mix_of(p, n);
     if (n < 16 || !m.digit || !(m.lower || m.upper) || is_placeholder(p, n)) return;
