@@ -40,6 +40,7 @@ static _Thread_local struct {
     block *first;
     unsigned n;
     bool known; /* its end will be told to give_back */
+    bool ended; /* it was: destructors that run later keep nothing */
 } own;
 
 static struct {
@@ -67,11 +68,20 @@ static void give_back(void *unused) {
         free(b);
     }
     own.first = NULL;
-    own.n = 2 * BATCH; /* destructors that run later keep nothing */
+    own.n = 0;
+    own.ended = true;
+}
+
+/* Whether this thread may keep blocks: its end must be known, and not be past. A thread that takes a batch and drops
+ * nothing has blocks to give back too. */
+static bool may_keep(void) {
+    if (!own.known) own.known = pthread_setspecific(at_end, &own) == 0;
+    return own.known && !own.ended;
 }
 
 /* A batch from the processor's share. */
 static bool fetch_batch(void) {
+    if (!may_keep()) return false;
     int i = enter_share();
     if (i < 0) return false;
     block *b = shares[i].first;
@@ -115,8 +125,7 @@ static void *take(size_t n) {
 
 static void give(void *p) {
     if (!p) return;
-    if (!own.known && own.n == 0) own.known = pthread_setspecific(at_end, &own) == 0;
-    if (!own.known || malloc_usable_size(p) != BLOCK_BYTES || (own.n == 2 * BATCH && (!own.first || !store_batch()))) {
+    if (malloc_usable_size(p) != BLOCK_BYTES || !may_keep() || (own.n == 2 * BATCH && !store_batch())) {
         free(p);
         return;
     }

@@ -3,6 +3,7 @@
 #include "base/mem.h"
 #include "harness.h"
 
+#include <malloc.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -268,6 +269,38 @@ TEST(trees_go_from_thread_to_thread) {
     for (int i = 0; i < TREES; i++) cJSON_Delete(atomic_exchange(&table[i], NULL));
 }
 
+static void *parse_a_little(void *unused) {
+    cJSON *v = NULL;
+    if (json_parse(&v, "[1,2,3,4,5]", 11, "text", NULL) == ERR_OK) cJSON_Delete(v);
+    return unused;
+}
+
+/* What breaks it: a thread that takes a batch of blocks, needs few of them and ends. A connection is a thread. */
+TEST(a_thread_that_ends_loses_no_blocks) {
+    cJSON *big = cJSON_CreateArray();
+    for (int i = 0; i < 4000; i++) cJSON_AddItemToArray(big, cJSON_CreateNumber(i));
+    cJSON_Delete(big); /* there are blocks to take now */
+    size_t before = 0;
+    for (int i = 0; i < 600; i++) {
+        pthread_t t;
+        CHECK(pthread_create(&t, NULL, parse_a_little, NULL) == 0);
+        pthread_join(t, NULL);
+        if (i == 99) {
+            big = cJSON_CreateArray();
+            for (int k = 0; k < 4000; k++) cJSON_AddItemToArray(big, cJSON_CreateNumber(k));
+            cJSON_Delete(big);
+            before = mallinfo2().uordblks;
+        }
+        if (i % 20 == 0) { /* the share is filled again */
+            big = cJSON_CreateArray();
+            for (int k = 0; k < 400; k++) cJSON_AddItemToArray(big, cJSON_CreateNumber(k));
+            cJSON_Delete(big);
+        }
+    }
+    size_t after = mallinfo2().uordblks;
+    if (after > before + 100000) FAIL("%zu bytes are lost in 500 threads", after - before);
+}
+
 int main(int argc, char **argv) {
     test_begin(argc, argv);
     RUN(numbers_as_in_rfc8785);
@@ -278,5 +311,6 @@ int main(int argc, char **argv) {
     RUN(typed_reads);
     RUN(writer);
     RUN(trees_go_from_thread_to_thread);
+    RUN(a_thread_that_ends_loses_no_blocks);
     return test_end();
 }
