@@ -207,6 +207,7 @@ static err_code look_at_file(oidc *o, err *e) {
     buf text = {.max = JWKS_BYTES_MAX};
     err_code code = file_read(&text, o->path, e);
     if (code == ERR_OK) code = take_keys(o, &text, o->path, e);
+    if (code == ERR_NOMEM || code == ERR_IO) o->size = 0; /* not the file's fault: it is read again, changed or not */
     buf_free(&text);
     return code;
 }
