@@ -40,8 +40,8 @@
  *              sent_bytes, received_bytes, ms; sendings where it went out twice (upstream.h)}], route (who answered),
  *              cost_eur where prices are known, and with keep_turn the content turn: canonical JSON {"message": {role,
  *              content, reasoning_content, tool_calls}, "finish"} of choice 0, restored.
- *   refused    the policy said no before admitted: key, project, dialect, model, label, flags, found, policy, reason (an
- *              error's name) and why. Its request has no other record. What a quota refuses is counted only (usage).
+ *   refused    the policy said no before admitted: key, project, dialect, model, label, flags, found, policy, reason
+ * (an error's name) and why. Its request has no other record. What a quota refuses is counted only (usage).
  *   model.imported, model.named, model.removed: model, artifact; the first with the file's facts.
  * tokens counts every token that was drawn, an end token and those of a stop string included; logits_sha256 is over
  * their rows of logits in order. Each admitted has exactly one completed or failed, unless the ledger itself failed.
