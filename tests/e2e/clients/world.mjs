@@ -5,19 +5,19 @@
 //   thinker  the mock provider: thinks first (thinker-a the same); broken fails in the middle of a stream
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
+
+import { newIsland, withTools } from '../island.mjs';
 
 const [polder, work, modelFile, mockFile] = process.argv.slice(2);
 const require = createRequire(join(work, 'package.json'));
 export const load = (name) => import(pathToFileURL(require.resolve(name)).href);
 
-const dir = mkdtempSync(join(tmpdir(), 'polder-clients-'));
-const island = join(dir, 'island');
-export const run = (...args) => execFileSync(polder, ['--island', island, ...args], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
+const { dir, island, run } = newIsland(polder, 'clients');
+export { run };
 
 const children = [];
 let log = '';
@@ -46,22 +46,7 @@ const stop = (p) => new Promise((resolve) => {
 run('init', island);
 run('model', 'add', modelFile, '--name', 'tiny');
 
-// The template grows by whole blocks of 32 bytes, so that what follows it in the file stays aligned.
-const toolTemplate = `{{ bos_token }}{% for t in tools or [] %}{{ t.function.name }} {% endfor %}{% for m in messages %}
-{{- '<|' + ('user' if m.role == 'tool' else m.role) + '|>' + (m.content or '') }}{% for c in m.tool_calls or [] %}
-{{- '<tool_call>\\n{"name": "' + c.function.name + '", "arguments": ' }}{{ c.function.arguments | tojson }}{{ '}\\n</tool_call>' }}
-{%- endfor %}{{ '<|end|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}`;
-{
-  const file = readFileSync(modelFile), key = Buffer.from('tokenizer.chat_template');
-  const at = file.indexOf(key) + key.length + 4, old = Number(file.readBigUInt64LE(at));
-  let text = Buffer.from(toolTemplate);
-  while ((text.length - old) % 32) text = Buffer.concat([text, Buffer.from(' ')]);
-  const length = Buffer.alloc(8);
-  length.writeBigUInt64LE(BigInt(text.length));
-  const path = join(dir, 'with-tools.gguf');
-  writeFileSync(path, Buffer.concat([file.subarray(0, at), length, text, file.subarray(at + 8 + old)]));
-  run('model', 'add', path, '--name', 'caller');
-}
+run('model', 'add', withTools(modelFile, dir), '--name', 'caller');
 
 const mockUrl = `http://127.0.0.1:${await start(mockFile, ['0'], 'stdout', /port (\d+)/)}`;
 run('provider', 'add', 'mock', '--driver', 'openai', '--url', `${mockUrl}/v1`, '--inside', '--operator', 'The test', '--country', 'DE', '--law', 'DE', '--retention-days', '0', '--training', 'no');

@@ -2,13 +2,14 @@
 // it: any answer that this client does not understand, vectors that depend on their company or their encoding, a record
 // that does not hold what was answered.
 import assert from 'node:assert/strict';
-import { execFileSync, spawn } from 'node:child_process';
+import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
+
+import { newIsland } from '../island.mjs';
 
 const [polder, work, makeModels, tinyModel, shared] = process.argv.slice(2);
 const require = createRequire(join(work, 'package.json'));
@@ -16,28 +17,7 @@ const { default: OpenAI } = await import(pathToFileURL(require.resolve('openai')
 
 // ---- an island with a server -----------------------------------------------------------------------------------
 
-const dir = mkdtempSync(join(tmpdir(), 'polder-embeddings-'));
-const island = join(dir, 'island');
-const run = (...args) => execFileSync(polder, ['--island', island, ...args], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
-
-let server, log = '';
-function up() {
-  return new Promise((resolve, reject) => {
-    server = spawn(polder, ['--island', island, 'up', '--listen', '127.0.0.1:0'], { stdio: ['ignore', 'ignore', 'pipe'] });
-    const timer = setTimeout(() => reject(new Error(`not up after 60 s: ${log}`)), 60000);
-    server.stderr.on('data', (d) => {
-      log += d;
-      const m = /listening on (http:\/\/127\.0\.0\.1:\d+)/.exec(log);
-      if (m) { clearTimeout(timer); resolve(m[1]); }
-    });
-    server.on('exit', (code) => { clearTimeout(timer); reject(new Error(`ended with ${code}: ${log}`)); });
-  });
-}
-const down = () => new Promise((resolve) => {
-  server.removeAllListeners('exit');
-  server.on('exit', resolve);
-  server.kill('SIGTERM');
-});
+const { dir, island, run, up, down, log, ended, status } = newIsland(polder, 'embeddings');
 
 execFileSync(makeModels, [dir]);
 run('init', island);
@@ -220,12 +200,11 @@ test('the ledger verifies after a stop', async () => {
 // ---- run -------------------------------------------------------------------------------------------------------
 
 let passed = 0, failed = 0;
-const ended = () => server.exitCode !== null || server.signalCode !== null;
 process.on('unhandledRejection', () => {});
 for (const [name, fn] of cases) {
   if (process.env.CASE && !name.includes(process.env.CASE)) continue;
   if (ended()) {
-    console.log(`FAIL ${name}: the server has ended (${server.exitCode ?? server.signalCode})`);
+    console.log(`FAIL ${name}: the server has ended (${status()})`);
     failed++;
     continue;
   }
@@ -244,7 +223,7 @@ for (const [name, fn] of cases) {
   }
 }
 if (!ended()) await down();
-if (failed) console.log(log);
+if (failed) console.log(log());
 rmSync(dir, { recursive: true, force: true });
 console.log(`${passed} passed, ${failed} failed${skipped.length ? `, ${skipped.length} skipped` : ''}`);
 process.exit(failed ? 1 : 0);

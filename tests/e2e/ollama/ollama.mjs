@@ -1,12 +1,13 @@
 // The npm client `ollama` against a polder with small models: what its users call, and what they meet when they call it
 // wrongly. What breaks it: any answer, status or stream that this client does not understand.
 import assert from 'node:assert/strict';
-import { execFileSync, spawn } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
+
+import { newIsland, withTools } from '../island.mjs';
 
 const [polder, work, makeModels, modelFile] = process.argv.slice(2);
 const require = createRequire(join(work, 'package.json'));
@@ -14,51 +15,12 @@ const { Ollama } = await import(pathToFileURL(require.resolve('ollama')).href);
 
 // ---- an island with a server -----------------------------------------------------------------------------------
 
-const dir = mkdtempSync(join(tmpdir(), 'polder-ollama-'));
-const island = join(dir, 'island');
-const run = (...args) => execFileSync(polder, ['--island', island, ...args], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
-
-let server, log = '';
-function up() {
-  return new Promise((resolve, reject) => {
-    server = spawn(polder, ['--island', island, 'up', '--listen', '127.0.0.1:0'], { stdio: ['ignore', 'ignore', 'pipe'] });
-    const timer = setTimeout(() => reject(new Error(`not up after 60 s: ${log}`)), 60000);
-    server.stderr.on('data', (d) => {
-      log += d;
-      const m = /listening on (http:\/\/127\.0\.0\.1:\d+)/.exec(log);
-      if (m) { clearTimeout(timer); resolve(m[1]); }
-    });
-    server.on('exit', (code) => { clearTimeout(timer); reject(new Error(`ended with ${code}: ${log}`)); });
-  });
-}
-const down = () => new Promise((resolve) => {
-  server.removeAllListeners('exit');
-  server.on('exit', resolve);
-  server.kill('SIGTERM');
-});
-
-// The same weights with a template that has a place for tools and writes calls; it grows by whole blocks of 32 bytes, so
-// that what follows it in the file stays aligned.
-const toolTemplate = `{{ bos_token }}{% for t in tools or [] %}{{ t.function.name }} {% endfor %}{% for m in messages %}
-{{- '<|' + ('user' if m.role == 'tool' else m.role) + '|>' + (m.content or '') }}{% for c in m.tool_calls or [] %}
-{{- '<tool_call>\\n{"name": "' + c.function.name + '", "arguments": ' }}{{ c.function.arguments | tojson }}{{ '}\\n</tool_call>' }}
-{%- endfor %}{{ '<|end|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}`;
-function withTemplate() {
-  const file = readFileSync(modelFile), key = Buffer.from('tokenizer.chat_template');
-  const at = file.indexOf(key) + key.length + 4, old = Number(file.readBigUInt64LE(at));
-  let text = Buffer.from(toolTemplate);
-  while ((text.length - old) % 32) text = Buffer.concat([text, Buffer.from(' ')]);
-  const length = Buffer.alloc(8);
-  length.writeBigUInt64LE(BigInt(text.length));
-  const path = join(dir, 'with-tools.gguf');
-  writeFileSync(path, Buffer.concat([file.subarray(0, at), length, text, file.subarray(at + 8 + old)]));
-  return path;
-}
+const { dir, island, run, up, down, log } = newIsland(polder, 'ollama');
 
 execFileSync(makeModels, [dir]);
 run('init', island);
 run('model', 'add', modelFile, '--name', 'tiny');
-run('model', 'add', withTemplate(), '--name', 'caller');
+run('model', 'add', withTools(modelFile, dir), '--name', 'caller');
 run('model', 'add', join(dir, 'bert.gguf'), '--name', 'bert');
 const keyOf = (role) => JSON.parse(run('--json', 'key', 'add', role, '--role', role)).key;
 const keys = { user: keyOf('user'), operator: keyOf('operator'), auditor: keyOf('auditor') };
@@ -328,7 +290,7 @@ for (const [name, fn] of cases) {
   }
 }
 await down();
-if (failed) console.log(log.split('\n').slice(-20).join('\n'));
+if (failed) console.log(log().split('\n').slice(-20).join('\n'));
 try { run('audit', 'verify'); passed++; console.log('ok   the ledger verifies'); } catch (e) { failed++; console.log(`FAIL the ledger: ${e.stdout}${e.stderr}`); }
 rmSync(dir, { recursive: true, force: true });
 console.log(`${passed} passed, ${failed} failed`);

@@ -1,13 +1,14 @@
 // The npm client `openai` against a polder with the project's own model: what its users call, and what they meet when
 // they call it wrongly. What breaks it: any answer, status, header or stream that this client does not understand.
 import assert from 'node:assert/strict';
-import { execFileSync, spawn } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { rmSync } from 'node:fs';
 import http from 'node:http';
 import { createRequire } from 'node:module';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
+
+import { newIsland, withTools } from '../island.mjs';
 
 const [polder, work, modelFile] = process.argv.slice(2);
 const require = createRequire(join(work, 'package.json'));
@@ -15,51 +16,11 @@ const { default: OpenAI } = await import(pathToFileURL(require.resolve('openai')
 
 // ---- an island with a server -----------------------------------------------------------------------------------
 
-const dir = mkdtempSync(join(tmpdir(), 'polder-openai-'));
-const island = join(dir, 'island');
-const run = (...args) => execFileSync(polder, ['--island', island, ...args], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
-
-let server, log = '';
-function up() {
-  return new Promise((resolve, reject) => {
-    server = spawn(polder, ['--island', island, 'up', '--listen', '127.0.0.1:0'], { stdio: ['ignore', 'ignore', 'pipe'] });
-    const timer = setTimeout(() => reject(new Error(`not up after 60 s: ${log}`)), 60000);
-    server.stderr.on('data', (d) => {
-      log += d;
-      const m = /listening on (http:\/\/127\.0\.0\.1:\d+)/.exec(log);
-      if (m) { clearTimeout(timer); resolve(m[1]); }
-    });
-    server.on('exit', (code) => { clearTimeout(timer); reject(new Error(`ended with ${code}: ${log}`)); });
-  });
-}
-function down() {
-  return new Promise((resolve) => {
-    server.removeAllListeners('exit');
-    server.on('exit', resolve);
-    server.kill('SIGTERM');
-  });
-}
-
+const { dir, island, run, up, down, log, ended, status } = newIsland(polder, 'openai');
 run('init', island);
 run('model', 'add', modelFile, '--name', 'tiny');
 
-// The same weights with a template that has a place for tools and writes calls. The template grows by whole blocks of 32
-// bytes, so that what follows it in the file stays aligned.
-const toolTemplate = `{{ bos_token }}{% for t in tools or [] %}{{ t.function.name }} {% endfor %}{% for m in messages %}
-{{- '<|' + ('user' if m.role == 'tool' else m.role) + '|>' + (m.content or '') }}{% for c in m.tool_calls or [] %}
-{{- '<tool_call>\\n{"name": "' + c.function.name + '", "arguments": ' }}{{ c.function.arguments | tojson }}{{ '}\\n</tool_call>' }}
-{%- endfor %}{{ '<|end|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}`;
-{
-  const file = readFileSync(modelFile), key = Buffer.from('tokenizer.chat_template');
-  const at = file.indexOf(key) + key.length + 4, old = Number(file.readBigUInt64LE(at));
-  let text = Buffer.from(toolTemplate);
-  while ((text.length - old) % 32) text = Buffer.concat([text, Buffer.from(' ')]);
-  const length = Buffer.alloc(8);
-  length.writeBigUInt64LE(BigInt(text.length));
-  const path = join(dir, 'with-tools.gguf');
-  writeFileSync(path, Buffer.concat([file.subarray(0, at), length, text, file.subarray(at + 8 + old)]));
-  run('model', 'add', path, '--name', 'caller');
-}
+run('model', 'add', withTools(modelFile, dir), '--name', 'caller');
 const keyOf = (role) => JSON.parse(run('--json', 'key', 'add', role, '--role', role)).key;
 const keys = { user: keyOf('user'), operator: keyOf('operator'), auditor: keyOf('auditor') };
 const url = await up();
@@ -473,12 +434,11 @@ test('a stop lets running answers end and leaves a ledger that verifies', async 
 // ---- run -------------------------------------------------------------------------------------------------------
 
 let passed = 0, failed = 0;
-const ended = () => server.exitCode !== null || server.signalCode !== null;
 process.on('unhandledRejection', () => {}); // each case awaits what it asks; a crash of the server must not end the report
 for (const [name, fn] of cases) {
   if (process.env.CASE && !name.includes(process.env.CASE)) continue;
   if (ended()) {
-    console.log(`FAIL ${name}: the server has ended (${server.exitCode ?? server.signalCode})`);
+    console.log(`FAIL ${name}: the server has ended (${status()})`);
     failed++;
     continue;
   }
@@ -492,7 +452,7 @@ for (const [name, fn] of cases) {
   }
 }
 if (!ended()) await down();
-if (failed) console.log(log);
+if (failed) console.log(log());
 rmSync(dir, { recursive: true, force: true });
 console.log(`${passed} passed, ${failed} failed`);
 process.exit(failed ? 1 : 0);
