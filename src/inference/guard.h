@@ -42,7 +42,7 @@ size_t guarded_count(const guarded *g, const detector *d, const entity_set *set)
 /* A request with findings replaced, and all that it owns. */
 typedef struct redacted {
     request r;
-    cJSON *trees[4];
+    cJSON *trees[3]; /* messages, tools, template_args */
     char **texts;
     size_t n_texts, cap_texts;
     embed_request embed;

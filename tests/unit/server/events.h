@@ -30,6 +30,16 @@ static inline cJSON *events_read(const char *body) {
     return list;
 }
 
+/* The events that answer a POST of `body`; NULL, and the reply on stderr, where it is no whole stream of them. */
+static inline cJSON *events_ask(int port, const char *key, const char *path, const char *body) {
+    reply r;
+    client_request(port, key, "POST", path, body, &r);
+    cJSON *list = r.status == 200 && r.whole ? events_read(buf_str(&r.body)) : NULL;
+    if (!list) fprintf(stderr, "%d: %s\n", r.status, buf_str(&r.body));
+    reply_free(&r);
+    return list;
+}
+
 /* The types in order, with a blank behind each. */
 static inline void events_types(const cJSON *list, buf *out) {
     const cJSON *v;

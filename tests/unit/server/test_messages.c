@@ -363,12 +363,7 @@ TEST(threads_are_refused_as_clients_expect) {
 }
 
 static cJSON *streamed(const char *body) {
-    reply r;
-    client_request(w.port, w.key[ROLE_USER], "POST", "/v1/messages", body, &r);
-    cJSON *list = r.status == 200 && r.whole ? events_read(buf_str(&r.body)) : NULL;
-    if (!list) fprintf(stderr, "%d: %s\n", r.status, buf_str(&r.body));
-    reply_free(&r);
-    return list;
+    return events_ask(w.port, w.key[ROLE_USER], "/v1/messages", body);
 }
 
 TEST(a_streamed_answer) {
