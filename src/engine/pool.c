@@ -14,16 +14,21 @@
  * 3. Waiting spins for a few microseconds and then sleeps, so a busy core costs time, not a standstill. Sleepers
  *    count themselves before they look at the state a last time; who changes the state looks at the count after it:
  *    both sequentially consistent, so no wake-up is lost.
+ * 4. A core that somebody else keeps busy makes threads worse than none: whoever shares it stands still for whole
+ *    slices of the scheduler, and the others wait at the end of each job. So the caller watches what part of a window
+ *    of time it did not run; where n threads give less than n - 1 would, one is parked, and asked again later.
  */
 #include "engine/tensor.h"
 
 #include "base/mem.h"
+#include "base/sys.h"
 
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <time.h>
 
 #if defined(__x86_64__) || defined(__i386__)
 #define PAUSE() __builtin_ia32_pause()
@@ -35,6 +40,13 @@
 
 #define THREADS_MAX 256
 #define SPINS       400 /* some 5 to 15 microseconds of pause instructions */
+
+#define MS        UINT64_C(1000000)
+#define WINDOW_NS (10 * MS)  /* several slices of a scheduler */
+#define GAP_NS    MS         /* between two jobs: longer, and the caller had nothing to do */
+#define PARK_NS   (100 * MS) /* after which a parked thread is asked again, doubled each time that it does not pay */
+#define PARK_MAX  (1600 * MS)
+#define PAYS      1.1 /* speed-up over one thread less that counts as one */
 
 #define OPEN      (UINT64_C(1) << 32)
 #define JOB_ONE   (UINT64_C(1) << 33)
@@ -55,10 +67,15 @@ struct pool {
     _Atomic bool stop;
     _Atomic unsigned n_asleep; /* workers in wait_job */
     _Atomic bool caller_asleep;
-    pthread_mutex_t mutex; /* held only to sleep and to wake */
-    pthread_cond_t job, done;
+    _Atomic unsigned n_active; /* threads [0, n_active) take part, the others are parked */
+    pthread_mutex_t mutex;     /* held only to sleep and to wake */
+    pthread_cond_t job, done, unparked;
     unsigned n_threads, n_started;
     worker *workers;
+    struct { /* the caller's own */
+        uint64_t begin_ns, begin_cpu_ns, last_ns;
+        uint64_t parked_ns, park_ns; /* since when, for how long */
+    } watch;
 };
 
 static void take_ranges(pool *p, unsigned thread) {
@@ -70,20 +87,32 @@ static void take_ranges(pool *p, unsigned thread) {
     }
 }
 
+static bool is_parked(const worker *w) {
+    return w->index >= atomic_load(&w->p->n_active) && !atomic_load(&w->p->stop);
+}
+
 static bool is_news(pool *p, uint64_t seen_job) {
     uint64_t s = atomic_load(&p->state);
     return atomic_load(&p->stop) || ((s & OPEN) && s / JOB_ONE != seen_job);
 }
 
-static void wait_job(pool *p, uint64_t seen_job) {
+static void wait_job(const worker *w, uint64_t seen_job) {
+    pool *p = w->p;
     for (int i = 0; i < SPINS; i++) {
-        if (is_news(p, seen_job)) return;
+        if (is_news(p, seen_job)) break;
         PAUSE();
     }
+    if (!is_parked(w) && is_news(p, seen_job)) return;
     pthread_mutex_lock(&p->mutex);
-    atomic_fetch_add(&p->n_asleep, 1);
-    while (!is_news(p, seen_job)) pthread_cond_wait(&p->job, &p->mutex);
-    atomic_fetch_sub(&p->n_asleep, 1);
+    while (is_parked(w) || !is_news(p, seen_job)) {
+        if (is_parked(w)) {
+            pthread_cond_wait(&p->unparked, &p->mutex);
+            continue;
+        }
+        atomic_fetch_add(&p->n_asleep, 1);
+        if (!is_news(p, seen_job)) pthread_cond_wait(&p->job, &p->mutex);
+        atomic_fetch_sub(&p->n_asleep, 1);
+    }
     pthread_mutex_unlock(&p->mutex);
 }
 
@@ -100,7 +129,7 @@ static void *work(void *arg) {
     pool *p = w->p;
     uint64_t seen_job = 0;
     for (;;) {
-        wait_job(p, seen_job);
+        wait_job(w, seen_job);
         if (atomic_load(&p->stop)) return NULL;
         uint64_t s = atomic_load(&p->state);
         while (s & OPEN) {
@@ -125,12 +154,61 @@ static void wait_done(pool *p) {
     pthread_mutex_unlock(&p->mutex);
 }
 
-void pool_run(pool *p, size_t n, size_t grain, pool_fn fn, void *ctx) {
-    if (grain == 0) grain = 1;
-    if (!p || p->n_threads == 1 || n <= grain) {
-        for (size_t i = 0; i < n; i += grain) fn(ctx, i, n - i < grain ? n : i + grain, 0);
+/* ---- busy cores ------------------------------------------------------------------------------------------- */
+
+static uint64_t cpu_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * 1000 * MS + (uint64_t)t.tv_nsec;
+}
+
+static void set_active(pool *p, unsigned n) {
+    pthread_mutex_lock(&p->mutex);
+    atomic_store(&p->n_active, n);
+    pthread_cond_broadcast(&p->unparked);
+    pthread_mutex_unlock(&p->mutex);
+}
+
+static void watch_from(pool *p, uint64_t now) {
+    p->watch.begin_ns = now;
+    p->watch.begin_cpu_ns = cpu_ns();
+}
+
+/* Before a job: a gap ends the window; a parked thread is asked again when its time is over. */
+static void watch_begin(pool *p) {
+    uint64_t now = time_mono_ns();
+    unsigned n = atomic_load_explicit(&p->n_active, memory_order_relaxed);
+    if (n < p->n_threads && now - p->watch.parked_ns >= p->watch.park_ns) {
+        set_active(p, n + 1);
+        p->watch.parked_ns = now; /* for the next one, where several are parked */
+        watch_from(p, now);
+    } else if (now - p->watch.last_ns > GAP_NS) {
+        watch_from(p, now);
+    }
+}
+
+/* After a job: at the end of a window see whether the last thread pays. */
+static void watch_end(pool *p) {
+    uint64_t now = p->watch.last_ns = time_mono_ns(), wall = now - p->watch.begin_ns;
+    if (wall < WINDOW_NS) return;
+    unsigned n = atomic_load_explicit(&p->n_active, memory_order_relaxed);
+    uint64_t ran = cpu_ns() - p->watch.begin_cpu_ns;
+    watch_from(p, now);
+    if (n == 1) return;
+    if ((double)ran / (double)wall * n >= PAYS * (n - 1)) {
+        if (n == p->n_threads) p->watch.park_ns = PARK_NS / 2;
         return;
     }
+    set_active(p, n - 1);
+    p->watch.parked_ns = now;
+    p->watch.park_ns = p->watch.park_ns * 2 < PARK_MAX ? p->watch.park_ns * 2 : PARK_MAX;
+}
+
+static void run_alone(size_t n, size_t grain, pool_fn fn, void *ctx) {
+    for (size_t i = 0; i < n; i += grain) fn(ctx, i, n - i < grain ? n : i + grain, 0);
+}
+
+static void run_shared(pool *p, size_t n, size_t grain, pool_fn fn, void *ctx) {
     p->fn = fn;
     p->ctx = ctx;
     p->n = n;
@@ -146,6 +224,20 @@ void pool_run(pool *p, size_t n, size_t grain, pool_fn fn, void *ctx) {
     take_ranges(p, 0);
     atomic_fetch_and(&p->state, ~OPEN);
     wait_done(p);
+}
+
+void pool_run(pool *p, size_t n, size_t grain, pool_fn fn, void *ctx) {
+    if (grain == 0) grain = 1;
+    if (!p || p->n_threads == 1 || n <= grain) {
+        run_alone(n, grain, fn, ctx);
+        return;
+    }
+    watch_begin(p);
+    if (atomic_load_explicit(&p->n_active, memory_order_relaxed) == 1)
+        run_alone(n, grain, fn, ctx);
+    else
+        run_shared(p, n, grain, fn, ctx);
+    watch_end(p);
 }
 
 unsigned pool_threads(const pool *p) {
@@ -183,9 +275,12 @@ err_code pool_new(pool **out, unsigned n_threads, err *e) {
         return err_nomem(e, "a thread pool");
     }
     p->n_threads = n_threads;
+    atomic_store(&p->n_active, n_threads);
+    p->watch.park_ns = PARK_NS / 2;
     pthread_mutex_init(&p->mutex, NULL);
     pthread_cond_init(&p->job, NULL);
     pthread_cond_init(&p->done, NULL);
+    pthread_cond_init(&p->unparked, NULL);
     err_code c = start(p, e);
     if (c) {
         pool_free(p);
@@ -200,10 +295,12 @@ void pool_free(pool *p) {
     pthread_mutex_lock(&p->mutex);
     atomic_store(&p->stop, true);
     pthread_cond_broadcast(&p->job);
+    pthread_cond_broadcast(&p->unparked);
     pthread_mutex_unlock(&p->mutex);
     for (unsigned i = 0; i < p->n_started; i++) pthread_join(p->workers[i].thread, NULL);
     pthread_cond_destroy(&p->done);
     pthread_cond_destroy(&p->job);
+    pthread_cond_destroy(&p->unparked);
     pthread_mutex_destroy(&p->mutex);
     mem_free(p->workers);
     mem_free_aligned(p);

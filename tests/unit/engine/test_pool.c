@@ -106,6 +106,26 @@ TEST(the_caller_waits_for_a_slow_worker) {
     pool_free(p);
 }
 
+/* Threads that do not pay are parked and asked again: what is computed stays whole through all of it, and the caller
+ * alone goes on in between. */
+TEST(threads_that_stand_still_are_parked) {
+    err e = {0};
+    static job j;
+    for (unsigned threads = 2; threads <= 4; threads++) {
+        pool *p;
+        CHECK_OK(pool_new(&p, threads, &e), e);
+        bool others = false, alone = false;
+        for (int i = 0; i < 400; i++) {
+            j.sleep_us = i < 300 ? 900 : 0;
+            CHECK(covers(p, &j, 400, 1));
+            others = others || j.threads != 1;
+            alone = alone || j.threads == 1;
+        }
+        CHECK(others && alone);
+        pool_free(p);
+    }
+}
+
 TEST(bad_counts_are_refused) {
     err e = {0};
     pool *p = (pool *)&e;
@@ -137,6 +157,7 @@ int main(int argc, char **argv) {
     RUN(many_short_jobs);
     RUN(workers_that_sleep_wake_up);
     RUN(the_caller_waits_for_a_slow_worker);
+    RUN(threads_that_stand_still_are_parked);
     RUN(bad_counts_are_refused);
     RUN(failed_allocations_leave_nothing_behind);
     return test_end();
