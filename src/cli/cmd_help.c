@@ -149,7 +149,8 @@ static err_code run_man(cli *c, err *e) {
     each_command(man_command);
     printf(".SH EXIT STATUS\n0 done; 1 the answer is no (a proof does not hold); 2 used wrongly; 3 could not be done.\n"
            ".SH ENVIRONMENT\n.TP\n.B POLDER_ISLAND\nthe island's folder where \\-\\-island is absent\n"
-           ".TP\n.B POLDER_ISA\nforces a kernel set: scalar or avx2; results are the same bit for bit\n"
+           ".TP\n.B POLDER_ISA\nforces a kernel set: scalar, avx2, avx512 or neon, where CPU and build have it;\n"
+           "results are the same bit for bit\n"
            ".TP\n.B NO_COLOR\nno colours\n"
            ".SH FILES\n.TP\n.I DIR/island.yaml\nthe configuration; polder config show explains every key\n");
     return ERR_OK;

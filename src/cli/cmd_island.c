@@ -150,7 +150,7 @@ static void doctor_machine(doctor *d) {
     snprintf(fact, sizeof fact, "kernels %s, %u CPUs for this process", engine_isa(), sys_cpu_count());
     bool slow = strcmp(engine_isa(), "scalar") == 0;
     grade(d, slow ? "warn" : "ok", "cpu", fact,
-          slow ? "unset POLDER_ISA, or run on a CPU with AVX2 for speed; results are the same" : NULL);
+          slow ? "unset POLDER_ISA, or run on a CPU with AVX2 or NEON for speed; results are the same" : NULL);
     time_t now = (time_t)(time_unix_ms() / 1000);
     bool early = now < 1767225600; /* 2026-01-01 */
     char when[32];

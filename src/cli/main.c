@@ -69,7 +69,8 @@ static void print_help(FILE *f) {
           "Usage: polder [--island DIR] [--json] COMMAND …\n\n"
           "  --island DIR           the island's state folder (default: $POLDER_ISLAND, or ./island)\n"
           "  --json                 facts as JSON on stdout\n"
-          "  --help, --version\n",
+          "  --help, --version\n"
+          "  $POLDER_ISA            forces a set of kernels (scalar, avx2, avx512, neon); the bits are the same\n",
           f);
     for (size_t g = 0; command_groups[g]; g++) {
         fprintf(f, "\n%s\n", command_group_titles[g]);

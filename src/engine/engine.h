@@ -25,10 +25,10 @@
 /* The version of every result that this code computes. Any change of any bit bumps it. */
 #define POLDER_NUMERICS 1
 
-/* Which kernel set runs: the best one the CPU has, or what POLDER_ISA (scalar, avx2) names. engine_init reads both
- * once; ERR_USAGE where POLDER_ISA names a set that is unknown or that this CPU lacks. */
+/* Which kernel set runs: the best one the CPU has, or what POLDER_ISA (scalar, avx2, avx512, neon) names. engine_init
+ * reads both once; ERR_USAGE where POLDER_ISA names a set that is unknown or that this CPU or this build lacks. */
 err_code engine_init(err *e);
-const char *engine_isa(void); /* "scalar", "avx2" */
+const char *engine_isa(void); /* "scalar", "avx2", "avx512", "neon" */
 
 /* ---- models ---------------------------------------------------------------------------------------------- */
 

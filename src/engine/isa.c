@@ -2,6 +2,7 @@
 
 #include "engine/engine.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,20 +11,48 @@
 #include <cpuid.h>
 #endif
 
-static const char *const names[ISA_COUNT] = {"scalar", "avx2"};
+static const char *const names[ISA_COUNT] = {"scalar", "avx2", "avx512", "neon"};
 static _Atomic int current = -1;
 
-bool isa_have(isa i) {
-    if (i == ISA_SCALAR) return true;
+static bool have[ISA_COUNT];
+static char list[64];
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+/* The builtins also ask whether the system saves the wide registers; F16C has no name in older compilers. */
+static void ask_cpu(void) {
 #ifdef POLDER_HAVE_AVX2
-    if (i == ISA_AVX2) {
-        /* The builtin also asks whether the system saves the wide registers; F16C has no name in older compilers. */
-        unsigned a, b, c, d;
-        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __get_cpuid(1, &a, &b, &c, &d) &&
-               (c & bit_F16C);
-    }
+    unsigned a, b, c, d;
+    have[ISA_AVX2] = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                     __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
 #endif
-    return false;
+#ifdef POLDER_HAVE_AVX512
+    have[ISA_AVX512] = have[ISA_AVX2] && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+                       __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni");
+#endif
+}
+
+static void find_out(void) {
+    have[ISA_SCALAR] = true;
+    ask_cpu();
+    int last = ISA_SCALAR;
+    for (int i = 0; i < ISA_COUNT; i++)
+        if (have[i]) last = i;
+    for (int i = 0; i <= last; i++) {
+        if (!have[i]) continue;
+        if (i > 0) strcat(list, i == last ? " and " : ", ");
+        strcat(list, names[i]);
+    }
+}
+
+bool isa_have(isa i) {
+    pthread_once(&once, find_out); /* asking a virtual CPU takes microseconds */
+    return have[i];
+}
+
+const char *isa_list(void) {
+    isa_have(ISA_SCALAR);
+    return list;
 }
 
 const char *isa_name(isa i) {
@@ -31,7 +60,10 @@ const char *isa_name(isa i) {
 }
 
 static isa isa_best(void) {
-    return isa_have(ISA_AVX2) ? ISA_AVX2 : ISA_SCALAR;
+    static const isa fastest_first[] = {ISA_AVX512, ISA_AVX2, ISA_NEON};
+    for (size_t i = 0; i < sizeof fastest_first / sizeof *fastest_first; i++)
+        if (isa_have(fastest_first[i])) return fastest_first[i];
+    return ISA_SCALAR;
 }
 
 isa isa_get(void) {
@@ -47,11 +79,13 @@ err_code isa_select(const char *name, err *e) {
     for (int i = 0; i < ISA_COUNT; i++) {
         if (strcmp(name, names[i]) != 0) continue;
         if (!isa_have((isa)i))
-            return err_set(e, ERR_USAGE, "instruction set %s: this CPU or this build lacks it; use scalar", names[i]);
+            return err_set(e, ERR_USAGE, "instruction set %s: this CPU or this build lacks it; both have %s", names[i],
+                           isa_list());
         atomic_store(&current, i);
         return ERR_OK;
     }
-    return err_set(e, ERR_USAGE, "instruction set \"%s\" is unknown; polder has scalar and avx2", name);
+    return err_set(e, ERR_USAGE, "instruction set \"%s\" is unknown; this CPU and this build have %s", name,
+                   isa_list());
 }
 
 err_code engine_init(err *e) {

@@ -17,9 +17,16 @@ struct acts {
     bool quantised; /* blocks are those of v.x */
 };
 
-static const mat_kernels *kernels(void) {
+const mat_kernels *mat_get(isa i) {
+    if (!isa_have(i)) return NULL;
 #ifdef POLDER_HAVE_AVX2
-    if (isa_get() == ISA_AVX2) return &mat_avx2;
+    if (i == ISA_AVX2) return &mat_avx2;
+#endif
+#ifdef POLDER_HAVE_AVX512
+    if (i == ISA_AVX512) return &mat_avx512;
+#endif
+#ifdef POLDER_HAVE_NEON
+    if (i == ISA_NEON) return &mat_neon;
 #endif
     return &mat_scalar;
 }
@@ -108,7 +115,7 @@ void acts_set(acts *a, pool *p, const float *x, size_t ldx, uint32_t n, uint32_t
 
 static void quantise_range(void *ctx, size_t begin, size_t end, unsigned thread) {
     acts *a = ctx;
-    kernels()->quantise(a->blocks, &a->v, (uint32_t)begin, (uint32_t)end);
+    mat_get(isa_get())->quantise(a->blocks, &a->v, (uint32_t)begin, (uint32_t)end);
 }
 
 /* Below this many multiplications (or values to quantise) waking other threads costs more than it saves. */
@@ -150,7 +157,7 @@ static void mul_range(void *ctx, size_t begin, size_t end, unsigned thread) {
         a.blocks += op->first + op->col / 32 * a.ldb;
         a.n = op_rows(op, j->a);
         a.cols = w->cols;
-        if (b < e) kernels()->mul(w, (uint32_t)(b - first), (uint32_t)(e - first), &a, op->y, op->ldy);
+        if (b < e) mat_get(isa_get())->mul(w, (uint32_t)(b - first), (uint32_t)(e - first), &a, op->y, op->ldy);
         first = last;
     }
 }

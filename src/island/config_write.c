@@ -92,4 +92,14 @@ void config_write_markdown(buf *out) {
         write_allowed(r, out);
         buf_printf(out, " | %s |\n", r->doc);
     }
+    buf_puts(out,
+             "\n"
+             "## Environment\n"
+             "\n"
+             "| variable | meaning |\n"
+             "| --- | --- |\n"
+             "| `POLDER_ISLAND` | The state folder where `--island` is absent |\n"
+             "| `POLDER_ISA` | Forces a set of kernels: `scalar`, `avx2`, `avx512` or `neon`, where the CPU and the "
+             "build have it; every set gives the same bits |\n"
+             "| `NO_COLOR` | No colours in a terminal |\n");
 }

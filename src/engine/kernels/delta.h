@@ -47,7 +47,7 @@ typedef struct delta_kernels {
     void (*conv)(float *y, const float *const *x, const float *w, size_t ld_w, uint32_t taps, size_t n);
 } delta_kernels;
 
-extern const delta_kernels delta_scalar, delta_avx2;
+extern const delta_kernels delta_scalar, delta_avx2, delta_avx512, delta_neon;
 
 /* The table of a set; NULL where this build or this CPU lacks it. */
 const delta_kernels *delta_kernels_get(isa i);

@@ -8,6 +8,12 @@ const delta_kernels *delta_kernels_get(isa i) {
 #ifdef POLDER_HAVE_AVX2
     if (i == ISA_AVX2) return &delta_avx2;
 #endif
+#ifdef POLDER_HAVE_AVX512
+    if (i == ISA_AVX512) return &delta_avx512;
+#endif
+#ifdef POLDER_HAVE_NEON
+    if (i == ISA_NEON) return &delta_neon;
+#endif
     return &delta_scalar;
 }
 

@@ -105,9 +105,9 @@ typedef struct mat_kernels {
     void (*mul)(const packed *w, uint32_t begin, uint32_t end, const acts_view *a, float *y, size_t ldy);
 } mat_kernels;
 
-extern const mat_kernels mat_scalar;
-#ifdef POLDER_HAVE_AVX2
-extern const mat_kernels mat_avx2;
-#endif
+extern const mat_kernels mat_scalar, mat_avx2, mat_avx512, mat_neon;
+
+/* The table of a set; NULL where this build or this CPU lacks it. mat_get(isa_get()) is the one in use. */
+const mat_kernels *mat_get(isa i);
 
 #endif

@@ -62,7 +62,7 @@ typedef struct vec_kernels {
     double (*exp_sum)(float *w, const float *x, float max, float div, size_t n);
 } vec_kernels;
 
-extern const vec_kernels vec_scalar, vec_avx2;
+extern const vec_kernels vec_scalar, vec_avx2, vec_avx512, vec_neon;
 
 /* The table of a set; NULL where this build or this CPU lacks it. vec_get(isa_get()) is the one in use. */
 const vec_kernels *vec_get(isa i);

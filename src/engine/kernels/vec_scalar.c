@@ -8,6 +8,12 @@ const vec_kernels *vec_get(isa i) {
 #ifdef POLDER_HAVE_AVX2
     if (i == ISA_AVX2) return &vec_avx2;
 #endif
+#ifdef POLDER_HAVE_AVX512
+    if (i == ISA_AVX512) return &vec_avx512;
+#endif
+#ifdef POLDER_HAVE_NEON
+    if (i == ISA_NEON) return &vec_neon;
+#endif
     return &vec_scalar;
 }
 

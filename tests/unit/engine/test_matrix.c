@@ -3,6 +3,7 @@
  * to eight bits can do. What breaks it: any change of an order of sums, a sum that overflows, a tail that is wrong. */
 #include "engine/engine.h"
 #include "engine/isa.h"
+#include "engine/kernels/kernels.h"
 #include "engine/quant.h"
 #include "tests/harness.h"
 #include "weights.h"
@@ -139,9 +140,9 @@ static long product_differs(const product *p) {
     return -1;
 }
 
-#define FOR_ISAS(name)                                                                       \
-    for (const char *const *name##_p = (const char *const[]){"scalar", "avx2", NULL}, *name; \
-         (name = *name##_p) != NULL; name##_p++)                                             \
+#define FOR_ISAS(name)                                                                                         \
+    for (const char *const *name##_p = (const char *const[]){"scalar", "avx2", "avx512", "neon", NULL}, *name; \
+         (name = *name##_p) != NULL; name##_p++)                                                               \
         if (isa_select(name, NULL) == ERR_OK)
 
 static const char *type_name(tensor_type t) {
@@ -421,14 +422,21 @@ TEST(sets_are_chosen_by_name) {
     CHECK(engine_init(&e) == ERR_USAGE);
     CHECK_HAS(e.msg, "environment variable POLDER_ISA: instruction set \"sse9\" is unknown");
     CHECK_STR(engine_isa(), "scalar");
-    if (isa_have(ISA_AVX2)) {
-        unsetenv("POLDER_ISA");
-        CHECK_OK(engine_init(&e), e);
-        CHECK_STR(engine_isa(), "avx2"); /* the best where nothing is asked */
-    }
+    unsetenv("POLDER_ISA");
+    CHECK_OK(engine_init(&e), e); /* the best where nothing is asked */
+    CHECK_STR(engine_isa(), isa_have(ISA_AVX512) ? "avx512"
+                            : isa_have(ISA_AVX2) ? "avx2"
+                            : isa_have(ISA_NEON) ? "neon"
+                                                 : "scalar");
     setenv("POLDER_ISA", "scalar", 1);
     CHECK_OK(engine_init(&e), e);
     CHECK_STR(engine_isa(), "scalar");
+    for (isa i = 0; i < ISA_COUNT; i++) { /* a message names what there is, and what is not there has no table */
+        CHECK_INT(isa_select(isa_name(i), &e) == ERR_OK, isa_have(i));
+        CHECK_INT(mat_get(i) != NULL, isa_have(i));
+        CHECK(isa_select("none", &e) == ERR_USAGE);
+        CHECK_INT(strstr(e.msg, isa_name(i)) != NULL, isa_have(i));
+    }
     unsetenv("POLDER_ISA");
 }
 
