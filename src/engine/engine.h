@@ -67,6 +67,38 @@ err_code model_open(model **out, const char *path, err *e);
 void model_free(model *m); /* NULL is fine; no session may be left */
 const model_facts *model_get_facts(const model *m);
 
+/* The same with the weights' packed form kept in a file, so that a second start packs nothing (packfile.h says what
+ * stands in it, docs/decisions/0007-speed.md, "Loading", what is promised).
+ *
+ * The file at cache_path belongs to the bytes of `path`: one of other bytes or of another layout, a damaged or a torn
+ * one is passed over with a line in the log and made anew. Where it cannot be written (full disk) the model runs
+ * without. A thread of the model's own checks what was mapped, moves it into 2 MiB pages, or writes the file; nothing
+ * of that can be seen in a result: the first session_step waits until all weights are checked, and where they do not
+ * have their checksums, for as long as it takes to pack them from the source. */
+typedef struct model_options {
+    const char *cache_path;       /* NULL: none */
+    const uint8_t *source_sha256; /* (32) the digest that the file must have, else ERR_CORRUPT; NULL: not looked at.
+                                     Hashed unless the cache was made from a file with this digest and the file's size,
+                                     times and inode are still those that it had then */
+    bool verify;                  /* hash the source whatever the cache says, and pack from it without reading the cache
+                                     (or writing one) */
+    unsigned n_threads;           /* for packing and checking; 0: all CPUs this process may use */
+} model_options;
+err_code model_open_with(model **out, const char *path, const model_options *o, err *e);
+/* Wait until nothing goes on in the background: weights checked, in 2 MiB pages where there are some, cache written. */
+void model_settle(const model *m);
+
+typedef struct model_memory {
+    uint64_t weights_bytes; /* packed matrices and vectors */
+    uint64_t mapped_bytes;  /* of these, still in the cache's mapping: the kernel can drop and read them again */
+    uint64_t vocab_bytes;   /* tokenizer's tables */
+    bool from_cache;        /* this model was opened from its cache */
+    bool checked;           /* the weights have their checksums */
+    bool huge;              /* all weights were moved to, or packed into, memory that asks for 2 MiB pages */
+    uint32_t mended;        /* times that weights were packed again since they did not have their checksum */
+} model_memory;
+void model_get_memory(const model *m, model_memory *out);
+
 /* ---- tokenizer ------------------------------------------------------------------------------------------- */
 
 enum {
