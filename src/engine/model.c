@@ -1,6 +1,7 @@
 #include "engine/grammar/token_trie.h"
 #include "engine/model_internal.h"
 #include "engine/models/models.h"
+#include "engine/quant.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -73,7 +74,7 @@ static err_code read_facts(model *m, const gguf *g, err *e) {
     f->d_model = m->hp.d_model;
     f->n_head = m->hp.n_head;
     f->n_head_kv = m->hp.n_head_kv;
-    f->kv_bytes = m->need.page / VEC_TILE * sizeof(float);
+    f->kv_bytes = m->need.page / VEC_TILE;
     f->state_bytes = m->need.state * sizeof(float);
     f->encoder = m->hp.encoder;
     count_weights(f, g);
@@ -95,6 +96,14 @@ static err_code read_template(model *m, const gguf *g, err *e) {
     return m->tmpl_error ? ERR_OK : err_nomem(e, "a chat template's error");
 }
 
+/* Keys and values are rounded to binary16 where weights are coarser than that; with float weights nothing is rounded.
+ */
+static bool has_quantised(const gguf *g) {
+    for (size_t i = 0; i < gguf_tensor_count(g); i++)
+        if (quant_shape_get(gguf_tensor_at(g, i)->type)) return true;
+    return false;
+}
+
 static err_code open_from(model **out, const gguf *g, err *e) {
     model *m = mem_zalloc(sizeof *m);
     if (!m) return err_nomem(e, "a model");
@@ -108,6 +117,7 @@ static err_code open_from(model **out, const gguf *g, err *e) {
                          m->hp.n_vocab, MODEL_VOCAB_MAX);
     }
     if (rc == ERR_OK) rc = read_template(m, g, e);
+    m->hp.kv_half = has_quantised(g);
     if (rc == ERR_OK) rc = m->arch->load(m, g, e);
     if (rc == ERR_OK) rc = read_facts(m, g, e);
     if (rc == ERR_OK)

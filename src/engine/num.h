@@ -31,6 +31,26 @@ static inline uint32_t num_bits(float f) {
     return u;
 }
 
+/* IEEE binary16 and back: to nearest, ties to even, held within +-65504 (infinity too: a score must stay a number);
+ * NaN stays NaN, quiet, with the first bits of its payload. Subnormals are kept. Processors' conversions (F16C,
+ * AVX-512, FCVTN) give these bits once the value is clamped. */
+#define NUM_HALF_MAX 65504.0f
+static inline uint16_t num_to_half(float x) {
+    uint32_t u = num_bits(x), sign = u >> 16 & 0x8000, a = u & 0x7fffffff;
+    if (a > 0x7f800000) return (uint16_t)(sign | 0x7e00 | (a >> 13 & 0x1ff));
+    if (a >= 0x477fe000) return (uint16_t)(sign | 0x7bff);
+    if (a < 0x38800000) { /* under 2^-14: a multiple of 2^-24; adding 0.5 rounds to one */
+        return (uint16_t)(sign | (num_bits(num_from_bits(a) + 0.5f) - num_bits(0.5f)));
+    }
+    return (uint16_t)(sign | ((a - 0x38000000 + 0xfff + (a >> 13 & 1)) >> 13));
+}
+static inline float num_from_half(uint16_t h) { /* exact */
+    uint32_t sign = (uint32_t)(h & 0x8000) << 16, a = h & 0x7fff;
+    if (a >= 0x7c00) return num_from_bits(sign | 0x7f800000 | (a & 0x3ff) << 13 | (a > 0x7c00 ? 0x400000 : 0));
+    if (a < 0x400) return num_from_bits(sign | num_bits((float)a * 0x1p-24f));
+    return num_from_bits(sign | ((a << 13) + 0x38000000));
+}
+
 /* e^x in float: x = n ln 2 + r, |r| <= 0.35, Taylor polynomial of degree 7 (remainder 5e-9), times 2^n in two steps so
  * that n = 128 does not overflow on the way. NaN gives NaN. */
 static inline float num_exp32(float x) {

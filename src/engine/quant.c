@@ -20,6 +20,8 @@
  */
 #include "engine/quant.h"
 
+#include "engine/num.h"
+
 #include <string.h>
 
 const int8_t iq4_table[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
@@ -43,20 +45,7 @@ const tensor_type_facts *tensor_type_get(uint32_t type) {
 }
 
 float f16_to_f32(uint16_t h) {
-    uint32_t sign = (uint32_t)(h & 0x8000) << 16, exp = h >> 10 & 31, man = h & 1023, bits;
-    if (exp == 31) {
-        bits = sign | 0x7f800000 | man << 13;
-        if (man) bits |= 0x400000; /* quiet, as the processor's conversion does */
-    } else if (exp) {
-        bits = sign | (exp + 112) << 23 | man << 13;
-    } else { /* zero and subnormal: man * 2^-24 is exact */
-        float f = (float)man * 0x1p-24f;
-        memcpy(&bits, &f, 4);
-        bits |= sign;
-    }
-    float f;
-    memcpy(&f, &bits, 4);
-    return f;
+    return num_from_half(h);
 }
 
 /* ---- one block to its parts -------------------------------------------------------------------------------- */

@@ -23,7 +23,7 @@ typedef struct seq {
     bool used;
     uint32_t len, n_pages;
     uint64_t step; /* the last step that it took part in: finds a sequence that a step names twice */
-    float **pages; /* (pages of n_ctx), a slice of session.page_table */
+    void **pages;  /* (pages of n_ctx), a slice of session.page_table */
     float *state;  /* (need.state), made with the first sequence in this place; NULL where models have none */
 } seq;
 
@@ -35,8 +35,8 @@ struct session {
     uint32_t width; /* floats of a row that a step gives */
     uint32_t n_states;
     seq *seqs;
-    float **page_table;
-    float **free_pages; /* allocated, in no sequence */
+    void **page_table;
+    void **free_pages; /* allocated, in no sequence */
     size_t n_free, n_made, n_pages_max;
     uint64_t n_steps, fixed_bytes;
     float *scratch; /* all of step's buffers but logits */
@@ -50,7 +50,7 @@ struct session {
 /* ---- life ------------------------------------------------------------------------------------------------- */
 
 static size_t page_bytes(const session *s) {
-    return (size_t)s->m->need.page * sizeof(float);
+    return (size_t)s->m->need.page;
 }
 
 static err_code read_options(session *s, const session_options *o, unsigned *n_threads, err *e) {
@@ -132,8 +132,8 @@ static err_code take_memory(session *s, err *e) {
     uint64_t logits = (uint64_t)s->logits_cap * s->width;
     if (floats > SIZE_MAX / 8 || logits > SIZE_MAX / 8) return err_nomem(e, "a session's scratch");
     s->seqs = mem_array(s->n_seq_max, sizeof *s->seqs);
-    s->page_table = mem_array(per_seq * s->n_seq_max, sizeof(float *));
-    s->free_pages = mem_array(s->n_pages_max, sizeof(float *));
+    s->page_table = mem_array(per_seq * s->n_seq_max, sizeof(void *));
+    s->free_pages = mem_array(s->n_pages_max, sizeof(void *));
     s->tokens = mem_array(s->max_rows, sizeof *s->tokens);
     s->spans = mem_array(s->n_seq_max, sizeof *s->spans);
     s->scratch = mem_alloc_aligned((size_t)floats * sizeof(float));
@@ -142,8 +142,8 @@ static err_code take_memory(session *s, err *e) {
         return err_nomem(e, "a session's scratch");
     for (uint32_t i = 0; i < s->n_seq_max; i++) s->seqs[i].pages = s->page_table + per_seq * i;
     lay_out(s, s->scratch);
-    s->fixed_bytes = s->n_seq_max * (sizeof *s->seqs + sizeof *s->spans + per_seq * sizeof(float *)) +
-                     s->n_pages_max * sizeof(float *) + s->max_rows * sizeof *s->tokens + floats * sizeof(float);
+    s->fixed_bytes = s->n_seq_max * (sizeof *s->seqs + sizeof *s->spans + per_seq * sizeof(void *)) +
+                     s->n_pages_max * sizeof(void *) + s->max_rows * sizeof *s->tokens + floats * sizeof(float);
     return ERR_OK;
 }
 
@@ -330,7 +330,7 @@ static err_code plan(session *s, const chunk *chunks, size_t n, err *e) {
         return err_set(e, ERR_BUSY, "KV memory is full: %" PRIu64 " pages of %d positions are needed and %zu are free",
                        pages, VEC_TILE, pages_left(s));
     while (s->n_free < pages) {
-        float *p = mem_alloc_aligned(page_bytes(s));
+        void *p = mem_alloc_aligned(page_bytes(s));
         if (!p) return err_nomem(e, "a page of KV memory");
         s->n_made++;
         s->free_pages[s->n_free++] = p;

@@ -44,10 +44,14 @@ typedef struct vec_kernels {
     void (*rope_halves)(float *x, const float *cc, const float *ss, uint32_t n);
     /* y = (x - mean) / sqrt(mean((x - mean)^2) + eps) * w + b. y may be x. */
     void (*layer_norm)(float *y, const float *x, const float *w, const float *b, uint32_t n, float eps);
-    /* One tile for rows that read the same K and V. tile: K (dk, VEC_TILE), then V (VEC_TILE, dv). Positions from
-     * n_valid on may hold anything. next: the tile that will be asked for after this one, to fetch it meanwhile, or
-     * NULL. */
-    void (*attn_tile)(attn_row *rows, uint32_t n_rows, const float *tile, const float *next, const attn_shape *s);
+    /* y = x in binary16, as num_to_half: what KV memory holds. */
+    void (*to_half)(uint16_t *y, const float *x, size_t n);
+    /* One tile for rows that read the same K and V. tile: K (dk, VEC_TILE), then V (VEC_TILE, dv), all binary16 and
+     * read back exactly. Positions from n_valid on may hold anything. next: the tile that will be asked for after this
+     * one, to fetch it meanwhile, or NULL. */
+    void (*attn_tile)(attn_row *rows, uint32_t n_rows, const uint16_t *tile, const uint16_t *next, const attn_shape *s);
+    /* The same on tiles of binary32. NULL: this set leaves it to vec_scalar. */
+    void (*attn_tile_f32)(attn_row *rows, uint32_t n_rows, const float *tile, const float *next, const attn_shape *s);
     void (*swiglu)(float *gate, const float *up, size_t n); /* gate = silu(gate) * up */
     void (*geglu)(float *gate, const float *up, size_t n);  /* gate = gelu(gate) * up (tanh form) */
     void (*gelu)(float *x, size_t n);

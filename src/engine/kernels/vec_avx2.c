@@ -5,6 +5,7 @@
 #include "engine/num.h"
 
 #include <immintrin.h>
+#include <stdbool.h>
 
 #define INLINE   static inline __attribute__((always_inline)) /* R and NV become constants */
 #define ROWS_MAX 4
@@ -130,17 +131,39 @@ INLINE __m256 tanh_ps(__m256 x) {
     return _mm256_sub_ps(one, _mm256_div_ps(two, _mm256_add_ps(one, exp_ps(_mm256_mul_ps(two, x)))));
 }
 
+/* num_to_half: the clamp keeps a NaN, as its operand comes second. */
+INLINE __m128i to_half_ps(__m256 x) {
+    x = _mm256_min_ps(_mm256_set1_ps(NUM_HALF_MAX), x);
+    x = _mm256_max_ps(_mm256_set1_ps(-NUM_HALF_MAX), x);
+    return _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+
+static void avx2_to_half(uint16_t *y, const float *x, size_t n) {
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8) _mm_storeu_si128((__m128i *)(void *)(y + i), to_half_ps(_mm256_loadu_ps(x + i)));
+    for (; i < n; i++) y[i] = num_to_half(x[i]);
+}
+
+/* Eight elements of K or V from the i-th on; `half` is a constant wherever these are inlined. */
+INLINE __m256 load_kv(const void *p, size_t i, const bool half) {
+    if (half) return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)((const uint16_t *)p + i)));
+    return _mm256_loadu_ps((const float *)p + i);
+}
+INLINE float one_kv(const void *p, size_t i, const bool half) {
+    return half ? num_from_half(((const uint16_t *)p)[i]) : ((const float *)p)[i];
+}
+
 /* Scores of R rows for NV * 8 positions from p0: R * NV = 8 chains in registers. */
-INLINE void scores_block(const attn_row *rows, float (*s)[VEC_TILE], const float *k, uint32_t dk, uint32_t p0,
-                         float scale, const int R, const int NV) {
+INLINE void scores_block(const attn_row *rows, float (*s)[VEC_TILE], const void *k, uint32_t dk, uint32_t p0,
+                         float scale, const int R, const int NV, const bool half) {
     __m256 acc[8];
     UNROLL
     for (int i = 0; i < 8; i++) acc[i] = _mm256_setzero_ps();
     for (uint32_t d = 0; d < dk; d++) {
-        const float *kd = k + (size_t)d * VEC_TILE + p0;
+        size_t at = (size_t)d * VEC_TILE + p0;
         __m256 kv[8];
         UNROLL
-        for (int j = 0; j < NV; j++) kv[j] = _mm256_loadu_ps(kd + 8 * j);
+        for (int j = 0; j < NV; j++) kv[j] = load_kv(k, at + 8 * (size_t)j, half);
         UNROLL
         for (int r = 0; r < R; r++) {
             __m256 q = _mm256_broadcast_ss(rows[r].q + d);
@@ -157,15 +180,15 @@ INLINE void scores_block(const attn_row *rows, float (*s)[VEC_TILE], const float
 }
 
 /* Positions past the last valid one are computed and never used: lanes do not touch each other. */
-INLINE void scores(const attn_row *rows, uint32_t n_rows, float (*s)[VEC_TILE], const float *k, uint32_t dk,
-                   float scale) {
+INLINE void scores(const attn_row *rows, uint32_t n_rows, float (*s)[VEC_TILE], const void *k, const attn_shape *a,
+                   const bool half) {
     uint32_t most = 0;
     for (uint32_t r = 0; r < n_rows; r++) most = rows[r].n_valid > most ? rows[r].n_valid : most;
     if (n_rows == 4)
-        for (uint32_t p = 0; p < most; p += 16) scores_block(rows, s, k, dk, p, scale, 4, 2);
+        for (uint32_t p = 0; p < most; p += 16) scores_block(rows, s, k, a->dk, p, a->scale, 4, 2, half);
     else if (n_rows >= 2)
-        for (uint32_t p = 0; p < most; p += 32) scores_block(rows, s, k, dk, p, scale, 2, 4);
-    if (n_rows & 1) scores_block(rows + n_rows - 1, s + n_rows - 1, k, dk, 0, scale, 1, 8);
+        for (uint32_t p = 0; p < most; p += 32) scores_block(rows, s, k, a->dk, p, a->scale, 2, 4, half);
+    if (n_rows & 1) scores_block(rows + n_rows - 1, s + n_rows - 1, k, a->dk, 0, a->scale, 1, 8, half);
 }
 
 /* All ones in the lanes of [p, p + 8) that lie in [first, n). */
@@ -204,54 +227,64 @@ INLINE float weigh(attn_row *r, float *s, float cap) {
     return corr;
 }
 
-/* acc[d0 … d0 + 8 NV) of R rows over positions [p0, p1). */
-INLINE void values_block(attn_row *rows, const float (*s)[VEC_TILE], const float *v, uint32_t dv, uint32_t d0,
-                         uint32_t p0, uint32_t p1, const int R, const int NV) {
+/* Values of a tile and the weights of rows: acc += s v over positions [p0, p1). */
+typedef struct weighted {
+    const float (*s)[VEC_TILE];
+    const void *v;
+    uint32_t dv;
+} weighted;
+
+/* acc[d0 … d0 + 8 NV) of R rows. */
+INLINE void values_block(attn_row *rows, weighted w, uint32_t d0, uint32_t p0, uint32_t p1, const int R, const int NV,
+                         const bool half) {
     __m256 acc[8];
     UNROLL
     for (int i = 0; i < R * NV; i++) acc[i] = _mm256_loadu_ps(rows[i / NV].acc + d0 + 8 * (i % NV));
     for (uint32_t p = p0; p < p1; p++) {
-        const float *vp = v + (size_t)p * dv + d0;
+        size_t at = (size_t)p * w.dv + d0;
         __m256 vv[8];
         UNROLL
-        for (int j = 0; j < NV; j++) vv[j] = _mm256_loadu_ps(vp + 8 * j);
+        for (int j = 0; j < NV; j++) vv[j] = load_kv(w.v, at + 8 * (size_t)j, half);
         UNROLL
         for (int r = 0; r < R; r++) {
-            __m256 w = _mm256_broadcast_ss(&s[r][p]);
+            __m256 f = _mm256_broadcast_ss(&w.s[r][p]);
             UNROLL
-            for (int j = 0; j < NV; j++) acc[r * NV + j] = _mm256_fmadd_ps(w, vv[j], acc[r * NV + j]);
+            for (int j = 0; j < NV; j++) acc[r * NV + j] = _mm256_fmadd_ps(f, vv[j], acc[r * NV + j]);
         }
     }
     UNROLL
     for (int i = 0; i < R * NV; i++) _mm256_storeu_ps(rows[i / NV].acc + d0 + 8 * (i % NV), acc[i]);
 }
 
-INLINE void values_rows(attn_row *rows, const float (*s)[VEC_TILE], const float *v, uint32_t dv, uint32_t p0,
-                        uint32_t p1, const int R) {
-    uint32_t d = 0;
+INLINE void values_rows(attn_row *rows, weighted w, uint32_t p0, uint32_t p1, const int R, const bool half) {
+    uint32_t d = 0, dv = w.dv;
     if (R == 1)
-        for (; d + 64 <= dv; d += 64) values_block(rows, s, v, dv, d, p0, p1, 1, 8);
+        for (; d + 64 <= dv; d += 64) values_block(rows, w, d, p0, p1, 1, 8, half);
     if (R <= 2)
-        for (; d + 32 <= dv; d += 32) values_block(rows, s, v, dv, d, p0, p1, R, 4);
-    for (; d + 16 <= dv; d += 16) values_block(rows, s, v, dv, d, p0, p1, R, 2);
-    for (; d + 8 <= dv; d += 8) values_block(rows, s, v, dv, d, p0, p1, R, 1);
+        for (; d + 32 <= dv; d += 32) values_block(rows, w, d, p0, p1, R, 4, half);
+    for (; d + 16 <= dv; d += 16) values_block(rows, w, d, p0, p1, R, 2, half);
+    for (; d + 8 <= dv; d += 8) values_block(rows, w, d, p0, p1, R, 1, half);
     for (; d < dv; d++) {
         for (int r = 0; r < R; r++) {
             float a = rows[r].acc[d];
-            for (uint32_t p = p0; p < p1; p++) a = fmaf(s[r][p], v[(size_t)p * dv + d], a);
+            for (uint32_t p = p0; p < p1; p++) a = fmaf(w.s[r][p], one_kv(w.v, (size_t)p * dv + d, half), a);
             rows[r].acc[d] = a;
         }
     }
 }
 
-static void values_1(attn_row *rows, const float (*s)[VEC_TILE], const float *v, uint32_t dv, uint32_t p0,
-                     uint32_t p1) {
-    values_rows(rows, s, v, dv, p0, p1, 1);
+/* Of one row among several: w.s begins with its weights. */
+static void values_1(attn_row *rows, weighted w, uint32_t r, uint32_t p0, uint32_t p1, bool half) {
+    w.s += r;
+    if (half)
+        values_rows(rows + r, w, p0, p1, 1, true);
+    else
+        values_rows(rows + r, w, p0, p1, 1, false);
 }
 
 /* Positions that all rows see together, before them and after them each row's rest alone: a weight of 0 times garbage
  * must not happen, and each row adds in increasing order. */
-INLINE void values(attn_row *rows, uint32_t n_rows, const float (*s)[VEC_TILE], const float *v, uint32_t dv) {
+INLINE void values(attn_row *rows, uint32_t n_rows, weighted w, const bool half) {
     uint32_t from = 0, to = VEC_TILE;
     for (uint32_t r = 0; r < n_rows; r++) {
         to = rows[r].n_valid < to ? rows[r].n_valid : to;
@@ -259,17 +292,17 @@ INLINE void values(attn_row *rows, uint32_t n_rows, const float (*s)[VEC_TILE], 
     }
     if (from > to) from = to;
     for (uint32_t r = 0; r < n_rows; r++)
-        if (rows[r].first < from) values_1(rows + r, s + r, v, dv, rows[r].first, from);
+        if (rows[r].first < from) values_1(rows, w, r, rows[r].first, from, half);
     if (from < to) {
         if (n_rows == 4)
-            values_rows(rows, s, v, dv, from, to, 4);
+            values_rows(rows, w, from, to, 4, half);
         else if (n_rows >= 2)
-            values_rows(rows, s, v, dv, from, to, 2);
-        if (n_rows & 1) values_1(rows + n_rows - 1, s + n_rows - 1, v, dv, from, to);
+            values_rows(rows, w, from, to, 2, half);
+        if (n_rows & 1) values_1(rows, w, n_rows - 1, from, to, half);
     }
     for (uint32_t r = 0; r < n_rows; r++) {
         uint32_t at = rows[r].first > to ? rows[r].first : to;
-        if (rows[r].n_valid > at) values_1(rows + r, s + r, v, dv, at, rows[r].n_valid);
+        if (rows[r].n_valid > at) values_1(rows, w, r, at, rows[r].n_valid, half);
     }
 }
 
@@ -281,25 +314,36 @@ static void avx2_scale(float *x, float f, size_t n) {
 }
 
 /* Part i of n of a tile on its way to the second-level cache: the hardware does not guess the next page. */
-INLINE void fetch_part(const float *tile, size_t floats, uint32_t i, uint32_t n) {
-    for (size_t at = floats * i / n, end = floats * (i + 1) / n; at < end; at += 16)
-        _mm_prefetch((const char *)(tile + at), _MM_HINT_T1);
+INLINE void fetch_part(const char *tile, size_t bytes, uint32_t i, uint32_t n) {
+    for (size_t at = bytes * i / n / 64 * 64, end = bytes * (i + 1) / n; at < end; at += 64)
+        _mm_prefetch(tile + at, _MM_HINT_T1);
 }
 
-static void avx2_attn_tile(attn_row *rows, uint32_t n_rows, const float *tile, const float *next, const attn_shape *a) {
+INLINE void attn_tile(attn_row *rows, uint32_t n_rows, const void *tile, const void *next, const attn_shape *a,
+                      const bool half) {
     float s[ROWS_MAX][VEC_TILE];
-    uint32_t dk = a->dk, dv = a->dv;
-    const float *v = tile + (size_t)VEC_TILE * dk;
+    size_t size = half ? sizeof(uint16_t) : sizeof(float);
+    const weighted w = {(const float(*)[VEC_TILE])s, (const char *)tile + VEC_TILE * a->dk * size, a->dv};
     uint32_t n_groups = (n_rows + ROWS_MAX - 1) / ROWS_MAX;
     for (uint32_t g = 0; g < n_groups; g++) {
         uint32_t n = n_rows < ROWS_MAX ? n_rows : ROWS_MAX;
-        if (next) fetch_part(next, (size_t)VEC_TILE * (dk + dv), g, n_groups);
-        scores(rows, n, s, tile, dk, a->scale);
-        for (uint32_t r = 0; r < n; r++) avx2_scale(rows[r].acc, weigh(&rows[r], s[r], a->cap), dv);
-        values(rows, n, (const float(*)[VEC_TILE])s, v, dv);
+        if (next) fetch_part(next, VEC_TILE * ((size_t)a->dk + a->dv) * size, g, n_groups);
+        scores(rows, n, s, tile, a, half);
+        for (uint32_t r = 0; r < n; r++) avx2_scale(rows[r].acc, weigh(&rows[r], s[r], a->cap), a->dv);
+        values(rows, n, w, half);
         rows += n;
         n_rows -= n;
     }
+}
+
+static void avx2_attn_tile(attn_row *rows, uint32_t n_rows, const uint16_t *tile, const uint16_t *next,
+                           const attn_shape *a) {
+    attn_tile(rows, n_rows, tile, next, a, true);
+}
+
+static void avx2_attn_tile_f32(attn_row *rows, uint32_t n_rows, const float *tile, const float *next,
+                               const attn_shape *a) {
+    attn_tile(rows, n_rows, tile, next, a, false);
 }
 
 static void avx2_swiglu(float *gate, const float *up, size_t n) {
@@ -404,7 +448,9 @@ const vec_kernels vec_avx2 = {
     .rope_pairs = avx2_rope_pairs,
     .rope_halves = avx2_rope_halves,
     .layer_norm = avx2_layer_norm,
+    .to_half = avx2_to_half,
     .attn_tile = avx2_attn_tile,
+    .attn_tile_f32 = avx2_attn_tile_f32,
     .swiglu = avx2_swiglu,
     .geglu = avx2_geglu,
     .gelu = avx2_gelu,

@@ -3,6 +3,8 @@
 
 #include "engine/num.h"
 
+#include <stdbool.h>
+
 const vec_kernels *vec_get(isa i) {
     if (!isa_have(i)) return NULL;
 #ifdef POLDER_HAVE_AVX2
@@ -49,12 +51,21 @@ static void scalar_layer_norm(float *y, const float *x, const float *w, const fl
     for (uint32_t i = 0; i < n; i++) y[i] = fmaf((x[i] - mean) * f, w[i], b[i]);
 }
 
-static void scalar_attn_row(attn_row *r, const float *k, const float *v, const attn_shape *a) {
+static void scalar_to_half(uint16_t *y, const float *x, size_t n) {
+    for (size_t i = 0; i < n; i++) y[i] = num_to_half(x[i]);
+}
+
+static inline float element(const void *p, size_t i, bool half) {
+    return half ? num_from_half(((const uint16_t *)p)[i]) : ((const float *)p)[i];
+}
+
+/* One row over a tile; K and V are binary16 or binary32. */
+static void scalar_attn_row(attn_row *r, const void *k, const void *v, const attn_shape *a, bool half) {
     float s[VEC_TILE], m = r->m;
     uint32_t dk = a->dk, dv = a->dv;
     for (uint32_t p = r->first; p < r->n_valid; p++) {
         float dot = 0;
-        for (uint32_t d = 0; d < dk; d++) dot = fmaf(r->q[d], k[(size_t)d * VEC_TILE + p], dot);
+        for (uint32_t d = 0; d < dk; d++) dot = fmaf(r->q[d], element(k, (size_t)d * VEC_TILE + p, half), dot);
         s[p] = dot * a->scale;
         if (a->cap != 0) s[p] = a->cap * num_tanh32(s[p] / a->cap);
         if (s[p] > m) m = s[p];
@@ -68,15 +79,21 @@ static void scalar_attn_row(attn_row *r, const float *k, const float *v, const a
     r->l = fmaf(r->l, corr, vec_tree(sum));
     for (uint32_t d = 0; d < dv; d++) {
         float x = r->acc[d] * corr;
-        for (uint32_t p = r->first; p < r->n_valid; p++) x = fmaf(s[p], v[(size_t)p * dv + d], x);
+        for (uint32_t p = r->first; p < r->n_valid; p++) x = fmaf(s[p], element(v, (size_t)p * dv + d, half), x);
         r->acc[d] = x;
     }
 }
 
-static void scalar_attn_tile(attn_row *rows, uint32_t n_rows, const float *tile, const float *next,
+static void scalar_attn_tile(attn_row *rows, uint32_t n_rows, const uint16_t *tile, const uint16_t *next,
                              const attn_shape *s) {
     (void)next;
-    for (uint32_t i = 0; i < n_rows; i++) scalar_attn_row(&rows[i], tile, tile + (size_t)VEC_TILE * s->dk, s);
+    for (uint32_t i = 0; i < n_rows; i++) scalar_attn_row(&rows[i], tile, tile + (size_t)VEC_TILE * s->dk, s, true);
+}
+
+static void scalar_attn_tile_f32(attn_row *rows, uint32_t n_rows, const float *tile, const float *next,
+                                 const attn_shape *s) {
+    (void)next;
+    for (uint32_t i = 0; i < n_rows; i++) scalar_attn_row(&rows[i], tile, tile + (size_t)VEC_TILE * s->dk, s, false);
 }
 
 static void scalar_swiglu(float *gate, const float *up, size_t n) {
@@ -130,7 +147,9 @@ const vec_kernels vec_scalar = {
     .rope_pairs = scalar_rope_pairs,
     .rope_halves = scalar_rope_halves,
     .layer_norm = scalar_layer_norm,
+    .to_half = scalar_to_half,
     .attn_tile = scalar_attn_tile,
+    .attn_tile_f32 = scalar_attn_tile_f32,
     .swiglu = scalar_swiglu,
     .geglu = scalar_geglu,
     .gelu = scalar_gelu,

@@ -9,13 +9,31 @@
 #define ATT_ROWS     32   /* query heads that read a tile while it is in the nearest cache */
 #define ALONE_FLOATS 8192 /* fewer elements than this: waking threads costs more than the work */
 
-static size_t head_floats(const attn *a) {
-    return (size_t)VEC_TILE * (a->head_k + a->head_v);
+static size_t head_bytes(const model *m, const attn *a) {
+    return (size_t)VEC_TILE * (a->head_k + a->head_v) * (m->hp.kv_half ? sizeof(uint16_t) : sizeof(float));
 }
 
 void attn_reserve(model *m, attn *a) {
-    a->kv_at = (uint32_t)m->need.page;
-    m->need.page += head_floats(a) * a->n_head_kv;
+    a->kv_at = m->need.page;
+    m->need.page += head_bytes(m, a) * a->n_head_kv;
+}
+
+void kv_put_row(const model *m, const step *st, void *p, size_t i, const float *x, uint32_t n) {
+    if (m->hp.kv_half)
+        st->vec->to_half((uint16_t *)p + i, x, n);
+    else
+        memcpy((float *)p + i, x, n * sizeof *x);
+}
+
+void kv_put_column(const model *m, const step *st, void *p, size_t i, const float *x, uint32_t n) {
+    if (m->hp.kv_half) {
+        uint16_t half[MODEL_HEAD_DIM_MAX], *to = (uint16_t *)p + i;
+        st->vec->to_half(half, x, n);
+        for (uint32_t d = 0; d < n; d++) to[(size_t)d * VEC_TILE] = half[d];
+    } else {
+        float *to = (float *)p + i;
+        for (uint32_t d = 0; d < n; d++) to[(size_t)d * VEC_TILE] = x[d];
+    }
 }
 
 /* ---- projection ------------------------------------------------------------------------------------------- */
@@ -69,8 +87,8 @@ typedef struct att_job {
     bool last;
 } att_job;
 
-static float *tile_of(const attn *a, float *page, uint32_t head_kv) {
-    return page + a->kv_at + head_kv * head_floats(a);
+static void *tile_of(const att_job *j, const span *sp, uint32_t page, uint32_t head_kv) {
+    return (char *)sp->pages[page] + j->a->kv_at + head_kv * head_bytes(j->m, j->a);
 }
 
 static float temperature(const attn *a, uint32_t pos) {
@@ -104,9 +122,9 @@ static void store_items(void *ctx, size_t begin, size_t end, unsigned thread) {
             float *k = st->k + (row * a->n_head_kv + hk) * a->head_k;
             const float *v = st->v + (row * a->n_head_kv + hk) * a->head_v;
             turn_head(j, k, a->k_norm, row);
-            float *kt = tile_of(a, sp->pages[pos / VEC_TILE], hk), *vt = kt + (size_t)VEC_TILE * a->head_k;
-            for (uint32_t d = 0; d < a->head_k; d++) kt[(size_t)d * VEC_TILE + at] = k[d];
-            memcpy(vt + (size_t)at * a->head_v, v, a->head_v * sizeof *v);
+            void *tile = tile_of(j, sp, pos / VEC_TILE, hk);
+            kv_put_column(j->m, st, tile, at, k, a->head_k);
+            kv_put_row(j->m, st, tile, (size_t)VEC_TILE * a->head_k + (size_t)at * a->head_v, v, a->head_v);
         }
     }
 }
@@ -134,6 +152,15 @@ static sight sees(const att_job *j, const span *sp, uint32_t pos) {
     if (a->window && pos >= a->window) first = pos - a->window + 1;
     if (a->chunk) first = pos / a->chunk * a->chunk;
     return (sight){first, pos};
+}
+
+static void attend_tile(const att_job *j, attn_row *rows, uint32_t n, const void *tile, const void *next,
+                        const attn_shape *shape) {
+    const vec_kernels *v = j->st->vec;
+    if (j->m->hp.kv_half)
+        v->attn_tile(rows, n, tile, next, shape);
+    else
+        (v->attn_tile_f32 ? v : &vec_scalar)->attn_tile_f32(rows, n, tile, next, shape);
 }
 
 /* Rows of one span and key/value head, numbered token by token and head by head: what they see never falls, so the
@@ -165,8 +192,8 @@ static void attend_rows(const att_job *j, const span *sp, uint32_t hk, uint32_t 
             rows[i].n_valid = see[i].last - base < VEC_TILE ? see[i].last - base + 1 : VEC_TILE;
         }
         uint32_t page = base / VEC_TILE;
-        const float *next = base + VEC_TILE <= last ? tile_of(a, sp->pages[page + 1], hk) : NULL;
-        if (from < to) st->vec->attn_tile(rows + from, to - from, tile_of(a, sp->pages[page], hk), next, &shape);
+        const void *next = base + VEC_TILE <= last ? tile_of(j, sp, page + 1, hk) : NULL;
+        if (from < to) attend_tile(j, rows + from, to - from, tile_of(j, sp, page, hk), next, &shape);
     }
     for (uint32_t i = 0; i < n; i++) st->vec->scale(rows[i].acc, 1.0f / rows[i].l, a->head_v);
 }

@@ -78,9 +78,9 @@ static void place_key(const place_job *j, const span *sp, size_t row) {
     float *k = st->k + row * head_k;
     st->vec->rms_norm(k, k, ((const mla *)j->l->more)->kv_norm, z->rank, j->m->hp.rms_eps);
     rope_head(j->m, st, 0, row, k + z->rank);
-    float *tile = sp->pages[pos / VEC_TILE] + j->l->a.kv_at;
-    for (uint32_t i = 0; i < head_k; i++) tile[(size_t)i * VEC_TILE + at] = k[i];
-    memcpy(tile + (size_t)VEC_TILE * head_k + (size_t)at * z->rank, k, z->rank * sizeof *k);
+    void *tile = (char *)sp->pages[pos / VEC_TILE] + j->l->a.kv_at;
+    kv_put_column(j->m, st, tile, at, k, head_k);
+    kv_put_row(j->m, st, tile, (size_t)VEC_TILE * head_k + (size_t)at * z->rank, k, z->rank);
 }
 
 static void place_rows(void *ctx, size_t begin, size_t end, unsigned thread) {

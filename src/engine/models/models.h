@@ -53,7 +53,7 @@ typedef struct attn {
     float cap;       /* then cap * tanh(score / cap) where not 0 */
     float temp;      /* q *= 1 + temp * ln(1 + floor((position + temp_offset) / temp_every)) where not 0 */
     uint32_t temp_every, temp_offset;
-    uint32_t kv_at;       /* where this layer's part of a KV page begins, floats */
+    uint64_t kv_at;       /* where this layer's part of a KV page begins, bytes */
     bool reads_only;      /* keys and values are those that another layer stored at kv_at */
     bool norm_after_rope; /* q_norm and k_norm come after the rotation */
     float qk_eps;         /* of q_norm and k_norm */
@@ -128,6 +128,7 @@ typedef struct hparams {
     float rms_eps, attn_scale;
     float embd_scale; /* x = embd_scale * embd[token]; 1 where there is none */
     float logit_cap;  /* logits = cap * tanh(logits / cap); 0: none */
+    bool kv_half;     /* KV memory is binary16; known before `load`: the file has quantised weights */
     bool encoder;     /* not causal: every row sees the whole sequence, which one step brings; rows out are (d_model) */
 } hparams;
 
@@ -138,7 +139,7 @@ typedef struct needs {
     uint32_t n_expert, n_used, expert_width; /* largest of all layers */
     uint32_t acts;                           /* widest input of a matrix; of experts, all that a row asks */
     uint32_t ops;                            /* matrices that one matrix_mul takes from st->ops */
-    uint64_t page;                           /* floats of a KV page */
+    uint64_t page;                           /* bytes of a KV page */
     uint64_t state;                          /* floats of state a sequence */
 } needs;
 
@@ -173,13 +174,14 @@ err_code model_take_ones(model *m, float **out, uint32_t n, err *e);
 /* Tokens of one sequence within a step: rows [row, row + n) are its positions [pos, pos + n). */
 typedef struct span {
     uint32_t row, n, pos;
-    float *const *pages; /* KV pages by position / VEC_TILE */
-    float *state;        /* (need.state) of the sequence; zero before its first token */
-    uint32_t n_out;      /* the last n_out rows are wanted */
+    void *const *pages; /* KV pages by position / VEC_TILE */
+    float *state;       /* (need.state) of the sequence; zero before its first token */
+    uint32_t n_out;     /* the last n_out rows are wanted */
 } span;
 
 /* KV page: each layer's part at its kv_at; there, for each key/value head: K (head_k, VEC_TILE) then V (VEC_TILE,
- * head_v). Buffers have n_rows rows of the width that needs names. */
+ * head_v), binary16 or, where hp.kv_half is not set, binary32. Buffers have n_rows rows of the width that needs names.
+ */
 struct step {
     pool *pool;
     const vec_kernels *vec;
@@ -325,6 +327,10 @@ void block_rows(const step *st, uint32_t n_rows, uint32_t width, pool_fn fn, voi
 
 /* ---- attention (attention.c) ------------------------------------------------------------------------------ */
 
+/* Put n elements of a key or value into what begins at p in a page, from its i-th on: side by side, or VEC_TILE apart.
+ */
+void kv_put_row(const model *m, const step *st, void *p, size_t i, const float *x, uint32_t n);
+void kv_put_column(const model *m, const step *st, void *p, size_t i, const float *x, uint32_t n);
 /* Reserve KV memory for a layer's attn: sets kv_at. */
 void attn_reserve(model *m, attn *a);
 /* Query, key and value of st->xn into st->q, k, v, with biases and norms of heads. */

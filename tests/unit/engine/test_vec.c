@@ -101,9 +101,39 @@ TEST(exp_is_bit_identical_over_its_range) {
     }
 }
 
+/* Every half comes back from its number; between two of them the nearer is taken, the even one of two as near; and
+ * every set gives these bits for every 131st float, NaNs included. */
+TEST(halves_are_rounded_to_the_nearest_in_every_set) {
+    for (uint32_t h = 0; h < 0x7c00; h++) {
+        float f = num_from_half((uint16_t)h);
+        CHECK_INT(num_to_half(f), h);
+        CHECK_INT(num_to_half(-f), h | 0x8000);
+        if (h == 0x7bff) break;
+        double mid = ((double)f + (double)num_from_half((uint16_t)(h + 1))) / 2;
+        CHECK_INT(num_to_half((float)mid), h + (h & 1));
+        CHECK_INT(num_to_half(nextafterf((float)mid, 0)), h);
+        CHECK_INT(num_to_half(nextafterf((float)mid, INFINITY)), h + 1);
+    }
+    CHECK(num_to_half(INFINITY) == 0x7bff && num_to_half(-3e38f) == 0xfbff && num_to_half(65520) == 0x7bff);
+    CHECK(isnan(num_from_half(num_to_half(NAN))) && num_from_half(0x7bff) == NUM_HALF_MAX);
+    static float x[4099];
+    static uint16_t a[4099], b[4099];
+    for (uint64_t from = 0; from < 0x100000000u; from += 4099 * 131) {
+        for (uint32_t i = 0; i < 4099; i++) x[i] = num_from_bits((uint32_t)(from + i * 131));
+        vec_scalar.to_half(a, x, 4099);
+        for (isa i = ISA_SCALAR; i < ISA_COUNT; i++) {
+            if (!vec_get(i)) continue;
+            memset(b, 0, sizeof b);
+            vec_get(i)->to_half(b, x, 4099);
+            CHECK(memcmp(a, b, sizeof a) == 0);
+        }
+    }
+}
+
 typedef struct att {
     float q[ROWS_MAX][DIM_MAX], acc[ROWS_MAX][DIM_MAX];
-    float tile[3][2 * DIM_MAX * VEC_TILE]; /* K, then V */
+    float tile[3][2 * DIM_MAX * VEC_TILE]; /* K, then V; all are halves */
+    uint16_t half[3][2 * DIM_MAX * VEC_TILE];
     attn_row rows[ROWS_MAX];
     uint32_t dk, dv, n_rows, pos[ROWS_MAX]; /* row i sees positions up to pos[i] */
     uint32_t from[ROWS_MAX];                /* and from this one on */
@@ -130,12 +160,26 @@ static void att_random(att *t) {
     t->sink = rng() % 2 ? -INFINITY : (float)(rng() % 7) - 3;
     t->cap = rng() % 2 ? 0 : (float)(rng() % 20 + 1);
     for (int i = 0; i < 3; i++) {
-        fill(t->tile[i], (size_t)2 * DIM_MAX * VEC_TILE, 2);
+        for (size_t k = 0; k < (size_t)2 * DIM_MAX * VEC_TILE; k++) t->tile[i][k] = num_from_half(num_to_half(rnd(2)));
     }
 }
 
-/* groups: how many rows a call gets at once; 0 for all. */
-static void att_run(att *t, const vec_kernels *v, uint32_t groups) {
+static uint16_t half_of(float f) { /* infinities too */
+    return isinf(f) ? f < 0 ? 0xfc00 : 0x7c00 : num_to_half(f);
+}
+
+static void one_tile(att *t, const vec_kernels *v, attn_row *rows, uint32_t n, uint32_t i, bool half) {
+    const attn_shape shape = {t->dk, t->dv, 0.17f, t->cap};
+    if (half)
+        v->attn_tile(rows, n, t->half[i], i < 2 ? t->half[i + 1] : NULL, &shape);
+    else
+        v->attn_tile_f32(rows, n, t->tile[i], i < 2 ? t->tile[i + 1] : NULL, &shape);
+}
+
+/* groups: how many rows a call gets at once; 0 for all. half: from tiles of halves. */
+static void att_run(att *t, const vec_kernels *v, uint32_t groups, bool half) {
+    for (size_t i = 0; half && i < 3; i++)
+        for (size_t k = 0; k < (size_t)VEC_TILE * (t->dk + t->dv); k++) t->half[i][k] = half_of(t->tile[i][k]);
     for (uint32_t i = 0; i < t->n_rows; i++) {
         memset(t->acc[i], 0, sizeof t->acc[i]);
         t->rows[i] = (attn_row){t->q[i], t->acc[i], t->sink, isinf(t->sink) ? 0 : 1, 0, 0};
@@ -153,8 +197,7 @@ static void att_run(att *t, const vec_kernels *v, uint32_t groups) {
         }
         for (uint32_t i = 0; i < n;) {
             uint32_t g = groups && groups < n - i ? groups : n - i;
-            v->attn_tile(live + i, g, t->tile[tile], tile < 2 ? t->tile[tile + 1] : NULL,
-                         &(attn_shape){t->dk, t->dv, 0.17f, t->cap});
+            one_tile(t, v, live + i, g, tile, half);
             i += g;
         }
         for (uint32_t i = 0; i < n; i++) t->rows[which[i]] = live[i];
@@ -166,7 +209,7 @@ TEST(attention_matches_double_arithmetic) {
     double worst = 0;
     for (int round = 0; round < 30; round++) {
         att_random(&t);
-        att_run(&t, &vec_scalar, 0);
+        att_run(&t, &vec_scalar, 0, false);
         for (uint32_t r = 0; r < t.n_rows; r++) {
             double s[3 * VEC_TILE], sum = isinf(t.sink) ? 0 : exp((double)t.sink);
             for (uint32_t p = t.from[r]; p <= t.pos[r]; p++) {
@@ -191,15 +234,17 @@ TEST(attention_is_bit_identical_however_rows_are_grouped) {
     static att t, u;
     for (int round = 0; round < 300; round++) {
         att_random(&t);
-        att_run(&t, &vec_scalar, 0);
+        att_run(&t, &vec_scalar, 0, false);
         for (uint32_t groups = 0; groups <= 5; groups++)
             for (isa i = ISA_SCALAR; i < ISA_COUNT; i++) {
-                if (!vec_get(i)) continue;
-                u = t;
-                att_run(&u, vec_get(i), groups);
-                for (uint32_t r = 0; r < t.n_rows; r++) {
-                    CHECK(same(t.acc[r], u.acc[r], t.dv));
-                    CHECK(num_bits(t.rows[r].l) == num_bits(u.rows[r].l) && t.rows[r].m == u.rows[r].m);
+                const vec_kernels *v = vec_get(i);
+                for (int half = v && v->attn_tile_f32 ? 0 : 1; v && half < 2; half++) {
+                    u = t;
+                    att_run(&u, v, groups, half);
+                    for (uint32_t r = 0; r < t.n_rows; r++) {
+                        CHECK(same(t.acc[r], u.acc[r], t.dv));
+                        CHECK(num_bits(t.rows[r].l) == num_bits(u.rows[r].l) && t.rows[r].m == u.rows[r].m);
+                    }
                 }
             }
     }
@@ -217,15 +262,17 @@ TEST(garbage_outside_what_rows_see_has_no_influence) {
         for (uint32_t i = 0; i < t.n_rows; i++) begin = t.from[i] < begin ? t.from[i] : begin;
         for (uint32_t p = 0; p < 3 * VEC_TILE; p++) {
             if (p >= begin && p <= end) continue;
-            const float bad[] = {NAN, INFINITY, -INFINITY, 3e38f};
+            const float bad[] = {NAN, INFINITY, -INFINITY, 65504};
             for (uint32_t d = 0; d < t.dk; d++) *k_at(&u, p, d) = bad[rng() % 4];
             for (uint32_t d = 0; d < t.dv; d++) *v_at(&u, p, d) = bad[rng() % 4];
         }
         for (isa i = ISA_SCALAR; i < ISA_COUNT; i++) {
-            if (!vec_get(i)) continue;
-            att_run(&t, vec_get(i), 0);
-            att_run(&u, vec_get(i), 0);
-            for (uint32_t r = 0; r < t.n_rows; r++) CHECK(same(t.acc[r], u.acc[r], t.dv));
+            const vec_kernels *v = vec_get(i);
+            for (int half = v && v->attn_tile_f32 ? 0 : 1; v && half < 2; half++) {
+                att_run(&t, v, 0, half);
+                att_run(&u, v, 0, half);
+                for (uint32_t r = 0; r < t.n_rows; r++) CHECK(same(t.acc[r], u.acc[r], t.dv));
+            }
         }
     }
 }
@@ -285,6 +332,7 @@ int main(int argc, char **argv) {
     RUN(the_other_kernels_follow_their_definitions);
     RUN(elementwise_kernels_are_bit_identical);
     RUN(exp_is_bit_identical_over_its_range);
+    RUN(halves_are_rounded_to_the_nearest_in_every_set);
     RUN(attention_matches_double_arithmetic);
     RUN(attention_is_bit_identical_however_rows_are_grouped);
     RUN(garbage_outside_what_rows_see_has_no_influence);
