@@ -157,6 +157,9 @@ typedef struct session_options {
     uint32_t kv_positions;    /* KV memory, positions over all sequences; 0: n_seq_max * n_ctx. Taken page by page */
     uint32_t max_step_tokens; /* tokens that one step may carry; 0: 512 */
     bool hidden; /* rows out are the last layer's, normed, (d_model), instead of logits; encoders: always */
+    /* What may be kept of sequences that are gone (see below). 0: nothing is; session_seq_keep then does nothing. */
+    uint32_t keep_positions;   /* positions, out of kv_positions, that nobody but the kept prefixes holds */
+    uint64_t keep_state_bytes; /* models with states: memory for checkpoints, beside the KV memory */
 } session_options;
 
 err_code session_new(session **out, const model *m, const session_options *o, err *e);
@@ -169,10 +172,76 @@ uint32_t session_width(const session *s); /* floats of a row that a step gives: 
 err_code session_seq_new(session *s, int *seq, err *e);
 void session_seq_free(session *s, int seq);
 uint32_t session_seq_len(const session *s, int seq);
-/* Forget positions from len on; returns the length that is left. A model with recurrent layers cannot go back a part of
- * the way: there it is 0 (or the whole length, where len is not below it). */
+/* Forget positions from len on; returns the length that is left. A model with recurrent layers goes back to its last
+ * checkpoint at or before len (session_seq_cut), or to 0 where there is none. */
 uint32_t session_seq_truncate(session *s, int seq, uint32_t len);
 uint32_t session_kv_free(const session *s); /* positions that fit without freeing a sequence */
+
+/* ---- shared prefixes ----
+ *
+ * What a sequence has computed can be kept for others that begin with the same tokens. KV pages of 64 positions
+ * (SESSION_PAGE) are held by a radix tree and by sequences alike; whoever begins with a kept prefix reads the same
+ * pages and computes only the rest. Bits are those of computing everything (the numerics contract), so a record need
+ * not say whether a prefix was found.
+ *
+ * 1. Nothing is shared across spaces. A space is 32 bytes that the caller makes of whoever may know of each other's
+ *    prompts (project and label): that a prompt is answered sooner tells that somebody had it before.
+ * 2. Tokens are compared one by one; a hash only finds where to look.
+ * 3. Kept pages that no sequence holds count as free (session_kv_free): the least recently used are given up when a
+ *    step needs their memory, or when there are more than keep_positions.
+ * 4. Models with states (recurrent layers) can begin only where a copy of the state was made: a checkpoint. A step
+ * makes one where it ends exactly at a position that session_seq_cut names. Without keep_state_bytes there are none. */
+#define SESSION_PAGE 64
+
+/* A sequence that begins with the longest kept prefix of the n tokens (whole pages, at most n - 1 tokens, so that
+ * there is a row to compute): *reused positions are there already, the caller goes on with tokens[*reused]. It is as
+ * session_seq_new where nothing fits. n should be the whole prompt: see session_seq_cut. */
+err_code session_seq_new_with(session *s, int *seq, const uint8_t space[32], const int32_t *tokens, uint32_t n,
+                              uint32_t *reused, err *e);
+/* How many positions it would find. Changes nothing, not even what was used last. */
+uint32_t session_kept_len(const session *s, const uint8_t space[32], const int32_t *tokens, uint32_t n);
+/* Let others begin with the whole pages among the first n positions of a sequence, whose tokens these are (n is cut to
+ * its length). The sequence goes on as it was. Call it when a prompt is computed, and again at the end with the answer.
+ * Where memory is short less is kept, or nothing. */
+void session_seq_keep(session *s, int seq, const uint8_t space[32], const int32_t *tokens, uint32_t n);
+/* How many of the next n tokens (n > 0) of a prompt the next step should take, so that it ends where a checkpoint is
+ * due: n itself for models without states. Checkpoints are due at regular distances, which follow from
+ * keep_state_bytes, and at the last whole page of the prompt that session_seq_new_with was given. */
+uint32_t session_seq_cut(const session *s, int seq, uint32_t n);
+/* Forget what is kept in a space; NULL: in all. Sequences that run keep what they hold. */
+void session_kept_drop(session *s, const uint8_t *space);
+
+typedef struct kept_facts {
+    uint64_t positions;   /* that the tree holds, */
+    uint64_t idle;        /* that nobody else holds */
+    uint64_t state_bytes; /* checkpoints, of the tree and of sequences */
+} kept_facts;
+kept_facts session_kept_facts(const session *s);
+
+/* Remember where a sequence stands, and go back to there: for tokens that were only guessed. Recurrent layers: a copy
+ * of the state, ERR_NOMEM where there is no memory for it. One mark a sequence; a new one replaces it; going back
+ * leaves it. session_seq_rollback returns the length that is left: that of the mark, or where the sequence has
+ * meanwhile been shorter than that, or has no mark, its length, unchanged. */
+err_code session_seq_mark(session *s, int seq, err *e);
+uint32_t session_seq_rollback(session *s, int seq);
+
+/* Kept prefixes as bytes, for the next start. Keys and values tell as much as the prompts that they come from: the
+ * caller seals them, which is why these work on functions instead of a path.
+ *
+ * write: all n bytes, or an error. read: exactly n bytes, or an error (ERR_INVALID where they end). */
+typedef err_code session_write_fn(void *ctx, const void *p, size_t n, err *e);
+typedef err_code session_read_fn(void *ctx, void *p, size_t n, err *e);
+/* identity: what tells the model's bytes apart from all others (digests of its files and adapters). */
+err_code session_kept_save(const session *s, const uint8_t identity[32], session_write_fn *write, void *ctx, err *e);
+/* Adds to what is kept, up to the budget. ERR_UNSUPPORTED: made for another model, other numerics, another shape of
+ * pages. ERR_INVALID: damaged. What was read and checked before an error stays; nothing that fails its checksum is
+ * ever used. Never a reason not to start. */
+err_code session_kept_load(session *s, const uint8_t identity[32], session_read_fn *read, void *ctx, err *e);
+/* The same with a file, unsealed: written beside it, synced and renamed. For a bench and for tests. */
+err_code session_kept_save_file(const session *s, const uint8_t identity[32], const char *path, err *e);
+err_code session_kept_load_file(session *s, const uint8_t identity[32], const char *path, err *e);
+
+/* ---- steps ---- */
 
 /* Part of one step: `n` tokens appended to `seq`; logits wanted for the last n_logits of them. After the step
  * `logits` points to (n_logits, session_width) floats in the session, valid until the next step. A sequence appears at
