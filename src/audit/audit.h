@@ -28,6 +28,7 @@
 #include "base/bytes.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "base/json_flat.h"
 
 #include <cjson/cJSON.h>
 #include <stdbool.h>
@@ -43,8 +44,11 @@
  * Its index in the log is its name (seq); it is not repeated inside. One thread. */
 typedef struct record record;
 err_code record_new(record **out, const char *event, err *e);
-void record_free(record *r);   /* NULL is fine; wipes contents */
-cJSON *record_body(record *r); /* add fields here; integers, strings, booleans, objects, finite numbers */
+void record_free(record *r); /* NULL is fine; wipes contents */
+/* Add fields here: what canonical JSON holds, keys in any order, each once. What goes wrong meanwhile comes out where
+ * the record is appended. record_body is for those that have trees; NULL: no memory. */
+jflat *record_fields(record *r);
+cJSON *record_body(record *r);
 /* A content: goes encrypted into the vault; the body gets "content": {NAME: {"bytes": n, "commit":
  * hex(HMAC-SHA256(salt, bytes))}} with 32 random bytes of salt that lie in the vault with it. Names are
  * [a-z_]{1,32}, each once. Copied. */

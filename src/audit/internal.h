@@ -34,7 +34,9 @@
 #define INDEX_SEGMENTS      4 /* segments whose frame positions are kept for reading */
 
 struct record {
-    cJSON *body;
+    jflat fields;
+    jflat told;  /* of the contents */
+    cJSON *body; /* what callers add as trees; NULL: nothing */
     content *contents;
     unsigned n_contents, cap_contents;
     size_t contents_len;

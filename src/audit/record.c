@@ -5,24 +5,28 @@
 
 #include <string.h>
 
-/* Takes v over. The key is a literal. */
-static bool put(cJSON *o, const char *key, cJSON *v) {
-    if (v && cJSON_AddItemToObjectCS(o, key, v)) return true;
-    cJSON_Delete(v);
-    return false;
-}
+#define FIELDS_USUAL 1200u /* bytes that most records' fields fit into */
 
 err_code record_new(record **out, const char *event, err *e) {
     char when[32];
     time_rfc3339(when, time_unix_ms());
-    record *r = mem_zalloc(sizeof *r);
+    record *r = mem_alloc(sizeof *r);
     *out = NULL;
     if (!r) return err_nomem(e, "a ledger record");
-    r->body = cJSON_CreateObject();
-    if (!r->body || !put(r->body, "v", cJSON_CreateNumber(1)) || !put(r->body, "time", cJSON_CreateString(when)) ||
-        !put(r->body, "event", cJSON_CreateString(event))) {
+    jflat_init(&r->fields, LEDGER_ENTRY_MAX);
+    jflat_init(&r->told, LEDGER_ENTRY_MAX);
+    r->body = NULL;
+    r->contents = NULL;
+    r->n_contents = r->cap_contents = 0;
+    r->contents_len = 0;
+    (void)buf_reserve(&r->fields.text, FIELDS_USUAL);
+    jflat_num(&r->fields, "v", 1);
+    jflat_str(&r->fields, "time", when);
+    jflat_str(&r->fields, "event", event);
+    err_code rc = jflat_check(&r->fields, "a ledger record", e);
+    if (rc) {
         record_free(r);
-        return err_nomem(e, "a ledger record");
+        return rc;
     }
     *out = r;
     return ERR_OK;
@@ -36,11 +40,18 @@ void record_free(record *r) {
     }
     if (r->contents) mem_wipe(r->contents, r->n_contents * sizeof *r->contents);
     mem_free(r->contents);
+    jflat_free(&r->fields);
+    jflat_free(&r->told);
     cJSON_Delete(r->body);
     mem_free(r);
 }
 
+jflat *record_fields(record *r) {
+    return &r->fields;
+}
+
 cJSON *record_body(record *r) {
+    if (!r->body) r->body = cJSON_CreateObject();
     return r->body;
 }
 
@@ -58,20 +69,16 @@ static bool make_room(record *r) {
     return true;
 }
 
-/* Put {"bytes": n, "commit": hex} under "content". */
-static bool describe(cJSON *body, const content *c) {
+/* {"bytes": n, "commit": hex} under the content's name. */
+static void describe(jflat *told, const content *c) {
     uint8_t mac[SHA256_LEN];
     char hex[SHA256_HEX_LEN + 1];
-    cJSON *all = cJSON_GetObjectItemCaseSensitive(body, "content");
-    if (!all) all = cJSON_AddObjectToObject(body, "content");
-    if (!all) return false;
-    cJSON *one = cJSON_AddObjectToObject(all, c->name);
     hmac_sha256(mac, c->salt, SALT_LEN, c->bytes, c->len);
     hex_encode(hex, mac, sizeof mac);
-    if (one && put(one, "bytes", cJSON_CreateNumber((double)c->len)) && put(one, "commit", cJSON_CreateString(hex)))
-        return true;
-    cJSON_DeleteItemFromObjectCaseSensitive(all, c->name);
-    return false;
+    jflat_obj(told, c->name);
+    jflat_num(told, "bytes", (double)c->len);
+    jflat_str(told, "commit", hex);
+    jflat_end(told);
 }
 
 err_code record_content(record *r, const char *name, const void *p, size_t n, err *e) {
@@ -88,21 +95,17 @@ err_code record_content(record *r, const char *name, const void *p, size_t n, er
                        LEDGER_CONTENT_MAX);
     if (!make_room(r)) return err_nomem(e, "a record's content");
     content *c = &r->contents[r->n_contents];
-    memset(c, 0, sizeof *c);
-    memcpy(c->name, name, strlen(name));
-    random_bytes(c->salt, sizeof c->salt);
-    c->bytes = mem_alloc(n);
+    size_t name_len = strlen(name);
+    c->bytes = mem_alloc(n + name_len + 1); /* the name stands behind them: it does not move as this list does */
     if (!c->bytes) return err_nomem(e, "a record's content");
     if (n) memcpy(c->bytes, p, n);
     c->len = n;
-    if (!describe(r->body, c)) {
-        mem_wipe(c->bytes, n);
-        mem_free(c->bytes);
-        return err_nomem(e, "a record's content");
-    }
-    r->n_contents++;
+    c->name = memcpy(c->bytes + n, name, name_len + 1);
+    random_bytes(c->salt, sizeof c->salt);
+    describe(&r->told, c);
+    r->n_contents++; /* it is told of, so it is the record's, whatever becomes of that */
     r->contents_len += n;
-    return ERR_OK;
+    return jflat_check(&r->told, "a record's content", e);
 }
 
 err_code entry_check(const void *p, size_t n, err *e) {
@@ -120,8 +123,13 @@ err_code entry_check(const void *p, size_t n, err *e) {
 }
 
 err_code record_bytes(const record *r, buf *out, err *e) {
-    /* json_canonical refuses what would not read back: a repeated key, nesting past the limit, broken UTF-8. */
-    err_code rc = json_canonical(out, r->body, e);
+    /* What would not read back is refused: a repeated key, nesting past the limit, broken UTF-8. */
+    jflat more;
+    jflat_init(&more, LEDGER_ENTRY_MAX);
+    for (const cJSON *v = r->body ? r->body->child : NULL; v; v = v->next) jflat_tree(&more, v->string, v);
+    if (r->told.n) jflat_object(&more, "content", &r->told);
+    err_code rc = jflat_write(&r->fields, &more, out, e);
+    jflat_free(&more);
     if (rc == ERR_OK) rc = buf_check(out, "record", e);
     if (rc != ERR_OK) return err_prefix(e, "record"), rc;
     return ERR_OK;

@@ -17,7 +17,7 @@
 #define VAULT_KEY_TEXT_MAX 96
 
 typedef struct content {
-    char name[CONTENT_NAME_MAX + 1];
+    const char *name; /* stands behind the bytes */
     uint8_t salt[SALT_LEN];
     uint8_t *bytes;
     size_t len;

@@ -1,6 +1,7 @@
 #include "base/json.h"
 
 #include "base/bytes.h"
+#include "base/json_internal.h"
 #include "base/mem.h"
 
 #include <math.h>
@@ -405,7 +406,7 @@ void json_string(buf *out, const char *s, size_t n) {
 
 /* Order of UTF-16 code units (RFC 8785 §3.2.3): differs from byte order only between U+E000..U+FFFF and the
  * characters beyond U+FFFF, whose surrogates are smaller. */
-static int compare_utf16(const char *a, const char *b) {
+int json_compare_keys(const char *a, const char *b) {
     while (*a && *a == *b) {
         a++;
         b++;
@@ -417,7 +418,21 @@ static int compare_utf16(const char *a, const char *b) {
 }
 
 static int compare_members(const void *a, const void *b) {
-    return compare_utf16((*(const cJSON *const *)a)->string, (*(const cJSON *const *)b)->string);
+    return json_compare_keys((*(const cJSON *const *)a)->string, (*(const cJSON *const *)b)->string);
+}
+
+/* Most objects have a handful of members: qsort would ask for memory and call back for each pair. */
+static void sort_members(const cJSON **m, size_t n) {
+    if (n > 32) {
+        qsort(m, n, sizeof *m, compare_members);
+        return;
+    }
+    for (size_t i = 1; i < n; i++) {
+        const cJSON *x = m[i];
+        size_t k = i;
+        for (; k && json_compare_keys(m[k - 1]->string, x->string) > 0; k--) m[k] = m[k - 1];
+        m[k] = x;
+    }
 }
 
 static err_code canonical(buf *out, const cJSON *v, int depth, err *e);
@@ -428,7 +443,7 @@ static err_code canonical_object(buf *out, const cJSON *v, int depth, err *e) {
     const cJSON *few[32], **m = n <= 32 ? few : mem_array(n, sizeof *m);
     if (!m) return err_nomem(e, "a JSON object");
     for (const cJSON *c = v->child; c; c = c->next) m[k++] = c;
-    qsort(m, n, sizeof *m, compare_members);
+    sort_members(m, n);
     err_code rc = ERR_OK;
     buf_putc(out, '{');
     for (k = 0; k < n && rc == ERR_OK; k++) {
@@ -474,6 +489,10 @@ static err_code canonical(buf *out, const cJSON *v, int depth, err *e) {
         rc = err_set(e, ERR_INVALID, "a JSON value has no type");
     }
     return rc;
+}
+
+err_code json_canonical_at(buf *out, const cJSON *v, int depth, err *e) {
+    return canonical(out, v, depth, e);
 }
 
 err_code json_canonical(buf *out, const cJSON *v, err *e) {

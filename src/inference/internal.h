@@ -30,6 +30,7 @@ typedef struct loaded {
     special_set *special;
     answer_format *format;
     grammar_cache *grammars;
+    model *draft;     /* guesses for it; NULL: none */
     scheduler *sched; /* a model that generates, */
     embedder *emb;    /* or one that makes vectors or ranks */
 } loaded;
@@ -120,7 +121,7 @@ err_code records_outcome(record **out, const admission *a, const ending *x, bool
 /* Parts of them. The caller's words are contents, never fields. */
 err_code records_put_user(record *rec, const inference *inf, const char *user, err *e);
 err_code records_content_tokens(record *rec, const char *name, const int32_t *tokens, size_t n, err *e);
-err_code records_content_json(record *rec, const char *name, const cJSON *v, err *e);
+err_code records_content_flat(record *rec, const char *name, const jflat *f, err *e);
 /* Label, flags, findings, policy; with `candidates` the providers that may see it. */
 err_code records_put_perimeter(record *rec, const admission *a, bool candidates, err *e);
 /* Of vectors and scores (records_embed.c). */

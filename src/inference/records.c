@@ -8,94 +8,63 @@
 #include <stdio.h>
 #include <string.h>
 
-typedef struct fields { /* sticky failure: one check at the end */
-    cJSON *o;
-    bool failed;
-} fields;
-
-/* Takes v over; NULL counts as a failed allocation. Keys are literals, or names of this island's detector: they outlive
- * every record, so trees do not copy them. */
-static cJSON *put_tree(fields *f, const char *key, cJSON *v) {
-    if (v && (key ? cJSON_AddItemToObjectCS(f->o, key, v) : cJSON_AddItemToArray(f->o, v))) return v;
-    cJSON_Delete(v);
-    f->failed = true;
-    return NULL;
-}
-static void put_str(fields *f, const char *key, const char *s) {
-    put_tree(f, key, cJSON_CreateString(s));
-}
-static void put_num(fields *f, const char *key, double v) {
-    put_tree(f, key, cJSON_CreateNumber(v));
-}
-static void put_bool(fields *f, const char *key, bool v) {
-    put_tree(f, key, cJSON_CreateBool(v));
-}
-static fields put_object(fields *f, const char *key) {
-    fields inner = {.o = put_tree(f, key, cJSON_CreateObject())};
-    inner.failed = !inner.o;
-    return inner;
-}
-static void join(fields *f, const fields *inner) {
-    f->failed |= inner->failed;
+static err_code check(record *rec, err *e) {
+    return jflat_check(record_fields(rec), "the record of a request", e);
 }
 
-static err_code check(const fields *f, err *e) {
-    return f->failed ? err_nomem(e, "the record of a request") : ERR_OK;
-}
-
-static void put_bias(fields *f, const sampler_params *p) {
-    fields list = {.o = put_tree(f, "logit_bias", cJSON_CreateArray())};
-    for (uint32_t i = 0; i < p->n_bias && list.o && !list.failed; i++) {
-        fields pair = {.o = put_tree(&list, NULL, cJSON_CreateArray())};
-        put_tree(&pair, NULL, cJSON_CreateNumber(p->bias[i].token));
-        put_tree(&pair, NULL, cJSON_CreateNumber((double)p->bias[i].bias));
-        join(&list, &pair);
+static void put_bias(jflat *f, const sampler_params *p) {
+    jflat_arr(f, "logit_bias");
+    for (uint32_t i = 0; i < p->n_bias; i++) {
+        jflat_arr(f, NULL);
+        jflat_num(f, NULL, p->bias[i].token);
+        jflat_num(f, NULL, (double)p->bias[i].bias);
+        jflat_end(f);
     }
-    join(f, &list);
+    jflat_end(f);
 }
 
-static void put_grammar(fields *f, const request *r) {
+static void put_grammar(jflat *f, const request *r) {
     uint8_t digest[SHA256_LEN];
     char hex[SHA256_HEX_LEN + 1];
     answer_grammar_digest(r, digest);
     hex_encode(hex, digest, sizeof digest);
-    fields o = put_object(f, "grammar");
-    put_str(&o, "kind", answer_grammar_kind(r->grammar));
-    put_str(&o, "sha256", hex);
-    join(f, &o);
+    jflat_obj(f, "grammar");
+    jflat_str(f, "kind", answer_grammar_kind(r->grammar));
+    jflat_str(f, "sha256", hex);
+    jflat_end(f);
 }
 
-static void put_params(fields *f, const driver_call *c) {
+static void put_params(jflat *f, const driver_call *c) {
     const request *r = c->r;
     const sampler_params *p = &r->sampling;
     char seed[24];
     snprintf(seed, sizeof seed, "%llu", (unsigned long long)c->seed);
-    fields o = put_object(f, "params");
-    put_num(&o, "temperature", (double)p->temperature);
-    put_num(&o, "top_k", p->top_k);
-    put_num(&o, "top_p", (double)p->top_p);
-    put_num(&o, "min_p", (double)p->min_p);
-    put_num(&o, "repeat_penalty", (double)p->repeat_penalty);
-    put_num(&o, "repeat_last_n", p->repeat_last_n);
-    put_num(&o, "frequency_penalty", (double)p->frequency_penalty);
-    put_num(&o, "presence_penalty", (double)p->presence_penalty);
-    put_str(&o, "seed", seed);
-    put_num(&o, "max_tokens", c->max_new);
-    put_num(&o, "n", r->n_choices);
-    if (r->n_stops) put_num(&o, "stops", r->n_stops);
-    if (r->echo) put_bool(&o, "echo", true);
-    if (r->ignore_end) put_bool(&o, "ignore_end", true);
-    if (p->n_bias) put_bias(&o, p);
-    if (r->grammar) put_grammar(&o, r);
-    join(f, &o);
+    jflat_obj(f, "params");
+    jflat_num(f, "temperature", (double)p->temperature);
+    jflat_num(f, "top_k", p->top_k);
+    jflat_num(f, "top_p", (double)p->top_p);
+    jflat_num(f, "min_p", (double)p->min_p);
+    jflat_num(f, "repeat_penalty", (double)p->repeat_penalty);
+    jflat_num(f, "repeat_last_n", p->repeat_last_n);
+    jflat_num(f, "frequency_penalty", (double)p->frequency_penalty);
+    jflat_num(f, "presence_penalty", (double)p->presence_penalty);
+    jflat_str(f, "seed", seed);
+    jflat_num(f, "max_tokens", c->max_new);
+    jflat_num(f, "n", r->n_choices);
+    if (r->n_stops) jflat_num(f, "stops", r->n_stops);
+    if (r->echo) jflat_bool(f, "echo", true);
+    if (r->ignore_end) jflat_bool(f, "ignore_end", true);
+    if (p->n_bias) put_bias(f, p);
+    if (r->grammar) put_grammar(f, r);
+    jflat_end(f);
 }
 
-static void put_user(fields *f, const inference *inf, const char *user) {
+static void put_user(jflat *f, const inference *inf, const char *user) {
     uint8_t mac[SHA256_LEN];
     char hex[SHA256_HEX_LEN + 1];
     hmac_sha256(mac, inf->user_key, sizeof inf->user_key, user, strlen(user));
     hex_encode(hex, mac, sizeof mac);
-    put_str(f, "user", hex);
+    jflat_str(f, "user", hex);
 }
 
 err_code records_content_tokens(record *rec, const char *name, const int32_t *tokens, size_t n, err *e) {
@@ -111,9 +80,10 @@ err_code records_content_tokens(record *rec, const char *name, const int32_t *to
     return rc;
 }
 
-err_code records_content_json(record *rec, const char *name, const cJSON *v, err *e) {
+err_code records_content_flat(record *rec, const char *name, const jflat *f, err *e) {
     buf text = {.max = LEDGER_CONTENT_MAX};
-    err_code rc = json_canonical(&text, v, e);
+    err_code rc = jflat_check(f, "the record of a request", e);
+    if (!rc) rc = jflat_write(f, NULL, &text, e);
     if (!rc) rc = buf_check(&text, "the record of a request", e);
     if (!rc) rc = record_content(rec, name, buf_str(&text), text.len, e);
     if (text.ptr) mem_wipe(text.ptr, text.len);
@@ -125,34 +95,32 @@ err_code records_content_json(record *rec, const char *name, const cJSON *v, err
 static err_code content_request(record *rec, const request *r, bool with_text, err *e) {
     with_text = with_text && r->text;
     if (!r->messages && !r->tools && !r->template_args && !r->n_stops && !r->grammar && !with_text) return ERR_OK;
-    fields f = {.o = cJSON_CreateObject()};
-    if (!f.o) return err_nomem(e, "the record of a request");
-    if (with_text) put_str(&f, "text", r->text);
-    if (r->messages) put_tree(&f, "messages", cJSON_Duplicate(r->messages, true));
-    if (r->tools) put_tree(&f, "tools", cJSON_Duplicate(r->tools, true));
-    if (r->template_args) put_tree(&f, "template_args", cJSON_Duplicate(r->template_args, true));
-    if (r->kept) put_tree(&f, "kept", cJSON_Duplicate(r->kept, true));
+    jflat f;
+    jflat_init(&f, LEDGER_CONTENT_MAX);
+    if (r->messages) jflat_tree(&f, "messages", r->messages);
+    if (with_text) jflat_str(&f, "text", r->text);
+    if (r->tools) jflat_tree(&f, "tools", r->tools);
+    if (r->template_args) jflat_tree(&f, "template_args", r->template_args);
+    if (r->kept) jflat_tree(&f, "kept", r->kept);
     if (r->n_stops) {
-        fields list = {.o = put_tree(&f, "stops", cJSON_CreateArray())};
-        for (uint32_t i = 0; i < r->n_stops && list.o; i++) put_tree(&list, NULL, cJSON_CreateString(r->stops[i]));
-        join(&f, &list);
+        jflat_arr(&f, "stops");
+        for (uint32_t i = 0; i < r->n_stops; i++) jflat_str(&f, NULL, r->stops[i]);
+        jflat_end(&f);
     }
     if (r->grammar) { /* as text: the order of a schema's properties counts */
-        fields o = put_object(&f, "grammar");
-        put_str(&o, "kind", answer_grammar_kind(r->grammar));
-        put_str(&o, "source", r->grammar_source);
-        join(&f, &o);
+        jflat_obj(&f, "grammar");
+        jflat_str(&f, "kind", answer_grammar_kind(r->grammar));
+        jflat_str(&f, "source", r->grammar_source);
+        jflat_end(&f);
     }
-    err_code rc = check(&f, e);
-    if (!rc) rc = records_content_json(rec, "request", f.o, e);
-    cJSON_Delete(f.o);
+    err_code rc = records_content_flat(rec, "request", &f, e);
+    jflat_wipe(&f);
     return rc;
 }
 
 err_code records_put_user(record *rec, const inference *inf, const char *user, err *e) {
-    fields f = {.o = record_body(rec)};
-    put_user(&f, inf, user);
-    return check(&f, e);
+    put_user(record_fields(rec), inf, user);
+    return check(rec, e);
 }
 
 /* What the engine needs to give the same answer again. */
@@ -174,27 +142,27 @@ static err_code content_map(record *rec, const redaction *map, err *e) {
     return rc;
 }
 
-static void put_caller(fields *f, const request *r) {
-    put_str(f, "key", r->who.key_id);
-    put_str(f, "role", role_name(r->who.role));
-    if (r->who.project[0]) put_str(f, "project", r->who.project);
-    put_str(f, "dialect", r->dialect ? r->dialect : "");
-    put_str(f, "model", r->model);
-    if (r->purpose) put_str(f, "purpose", r->purpose);
+static void put_caller(jflat *f, const request *r) {
+    jflat_str(f, "key", r->who.key_id);
+    jflat_str(f, "role", role_name(r->who.role));
+    if (r->who.project[0]) jflat_str(f, "project", r->who.project);
+    jflat_str(f, "dialect", r->dialect ? r->dialect : "");
+    jflat_str(f, "model", r->model);
+    if (r->purpose) jflat_str(f, "purpose", r->purpose);
 }
 
 static err_code fill_admitted(record *rec, const inference *inf, const admission *a, const attempt_facts *x, err *e) {
     const request *r = a->r;
     const driver_call *c = x->call;
-    fields f = {.o = record_body(rec)};
-    put_caller(&f, r);
-    put_str(&f, "route", x->to->facts.name);
-    if (!r->embed) put_params(&f, c);
-    if (c->prompt_tokens) put_num(&f, "prompt_tokens", (double)c->n_prompt_tokens);
-    if (r->user) put_user(&f, inf, r->user);
-    err_code rc = check(&f, e);
+    jflat *f = record_fields(rec);
+    put_caller(f, r);
+    jflat_str(f, "route", x->to->facts.name);
+    if (!r->embed) put_params(f, c);
+    if (c->prompt_tokens) jflat_num(f, "prompt_tokens", (double)c->n_prompt_tokens);
+    if (r->user) put_user(f, inf, r->user);
+    err_code rc = check(rec, e);
     if (!rc) rc = records_put_perimeter(rec, a, true, e);
-    if (!rc) rc = x->d->describe(c, f.o, e);
+    if (!rc) rc = x->d->describe(c, f, e);
     if (!rc) rc = content_prompt(rec, c, e);
     bool inside = !c->body; /* what leaves has a record of its own */
     if (!rc && inside) rc = content_map(rec, x->map, e);
@@ -217,13 +185,13 @@ err_code records_admitted(record **out, const inference *inf, const admission *a
 }
 
 static err_code fill_rerouted(record *rec, const admission *a, const attempt_facts *x, err *e) {
-    fields f = {.o = record_body(rec)};
-    put_num(&f, "request", (double)x->admitted);
-    put_num(&f, "attempt", x->number);
-    put_str(&f, "route", x->to->facts.name);
-    if (x->call->prompt_tokens) put_num(&f, "prompt_tokens", (double)x->call->n_prompt_tokens);
-    err_code rc = check(&f, e);
-    if (!rc) rc = x->d->describe(x->call, f.o, e);
+    jflat *f = record_fields(rec);
+    jflat_num(f, "request", (double)x->admitted);
+    jflat_num(f, "attempt", x->number);
+    jflat_str(f, "route", x->to->facts.name);
+    if (x->call->prompt_tokens) jflat_num(f, "prompt_tokens", (double)x->call->n_prompt_tokens);
+    err_code rc = check(rec, e);
+    if (!rc) rc = x->d->describe(x->call, f, e);
     if (!rc) rc = content_prompt(rec, x->call, e);
     return rc ? rc : content_map(rec, x->map, e);
 }
@@ -235,49 +203,49 @@ err_code records_rerouted(record **out, const admission *a, const attempt_facts 
 }
 
 /* The host of "https://host:port/path". */
-static void put_host(fields *f, const char *url) {
+static void put_host(jflat *f, const char *url) {
     char host[300];
     const char *from = strstr(url, "://");
     from = from ? from + 3 : url;
     snprintf(host, sizeof host, "%.*s", (int)strcspn(from, "/"), from);
-    put_str(f, "host", host);
+    jflat_str(f, "host", host);
 }
 
-static void put_redacted(fields *f, const admission *a, const attempt_facts *x) {
+static void put_redacted(jflat *f, const admission *a, const attempt_facts *x) {
     bool any = x->map && redaction_count(x->map);
-    put_bool(f, "pseudonymised", any);
+    jflat_bool(f, "pseudonymised", any);
     if (!any) return;
-    fields o = put_object(f, "redacted");
+    jflat_obj(f, "redacted");
     const detector *d = a->p->detector;
-    for (unsigned i = 0; i < detector_entities(d) && o.o; i++) {
+    for (unsigned i = 0; i < detector_entities(d); i++) {
         const entity_info *info = detector_entity(d, i);
-        if (a->g->counts[i] && info->word && entity_set_has(x->redacted, i)) put_num(&o, info->name, a->g->counts[i]);
+        if (a->g->counts[i] && info->word && entity_set_has(x->redacted, i)) jflat_num(f, info->name, a->g->counts[i]);
     }
-    join(f, &o);
+    jflat_end(f);
 }
 
 static err_code fill_egress(record *rec, const admission *a, const attempt_facts *x, err *e) {
     const provider_facts *p = &x->to->facts;
     uint8_t digest[SHA256_LEN];
     char hex[SHA256_HEX_LEN + 1];
-    fields f = {.o = record_body(rec)};
-    put_str(&f, "purpose", "answer");
-    put_num(&f, "request", (double)x->admitted);
-    put_num(&f, "attempt", x->number);
-    put_str(&f, "provider", p->name);
-    put_str(&f, "driver", p->driver);
-    put_str(&f, "operator", p->operator_name);
-    put_str(&f, "country", p->country);
-    put_str(&f, "operator_law", p->operator_law);
-    put_bool(&f, "inside", p->inside);
-    put_host(&f, x->to->url);
-    put_str(&f, "model", x->model);
-    put_num(&f, "bytes", (double)x->call->body_len);
+    jflat *f = record_fields(rec);
+    jflat_str(f, "purpose", "answer");
+    jflat_num(f, "request", (double)x->admitted);
+    jflat_num(f, "attempt", x->number);
+    jflat_str(f, "provider", p->name);
+    jflat_str(f, "driver", p->driver);
+    jflat_str(f, "operator", p->operator_name);
+    jflat_str(f, "country", p->country);
+    jflat_str(f, "operator_law", p->operator_law);
+    jflat_bool(f, "inside", p->inside);
+    put_host(f, x->to->url);
+    jflat_str(f, "model", x->model);
+    jflat_num(f, "bytes", (double)x->call->body_len);
     sha256_of(digest, x->call->body, x->call->body_len);
     hex_encode(hex, digest, sizeof digest);
-    put_str(&f, "sha256", hex);
-    put_redacted(&f, a, x);
-    err_code rc = check(&f, e);
+    jflat_str(f, "sha256", hex);
+    put_redacted(f, a, x);
+    err_code rc = check(rec, e);
     if (!rc) rc = records_put_perimeter(rec, a, false, e);
     if (!rc) rc = record_content(rec, "body", x->call->body, x->call->body_len, e);
     return rc ? rc : content_map(rec, x->map, e);
@@ -290,11 +258,11 @@ err_code records_egress(record **out, const admission *a, const attempt_facts *x
 }
 
 static err_code fill_refused(record *rec, const admission *a, err_code why, const char *sentence, err *e) {
-    fields f = {.o = record_body(rec)};
-    put_caller(&f, a->r);
-    put_str(&f, "reason", err_name(why));
-    put_str(&f, "why", sentence);
-    err_code rc = check(&f, e);
+    jflat *f = record_fields(rec);
+    put_caller(f, a->r);
+    jflat_str(f, "reason", err_name(why));
+    jflat_str(f, "why", sentence);
+    err_code rc = check(rec, e);
     return rc ? rc : records_put_perimeter(rec, a, true, e);
 }
 
@@ -308,28 +276,24 @@ static double ms(uint64_t ns) {
     return (double)(ns / 1000) / 1000.0;
 }
 
-static void put_choices(fields *f, const driver_outcome *o) {
-    fields list = {.o = put_tree(f, "choices", cJSON_CreateArray())};
-    for (uint32_t i = 0; i < o->n_choices && list.o; i++) {
+static void put_choices(jflat *f, const driver_outcome *o) {
+    jflat_arr(f, "choices");
+    for (uint32_t i = 0; i < o->n_choices; i++) {
         const driver_choice *c = &o->choices[i];
-        fields x = put_object(&list, NULL);
-        if (x.failed) {
-            join(&list, &x);
-            break;
-        }
-        if (c->finish) put_str(&x, "finish", c->finish);
-        put_num(&x, "tokens", (double)c->n_tokens);
-        put_num(&x, "steps", c->steps);
-        if (c->n_calls) put_num(&x, "tool_calls", c->n_calls);
-        if (c->malformed) put_bool(&x, "malformed_tool_call", true);
+        jflat_obj(f, NULL);
+        if (c->finish) jflat_str(f, "finish", c->finish);
+        jflat_num(f, "tokens", (double)c->n_tokens);
+        jflat_num(f, "steps", c->steps);
+        if (c->n_calls) jflat_num(f, "tool_calls", c->n_calls);
+        if (c->malformed) jflat_bool(f, "malformed_tool_call", true);
         if (c->has_digest) {
             char hex[SHA256_HEX_LEN + 1];
             hex_encode(hex, c->logits_sha256, SHA256_LEN);
-            put_str(&x, "logits_sha256", hex);
+            jflat_str(f, "logits_sha256", hex);
         }
-        join(&list, &x);
+        jflat_end(f);
     }
-    join(f, &list);
+    jflat_end(f);
 }
 
 static err_code content_turn(record *rec, const char *name, const turn *t, err *e) {
@@ -358,48 +322,47 @@ static err_code outcome_contents(record *rec, const ending *x, err *e) {
     return rc;
 }
 
-static void put_attempts(fields *f, const ending *x) {
-    fields list = {.o = put_tree(f, "attempts", cJSON_CreateArray())};
-    for (uint32_t i = 0; i < x->n_notes && list.o && !list.failed; i++) {
+static void put_attempts(jflat *f, const ending *x) {
+    jflat_arr(f, "attempts");
+    for (uint32_t i = 0; i < x->n_notes; i++) {
         const attempt_note *n = &x->notes[i];
-        fields o = put_object(&list, NULL);
-        if (o.failed) break;
-        put_str(&o, "provider", n->provider);
-        put_str(&o, "model", n->model);
-        put_str(&o, "outcome", n->outcome);
-        if (n->status) put_num(&o, "status", n->status);
-        put_num(&o, "sent_bytes", (double)n->sent);
-        if (n->sendings > 1) put_num(&o, "sendings", n->sendings);
-        put_num(&o, "received_bytes", (double)n->received);
-        put_num(&o, "ms", ms(n->ns));
-        join(&list, &o);
+        jflat_obj(f, NULL);
+        jflat_str(f, "provider", n->provider);
+        jflat_str(f, "model", n->model);
+        jflat_str(f, "outcome", n->outcome);
+        if (n->status) jflat_num(f, "status", n->status);
+        jflat_num(f, "sent_bytes", (double)n->sent);
+        if (n->sendings > 1) jflat_num(f, "sendings", n->sendings);
+        jflat_num(f, "received_bytes", (double)n->received);
+        jflat_num(f, "ms", ms(n->ns));
+        jflat_end(f);
     }
-    join(f, &list);
+    jflat_end(f);
 }
 
-static void put_times(fields *f, const driver_outcome *o, bool embed) {
-    fields t = put_object(f, "ms");
-    put_num(&t, "queue", ms(o->queue_ns));
-    put_num(&t, embed ? "compute" : "prefill", ms(o->prefill_ns));
-    if (!embed) put_num(&t, "decode", ms(o->decode_ns));
-    join(f, &t);
+static void put_times(jflat *f, const driver_outcome *o, bool embed) {
+    jflat_obj(f, "ms");
+    jflat_num(f, "queue", ms(o->queue_ns));
+    jflat_num(f, embed ? "compute" : "prefill", ms(o->prefill_ns));
+    if (!embed) jflat_num(f, "decode", ms(o->decode_ns));
+    jflat_end(f);
 }
 
 static err_code fill_outcome(record *rec, const admission *a, const ending *x, bool with_contents, err *e) {
     const driver_outcome *o = x->o;
     bool embed = a->r->embed != NULL;
-    fields f = {.o = record_body(rec)};
-    put_num(&f, "request", (double)x->admitted);
-    if (x->rc) put_str(&f, "reason", err_name(x->rc));
-    put_num(&f, "prompt_tokens", (double)o->prompt_tokens);
-    if (!embed) put_num(&f, "completion_tokens", (double)o->completion_tokens);
-    if (!embed) put_choices(&f, o);
-    if (x->route) put_str(&f, "route", x->route);
-    if (o->provider_id[0]) put_str(&f, "provider_id", o->provider_id);
-    if (x->cost_eur >= 0) put_num(&f, "cost_eur", x->cost_eur);
-    put_attempts(&f, x);
-    put_times(&f, o, embed);
-    err_code rc = check(&f, e);
+    jflat *f = record_fields(rec);
+    jflat_num(f, "request", (double)x->admitted);
+    if (x->rc) jflat_str(f, "reason", err_name(x->rc));
+    jflat_num(f, "prompt_tokens", (double)o->prompt_tokens);
+    if (!embed) jflat_num(f, "completion_tokens", (double)o->completion_tokens);
+    if (!embed) put_choices(f, o);
+    if (x->route) jflat_str(f, "route", x->route);
+    if (o->provider_id[0]) jflat_str(f, "provider_id", o->provider_id);
+    if (x->cost_eur >= 0) jflat_num(f, "cost_eur", x->cost_eur);
+    put_attempts(f, x);
+    put_times(f, o, embed);
+    err_code rc = check(rec, e);
     if (!rc) rc = records_put_perimeter(rec, a, false, e);
     if (!rc && embed) return records_embed_outcome(rec, x, with_contents, e);
     return !rc && with_contents ? outcome_contents(rec, x, e) : rc;
@@ -413,41 +376,41 @@ err_code records_outcome(record **out, const admission *a, const ending *x, bool
 
 /* ---- the perimeter ----------------------------------------------------------------------------------------- */
 
-static void put_flags(fields *f, unsigned flags) {
-    fields list = {.o = put_tree(f, "flags", cJSON_CreateArray())};
-    for (unsigned bit = 1; bit <= FLAGS_ALL && list.o; bit <<= 1)
-        if (flags & bit) put_tree(&list, NULL, cJSON_CreateString(flag_name(bit)));
-    join(f, &list);
+static void put_flags(jflat *f, unsigned flags) {
+    jflat_arr(f, "flags");
+    for (unsigned bit = 1; bit <= FLAGS_ALL; bit <<= 1)
+        if (flags & bit) jflat_str(f, NULL, flag_name(bit));
+    jflat_end(f);
 }
 
-static void put_found(fields *f, const admission *a) {
+static void put_found(jflat *f, const admission *a) {
     if (entity_set_empty(&a->g->found)) return;
-    fields o = put_object(f, "found");
-    for (unsigned i = 0; i < detector_entities(a->p->detector) && o.o; i++)
-        if (a->g->counts[i]) put_num(&o, detector_entity(a->p->detector, i)->name, a->g->counts[i]);
-    join(f, &o);
+    jflat_obj(f, "found");
+    for (unsigned i = 0; i < detector_entities(a->p->detector); i++)
+        if (a->g->counts[i]) jflat_num(f, detector_entity(a->p->detector, i)->name, a->g->counts[i]);
+    jflat_end(f);
 }
 
-static void put_providers(fields *f, const admission *a) {
-    fields list = {.o = put_tree(f, "providers", cJSON_CreateArray())};
+static void put_providers(jflat *f, const admission *a) {
     uint64_t named = 0;
-    for (uint32_t i = 0; i < a->n && list.o; i++) {
+    jflat_arr(f, "providers");
+    for (uint32_t i = 0; i < a->n; i++) {
         uint64_t bit = (uint64_t)1 << a->list[i].provider;
         if (!(a->allowed & bit) || named & bit) continue;
         named |= bit;
-        put_tree(&list, NULL, cJSON_CreateString(a->p->providers[a->list[i].provider].facts.name));
+        jflat_str(f, NULL, a->p->providers[a->list[i].provider].facts.name);
     }
-    join(f, &list);
+    jflat_end(f);
 }
 
 err_code records_put_perimeter(record *rec, const admission *a, bool candidates, err *e) {
-    fields f = {.o = record_body(rec)};
-    put_str(&f, "label", a->p->labels.name[a->g->s.level]);
-    put_flags(&f, a->g->s.flags);
-    put_str(&f, "policy", a->p->policy_hex);
-    if (!candidates) return check(&f, e);
-    put_found(&f, a);
-    if (a->g->detector_failed) put_str(&f, "detector_error", a->g->why);
-    put_providers(&f, a);
-    return check(&f, e);
+    jflat *f = record_fields(rec);
+    jflat_str(f, "label", a->p->labels.name[a->g->s.level]);
+    put_flags(f, a->g->s.flags);
+    jflat_str(f, "policy", a->p->policy_hex);
+    if (!candidates) return check(rec, e);
+    put_found(f, a);
+    if (a->g->detector_failed) jflat_str(f, "detector_error", a->g->why);
+    put_providers(f, a);
+    return check(rec, e);
 }

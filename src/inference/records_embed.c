@@ -1,42 +1,30 @@
 /* The records of a request for vectors or scores. The caller's texts are contents, never fields. */
 #include "inference/internal.h"
 
-#include "base/json.h"
 #include "base/mem.h"
 
 #include <string.h>
 
 /* An input as it came: a string, or an array of token ids. */
-static cJSON *input_tree(const embed_input *in) {
-    if (in->text) return cJSON_CreateString(in->text);
-    cJSON *list = cJSON_CreateArray();
-    for (size_t i = 0; i < in->n_tokens && list; i++) {
-        cJSON *id = cJSON_CreateNumber(in->tokens[i]);
-        if (id && cJSON_AddItemToArray(list, id)) continue;
-        cJSON_Delete(id);
-        cJSON_Delete(list);
-        list = NULL;
+static void put_input(jflat *f, const embed_input *in) {
+    if (in->text) {
+        jflat_str(f, NULL, in->text);
+        return;
     }
-    return list;
-}
-
-static bool put_inputs(cJSON *o, const embed_request *q) {
-    if (q->query && !cJSON_AddStringToObject(o, "query", q->query)) return false;
-    cJSON *list = cJSON_AddArrayToObject(o, q->query ? "documents" : "input");
-    for (uint32_t i = 0; i < q->n_inputs && list; i++) {
-        cJSON *one = input_tree(&q->inputs[i]);
-        if (one && cJSON_AddItemToArray(list, one)) continue;
-        cJSON_Delete(one);
-        return false;
-    }
-    return list != NULL;
+    jflat_arr(f, NULL);
+    for (size_t i = 0; i < in->n_tokens; i++) jflat_num(f, NULL, in->tokens[i]);
+    jflat_end(f);
 }
 
 static err_code content_request(record *rec, const embed_request *q, err *e) {
-    cJSON *o = cJSON_CreateObject();
-    err_code rc = o && put_inputs(o, q) ? ERR_OK : err_nomem(e, "the record of a request");
-    if (!rc) rc = records_content_json(rec, "request", o, e);
-    cJSON_Delete(o);
+    jflat f;
+    jflat_init(&f, LEDGER_CONTENT_MAX);
+    if (q->query) jflat_str(&f, "query", q->query);
+    jflat_arr(&f, q->query ? "documents" : "input");
+    for (uint32_t i = 0; i < q->n_inputs; i++) put_input(&f, &q->inputs[i]);
+    jflat_end(&f);
+    err_code rc = records_content_flat(rec, "request", &f, e);
+    jflat_wipe(&f);
     return rc;
 }
 
@@ -55,18 +43,20 @@ err_code records_embed_contents(record *rec, const embed_request *q, const drive
     return !rc && c->inputs ? content_lengths(rec, c, e) : rc;
 }
 
-static bool put_vectors(cJSON *o, const driver_outcome *out) {
+static void put_vectors(jflat *f, const driver_outcome *out) {
     char hex[SHA256_HEX_LEN + 1];
-    if (!out->n_vectors) return true;
+    if (!out->n_vectors) return;
     hex_encode(hex, out->vectors_sha256, SHA256_LEN);
-    return cJSON_AddNumberToObject(o, "inputs", out->n_vectors) &&
-           cJSON_AddNumberToObject(o, "dimensions", out->dimensions) &&
-           cJSON_AddStringToObject(o, "vectors_sha256", hex);
+    jflat_num(f, "inputs", out->n_vectors);
+    jflat_num(f, "dimensions", out->dimensions);
+    jflat_str(f, "vectors_sha256", hex);
 }
 
 err_code records_embed_outcome(record *rec, const ending *x, bool with_contents, err *e) {
     if (x->rc) return ERR_OK;
-    if (!put_vectors(record_body(rec), x->o)) return err_nomem(e, "the record of a request");
+    put_vectors(record_fields(rec), x->o);
+    err_code rc = jflat_check(record_fields(rec), "the record of a request", e);
+    if (rc) return rc;
     if (!with_contents || !x->o->vector_digests) return ERR_OK;
     return record_content(rec, "vector_digests", x->o->vector_digests, (size_t)x->o->n_vectors * SHA256_LEN, e);
 }

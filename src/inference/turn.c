@@ -65,15 +65,19 @@ void turn_event(turn *t, const event *ev) {
 }
 
 err_code turn_json(const turn *t, buf *out, err *e) {
-    cJSON *o = cJSON_CreateObject(), *m = o ? cJSON_AddObjectToObject(o, "message") : NULL;
-    bool calls = t->calls && t->calls->child;
-    bool ok = !t->failed && m && cJSON_AddStringToObject(m, "role", "assistant") &&
-              cJSON_AddStringToObject(m, "content", t->text.len ? t->text.ptr : "") &&
-              (!t->reasoning.len || cJSON_AddStringToObject(m, "reasoning_content", t->reasoning.ptr)) &&
-              (!t->finish[0] || cJSON_AddStringToObject(o, "finish", t->finish)) &&
-              (!calls || cJSON_AddItemReferenceToObject(m, "tool_calls", t->calls));
-    err_code rc = ok ? json_canonical(out, o, e) : err_nomem(e, "what an answer said");
-    cJSON_Delete(o);
+    if (t->failed) return err_nomem(e, "what an answer said");
+    jflat f;
+    jflat_init(&f, LEDGER_CONTENT_MAX);
+    if (t->finish[0]) jflat_str(&f, "finish", t->finish);
+    jflat_obj(&f, "message");
+    jflat_str(&f, "content", t->text.len ? t->text.ptr : "");
+    if (t->reasoning.len) jflat_str(&f, "reasoning_content", t->reasoning.ptr);
+    jflat_str(&f, "role", "assistant");
+    if (t->calls && t->calls->child) jflat_tree(&f, "tool_calls", t->calls);
+    jflat_end(&f);
+    err_code rc = jflat_check(&f, "what an answer said", e);
+    if (!rc) rc = jflat_write(&f, NULL, out, e);
+    jflat_wipe(&f);
     return rc;
 }
 

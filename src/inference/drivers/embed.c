@@ -157,24 +157,20 @@ static err_code embed_prepare(driver_call *c, err *e) {
     return ERR_OK;
 }
 
-static bool put_lengths(const driver_call *c, cJSON *params) {
+static err_code embed_describe(const driver_call *c, jflat *f, err *e) {
+    const loaded *l = c->target;
     const embed_call *x = c->state;
-    const loaded *l = c->target;
-    return cJSON_AddNumberToObject(params, "inputs", c->r->embed->n_inputs) &&
-           cJSON_AddNumberToObject(params, "dimensions", x->dimensions) &&
-           cJSON_AddStringToObject(params, "pooling", pooling_name(model_get_facts(l->m)->pooling));
-}
-
-static err_code embed_describe(const driver_call *c, cJSON *body, err *e) {
-    const loaded *l = c->target;
     char artifact[8 + SHA256_HEX_LEN] = "sha256:";
     hex_encode(artifact + 7, l->digest, SHA256_LEN);
-    cJSON *params = cJSON_AddObjectToObject(body, "params");
-    if (params && put_lengths(c, params) && cJSON_AddStringToObject(body, "artifact", artifact) &&
-        cJSON_AddNumberToObject(body, "numerics", POLDER_NUMERICS) &&
-        cJSON_AddStringToObject(body, "isa", engine_isa()))
-        return ERR_OK;
-    return err_nomem(e, "the record of a request");
+    jflat_obj(f, "params");
+    jflat_num(f, "inputs", c->r->embed->n_inputs);
+    jflat_num(f, "dimensions", x->dimensions);
+    jflat_str(f, "pooling", pooling_name(model_get_facts(l->m)->pooling));
+    jflat_end(f);
+    jflat_str(f, "artifact", artifact);
+    jflat_num(f, "numerics", POLDER_NUMERICS);
+    jflat_str(f, "isa", engine_isa());
+    return jflat_check(f, "the record of a request", e);
 }
 
 /* A pooled row becomes the answer: in place, at its beginning. */

@@ -83,19 +83,19 @@ err_code remote_prepare(driver_call *c, const remote_form *form, err *e) {
     return ERR_OK;
 }
 
-err_code remote_describe(const driver_call *c, cJSON *body, err *e) {
+err_code remote_describe(const driver_call *c, jflat *f, err *e) {
     const remote *x = c->state;
     const request *r = c->r;
-    bool ok = cJSON_AddStringToObject(body, "upstream_model", x->t->model) &&
-              cJSON_AddStringToObject(body, "driver", x->form->name);
-    if (ok && r->embed) {
-        cJSON *params = cJSON_AddObjectToObject(body, "params");
-        ok = params && cJSON_AddNumberToObject(params, "inputs", r->embed->n_inputs) &&
-             (!r->embed->dimensions || cJSON_AddNumberToObject(params, "dimensions", r->embed->dimensions));
+    jflat_str(f, "upstream_model", x->t->model);
+    jflat_str(f, "driver", x->form->name);
+    if (r->embed) {
+        jflat_obj(f, "params");
+        jflat_num(f, "inputs", r->embed->n_inputs);
+        if (r->embed->dimensions) jflat_num(f, "dimensions", r->embed->dimensions);
+        jflat_end(f);
     }
-    if (ok && r->tool_must)
-        ok = cJSON_AddStringToObject(body, "tool_choice", r->tool_only ? "function" : "required") != NULL;
-    return ok ? ERR_OK : err_nomem(e, "the record of a request");
+    if (r->tool_must) jflat_str(f, "tool_choice", r->tool_only ? "function" : "required");
+    return jflat_check(f, "the record of a request", e);
 }
 
 err_code remote_start(driver_call *c, err *e) {

@@ -25,7 +25,7 @@ typedef struct remote_form {
 } remote_form;
 
 err_code remote_prepare(driver_call *c, const remote_form *form, err *e);
-err_code remote_describe(const driver_call *c, cJSON *body, err *e);
+err_code remote_describe(const driver_call *c, jflat *fields, err *e);
 err_code remote_start(driver_call *c, err *e);
 err_code remote_next(driver_call *c, int timeout_ms, driver_step *step, event *ev, err *e);
 void remote_cancel(driver_call *c);

@@ -1,5 +1,6 @@
 /* JSON: what is refused, canonical bytes as RFC 8785 prints them, the streaming writer. */
 #include "base/json.h"
+#include "base/json_flat.h"
 #include "base/mem.h"
 #include "harness.h"
 
@@ -301,6 +302,158 @@ TEST(a_thread_that_ends_loses_no_blocks) {
     if (after > before + 100000) FAIL("%zu bytes are lost in 500 threads", after - before);
 }
 
+/* ---- without a tree ---- */
+
+static uint64_t dice_state;
+static unsigned dice(unsigned n) {
+    dice_state = dice_state * UINT64_C(6364136223846793005) + 1442695040888963407u;
+    return (unsigned)(dice_state >> 33) % n;
+}
+
+/* The same members, written flat and put into a tree. */
+static void both(jflat *f, cJSON *o, int depth) {
+    static const char *const keys[] = {"b",   "a",        "\xef\xac\xb3", "\xf0\x9f\x98\x80", "zz",  "time", "aa",
+                                       "a b", "\xc3\xa9", "v\n",          "content",          "k\"", "10",   "9",
+                                       "",    "Z"};
+    static const char *const texts[] = {"", "plain", "caf\xc3\xa9 \"x\"\n", ",", "}", "\x01\x7f \\ /"};
+    bool array = cJSON_IsArray(o);
+    unsigned n = dice(depth ? 9 : 14), from = dice(16), step = 1 + 2 * dice(8); /* odd: no key comes twice */
+    for (unsigned i = 0; i < n; i++) {
+        const char *key = array ? NULL : keys[(from + i * step) % 16], *text = texts[dice(6)];
+        double number = dice(2) ? dice(1000) : (double)dice(1u << 30) / 7 * (dice(2) ? 1e-9 : -1e15);
+        unsigned kind = dice(depth < 5 ? 6 : 4);
+        cJSON *v = kind == 0   ? cJSON_CreateString(text)
+                   : kind == 1 ? cJSON_CreateNumber(number)
+                   : kind == 2 ? cJSON_CreateBool(i & 1)
+                   : kind == 3 ? cJSON_Parse("{\"q\":[1,{\"z\":null,\"a\":\"\"}],\"b\":true}")
+                   : kind == 4 ? cJSON_CreateObject()
+                               : cJSON_CreateArray();
+        if (kind == 0) jflat_str(f, key, text);
+        if (kind == 1) jflat_num(f, key, number);
+        if (kind == 2) jflat_bool(f, key, i & 1);
+        if (kind == 3) jflat_tree(f, key, v);
+        if (kind == 4) jflat_obj(f, key);
+        if (kind == 5) jflat_arr(f, key);
+        if (kind > 3) both(f, v, depth + 1);
+        if (kind > 3) jflat_end(f);
+        if (array)
+            cJSON_AddItemToArray(o, v);
+        else
+            cJSON_AddItemToObject(o, key, v);
+    }
+}
+
+TEST(flat_json_has_the_bytes_of_the_tree) {
+    for (unsigned i = 0; i < 3000; i++) {
+        err e;
+        jflat f;
+        buf a = {.max = 1 << 20}, b = {.max = 1 << 20};
+        cJSON *o = cJSON_CreateObject();
+        dice_state = i;
+        jflat_init(&f, 1 << 20);
+        both(&f, o, 0);
+        CHECK_OK(json_canonical(&a, o, &e), e);
+        CHECK_OK(jflat_write(&f, NULL, &b, &e), e);
+        if (strcmp(buf_str(&a), buf_str(&b)) != 0) FAIL("case %u: %s, not %s", i, buf_str(&b), buf_str(&a));
+        jflat_free(&f);
+        cJSON_Delete(o);
+        buf_free(&a);
+        buf_free(&b);
+    }
+}
+
+TEST(two_flat_halves_are_one_object) {
+    err e;
+    jflat f, g, inner;
+    buf b = {.max = 1 << 16};
+    jflat_init(&f, 1000);
+    jflat_init(&g, 1000);
+    jflat_init(&inner, 10000);
+    CHECK_OK(jflat_write(&f, NULL, &b, &e), e);
+    CHECK_STR(buf_str(&b), "{}");
+    jflat_str(&inner, "y", "1");
+    jflat_num(&inner, "x", 2);
+    jflat_str(&f, "d", "D");
+    jflat_str(&f, "b", "B");
+    jflat_object(&g, "c", &inner);
+    jflat_bool(&g, "a", false);
+    buf_reset(&b);
+    CHECK_OK(jflat_write(&f, &g, &b, &e), e);
+    CHECK_STR(buf_str(&b), "{\"a\":false,\"b\":\"B\",\"c\":{\"x\":2,\"y\":\"1\"},\"d\":\"D\"}");
+    buf_reset(&b);
+    jflat_str(&g, "d", "again"); /* a key of the other half */
+    CHECK_INT(jflat_write(&f, &g, &b, &e), ERR_INVALID);
+    CHECK_HAS(e.msg, "\"d\" stands twice");
+    for (int i = 0; i < 100; i++) jflat_num(&inner, i % 2 ? "many" : "much", i); /* more than the few; and twice */
+    CHECK_INT(jflat_write(&inner, NULL, &b, &e), ERR_INVALID);
+    jflat_free(&f);
+    jflat_free(&g);
+    jflat_wipe(&inner);
+    buf_free(&b);
+}
+
+static err_code flat_of(void (*put)(jflat *f), err *e) {
+    jflat f;
+    buf b = {.max = 1 << 20};
+    jflat_init(&f, 64);
+    put(&f);
+    err_code rc = jflat_write(&f, NULL, &b, e);
+    jflat_free(&f);
+    buf_free(&b);
+    return rc;
+}
+static void put_nan(jflat *f) {
+    jflat_num(f, "x", NAN);
+    jflat_num(f, "y", 1);
+}
+static void put_broken(jflat *f) {
+    jflat_str(f, "x", "\xff");
+}
+static void put_twice(jflat *f) {
+    jflat_obj(f, "o");
+    jflat_num(f, "x", 1);
+    jflat_num(f, "w", 1);
+    jflat_num(f, "x", 1);
+    jflat_end(f);
+}
+static void put_deep(jflat *f) {
+    for (int i = 0; i < JFLAT_LEVELS + 2; i++) jflat_obj(f, "x");
+    for (int i = 0; i < JFLAT_LEVELS + 2; i++) jflat_end(f);
+}
+static void put_deep_tree(jflat *f) {
+    cJSON *all = cJSON_CreateArray(), *v = all;
+    for (int i = 1; i < JSON_DEPTH_MAX; i++) {
+        cJSON *inner = cJSON_CreateArray();
+        cJSON_AddItemToArray(v, inner);
+        v = inner;
+    }
+    jflat_tree(f, "x", all); /* as deep as may be by itself, and one level deeper here */
+    cJSON_Delete(all);
+}
+static void put_long(jflat *f) {
+    jflat_str(f, "x", "0123456789012345678901234567890123456789012345678901234567890123456789");
+}
+static void put_open(jflat *f) {
+    jflat_arr(f, "x");
+}
+
+TEST(flat_json_refuses_what_would_not_read_back) {
+    err e;
+    static const struct {
+        void (*put)(jflat *f);
+        err_code rc;
+    } rows[] = {{put_nan, ERR_INVALID},  {put_broken, ERR_INVALID},    {put_twice, ERR_INVALID},
+                {put_deep, ERR_INVALID}, {put_deep_tree, ERR_INVALID}, {put_long, ERR_TOO_LARGE},
+                {put_open, ERR_INTERNAL}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) CHECK_INT(flat_of(rows[i].put, &e), rows[i].rc);
+    for (int64_t k = 0; k < 12; k++) { /* each allocation in turn */
+        mem_fail_after(k);
+        err_code rc = flat_of(put_long, &e);
+        mem_fail_after(-1);
+        CHECK(rc == ERR_NOMEM || rc == ERR_TOO_LARGE);
+    }
+}
+
 int main(int argc, char **argv) {
     test_begin(argc, argv);
     RUN(numbers_as_in_rfc8785);
@@ -312,5 +465,8 @@ int main(int argc, char **argv) {
     RUN(writer);
     RUN(trees_go_from_thread_to_thread);
     RUN(a_thread_that_ends_loses_no_blocks);
+    RUN(flat_json_has_the_bytes_of_the_tree);
+    RUN(two_flat_halves_are_one_object);
+    RUN(flat_json_refuses_what_would_not_read_back);
     return test_end();
 }

@@ -206,9 +206,10 @@ static void call(subject *s, const request *r, const char *model_name, const pla
     out->rc = c.target ? s->d->prepare(&c, &out->e) : ERR_INTERNAL;
     out->body_len = c.body_len;
     if (!out->rc && p->describe) {
-        cJSON *o = cJSON_CreateObject();
-        out->rc = s->d->describe(&c, o, &out->e);
-        cJSON_Delete(o);
+        jflat f;
+        jflat_init(&f, LEDGER_ENTRY_MAX);
+        out->rc = s->d->describe(&c, &f, &out->e);
+        jflat_free(&f);
     }
     if (!out->rc && p->release != STOP_PREPARED) {
         out->rc = s->d->start(&c, &out->e);
