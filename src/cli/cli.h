@@ -78,6 +78,12 @@ void progress_begin(progress *p, const char *what);
 int progress_step(void *p, uint64_t done, uint64_t total); /* a store_progress */
 void progress_end(progress *p);
 
+/* The same where things are counted: "replaying: 120 of 10000 answers, 35 s left". */
+void progress_count(progress *p, uint64_t done, uint64_t total, const char *things);
+
+/* cmd_replay.c: audit replay. */
+err_code run_audit_replay(cli *c, err *e);
+
 /* ---- the island, with or without a running server ---- */
 
 /* Whether a server answers on the island's control socket. */

@@ -289,6 +289,31 @@ const command commands_audit[] = {
      run_prove,
      {{OPT_TEXT, "out", "FILE", 0, 0, "write the receipt here instead of stdout"},
       {OPT_TEXT, "entry", "FILE", 0, 0, "and the record's exact bytes here"}}},
+    {"audit replay",
+     "[SEQ|RECEIPT]",
+     0,
+     1,
+     "Derive an answer anew from the ledger and compare every token and every bit of its logits",
+     "An answer of the local engine follows from its records: the model's bytes, the prompt's tokens, the parameters "
+     "and\n"
+     "the seed. Replay computes it again, on any machine, with any number of threads and any instruction set, and\n"
+     "compares. Exit code 0: equal. 1: not equal; the first difference is named. 3: not possible: the model is not\n"
+     "here, contents were erased, a provider gave the answer, or another version of the numerics made it.\n\n"
+     "SEQ is any record of the answer (the header x-polder-record, or polder audit ls --event completed); RECEIPT a\n"
+     "file from polder audit prove. With --sample a random part of the answers since the last check is replayed and\n"
+     "the outcome becomes a record (\"replayed\"): run it every night. With --from or --through that part of the\n"
+     "ledger is replayed instead, whole unless --sample is given, and nothing is recorded.\n\n"
+     "  polder audit replay 42\n"
+     "  polder audit replay r.tlog-proof --isa scalar --threads 1\n"
+     "  polder audit replay --sample 1%",
+     run_audit_replay,
+     {{OPT_TEXT, "isa", "SET", 0, 0, "compute with this instruction set: scalar (the plain reference), avx2, …"},
+      {OPT_INT, "threads", "N", 1, 1024, "compute with so many threads (default: all CPUs)"},
+      {OPT_TEXT, "sample", "P%|N", 0, 0, "draw P percent, or N, of the answers since the last check"},
+      {OPT_TEXT, "seed", "N", 0, 0, "draw with this seed, to see the same sample again"},
+      {OPT_INT, "from", "SEQ", 0, 9007199254740992.0, "answers that ended in this record or later"},
+      {OPT_INT, "through", "SEQ", 0, 9007199254740992.0, "answers that ended in this record or earlier"},
+      {OPT_TEXT, "weights", "FILE", 0, 0, "of one answer: would this model file give it as well?"}}},
     {"audit export",
      "--out DIR",
      0,

@@ -86,16 +86,30 @@ void progress_begin(progress *p, const char *what) {
     *p = (progress){.what = what, .started_ns = time_mono_ns(), .on = isatty(STDERR_FILENO)};
 }
 
-int progress_step(void *ctx, uint64_t done, uint64_t total) {
-    progress *p = ctx;
+/* Whether it is time for another line, and the seconds that are left. */
+static bool progress_due(progress *p, uint64_t done, uint64_t total, double *left) {
     uint64_t now = time_mono_ns();
-    if (!p->on || now - p->printed_ns < 200000000u || !total) return 0;
+    if (!p->on || now - p->printed_ns < 200000000u || !total) return false;
     p->printed_ns = now;
     double spent = (double)(now - p->started_ns) / 1e9;
-    double left = done ? spent * (double)(total - done) / (double)done : 0;
+    *left = done ? spent * (double)(total - done) / (double)done : 0;
+    return true;
+}
+
+int progress_step(void *ctx, uint64_t done, uint64_t total) {
+    progress *p = ctx;
+    double left;
+    if (!progress_due(p, done, total, &left)) return 0;
     fprintf(stderr, "\r%s: %.1f of %.1f MB, %.0f s left \033[K", p->what, (double)done / 1e6, (double)total / 1e6,
             left);
     return 0;
+}
+
+void progress_count(progress *p, uint64_t done, uint64_t total, const char *things) {
+    double left;
+    if (!progress_due(p, done, total, &left)) return;
+    fprintf(stderr, "\r%s: %llu of %llu %s, %.0f s left \033[K", p->what, (unsigned long long)done,
+            (unsigned long long)total, things, left);
 }
 
 void progress_end(progress *p) {

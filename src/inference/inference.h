@@ -11,13 +11,17 @@
  *
  * Records (audit.h; all in canonical JSON)
  *   admitted   key, role, dialect, model, route, artifact, numerics, isa, params {temperature … max_tokens, n; seed as
- *              a decimal string; stops: how many; logit_bias: [[token, bias]]; grammar: {kind, sha256 over kind, a NUL
+ *              a decimal string; stops: how many; logit_bias: [[token, bias]]; logprobs: how many of the likeliest were
+ *              asked for; parse, one_call, tool_strict, echo, ignore_end: true; grammar: {kind, sha256 over kind, a NUL
  *              and the source}}, tool_choice ("required", "function" or "strict") and tool_grammar (SHA-256 of its
  *              text, which follows from artifact, tools and choice), prompt_tokens, user (keyed hash).
  *              Contents: prompt (the text as the model reads it), prompt_tokens (ids, int32 little endian), request
- *              ({messages, tools, template_args, kept, stops} as they came).
+ *              ({messages, tools, tool_only, template_args, kept, stops, grammar} as they came); form ({tools,
+ *              tool_only, stops, grammar} as the engine got them) where values were replaced in them.
  *   completed  request (seq of admitted), choices [{finish, tokens, steps, logits_sha256; tool_calls: how many;
- *              malformed_tool_call: true where one could not be read}], prompt_tokens, completion_tokens, ms {queue,
+ *              malformed_tool_call: true where one could not be read; rows: of logits that were drawn from, where the
+ *              last draw came to nothing; prompt_rows and prompt_logits_sha256: of an echoed prompt whose
+ *              log-probabilities were told}], prompt_tokens, completion_tokens, ms {queue,
  *              prefill, decode}. Contents, for choice a, b, … p: answer_a (of a parsed request as the model wrote it:
  *              what was read from it follows from it), tokens_a.
  *   For vectors and scores: admitted has params {inputs, dimensions, pooling} and the contents request (canonical JSON:
@@ -35,13 +39,17 @@
  *              there), bytes and sha256 (of the body that is sent), label, flags, pseudonymised, redacted {entity: how
  *              many}, policy. What leaves for other reasons (model.pull, oidc.jwks) has its own purpose.
  *   rerouted   before an attempt by the local engine that is not the first: request, attempt, route and its facts, and
- *              the contents prompt and prompt_tokens.
+ *              max_tokens, grammar, and the contents prompt and prompt_tokens (lengths, form).
  *   completed and failed have attempts [{provider, model, outcome: "answered", "lost" or an error's name, status,
  *              sent_bytes, received_bytes, ms; sendings where it went out twice (upstream.h)}], route (who answered),
  *              cost_eur where prices are known, and with keep_turn the content turn: canonical JSON {"message": {role,
  *              content, reasoning_content, tool_calls}, "finish"} of choice 0, restored.
  *   refused    the policy said no before admitted: key, project, dialect, model, label, flags, found, policy, reason
  * (an error's name) and why. Its request has no other record. What a quota refuses is counted only (usage).
+ *   replayed   answers were derived anew (replay.h): since, through (records looked at), answers (how many there are of
+ *              the local engine), others (of providers), drawn, seed (decimal; which were drawn follows from it), equal,
+ *              unequal, not_possible (how many), first_unequal [up to 100 seqs], numerics, isa. Content: outcomes
+ *              ({equal, unequal, not_possible: [seqs of admitted]}).
  *   model.imported, model.named, model.removed: model, artifact; the first with the file's facts.
  * tokens counts every token that was drawn, an end token and those of a stop string included; logits_sha256 is over
  * their rows of logits in order. Each admitted has exactly one completed or failed, unless the ledger itself failed.
@@ -58,6 +66,7 @@
 #include "engine/engine.h"
 #include "inference/hub.h"
 #include "inference/providers.h"
+#include "inference/replay.h"
 #include "island/island.h"
 
 typedef struct inference inference;

@@ -94,9 +94,9 @@ static const admin_op ops_core[] = {
 };
 
 /* Operations of other files join here, one table each. */
-extern const admin_op admin_ops_policy[], admin_ops_project[], admin_ops_inventory[];
-static const admin_op *const tables[] = {ops_core,          admin_ops_policy,    admin_ops_provider,
-                                         admin_ops_project, admin_ops_inventory, NULL};
+extern const admin_op admin_ops_policy[], admin_ops_project[], admin_ops_inventory[], admin_ops_audit[];
+static const admin_op *const tables[] = {
+    ops_core, admin_ops_policy, admin_ops_provider, admin_ops_project, admin_ops_inventory, admin_ops_audit, NULL};
 
 const admin_op *admin_find(const char *op) {
     for (const admin_op *const *t = tables; *t; t++)
