@@ -10,11 +10,15 @@
 #ifdef POLDER_HAVE_AVX2
 #include <cpuid.h>
 #endif
+#ifdef POLDER_HAVE_NEON
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
 
 static const char *const names[ISA_COUNT] = {"scalar", "avx2", "avx512", "neon"};
 static _Atomic int current = -1;
 
-static bool have[ISA_COUNT];
+static bool have[ISA_COUNT], have_i8mm;
 static char list[64];
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
@@ -29,6 +33,10 @@ static void ask_cpu(void) {
     have[ISA_AVX512] = have[ISA_AVX2] && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
                        __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni");
+#endif
+#ifdef POLDER_HAVE_NEON
+    have[ISA_NEON] = getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
+    have_i8mm = have[ISA_NEON] && getauxval(AT_HWCAP2) & HWCAP2_I8MM;
 #endif
 }
 
@@ -48,6 +56,11 @@ static void find_out(void) {
 bool isa_have(isa i) {
     pthread_once(&once, find_out); /* asking a virtual CPU takes microseconds */
     return have[i];
+}
+
+bool isa_have_i8mm(void) {
+    isa_have(ISA_NEON);
+    return have_i8mm;
 }
 
 const char *isa_list(void) {

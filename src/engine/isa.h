@@ -20,6 +20,8 @@ typedef enum isa { ISA_SCALAR, ISA_AVX2, ISA_AVX512, ISA_NEON, ISA_COUNT } isa;
 isa isa_get(void);
 /* Does this build and this CPU have it? */
 bool isa_have(isa i);
+/* Products of 8-bit matrices on 64-bit ARM, which the set neon takes where they are there. */
+bool isa_have_i8mm(void);
 const char *isa_name(isa i);
 /* The names of all that isa_have, with commas and "and": "scalar, avx2 and avx512". */
 const char *isa_list(void);
