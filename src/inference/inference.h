@@ -16,8 +16,9 @@
  *              and the source}}, tool_choice ("required", "function" or "strict") and tool_grammar (SHA-256 of its
  *              text, which follows from artifact, tools and choice), prompt_tokens, user (keyed hash).
  *              Contents: prompt (the text as the model reads it), prompt_tokens (ids, int32 little endian), request
- *              ({messages, tools, tool_only, template_args, kept, stops, grammar} as they came); form ({tools,
- *              tool_only, stops, grammar} as the engine got them) where values were replaced in them.
+ *              ({messages, tools, template_args, kept, stops, grammar} as they came), form ({tools as JSON text,
+ *              tool_only, stops, grammar} as the engine got them, where values were replaced in them or a grammar was
+ *              made of the tools).
  *   completed  request (seq of admitted), choices [{finish, tokens, steps, logits_sha256; tool_calls: how many;
  *              malformed_tool_call: true where one could not be read; rows: of logits that were drawn from, where the
  *              last draw came to nothing; prompt_rows and prompt_logits_sha256: of an echoed prompt whose

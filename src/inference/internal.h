@@ -125,6 +125,7 @@ err_code records_content_flat(record *rec, const char *name, const jflat *f, err
 err_code records_put_perimeter(record *rec, const admission *a, bool candidates, err *e);
 /* Of vectors and scores (records_embed.c). */
 err_code records_embed_contents(record *rec, const embed_request *q, const driver_call *c, err *e);
+err_code records_embed_lengths(record *rec, const driver_call *c, err *e); /* nothing where a provider counts */
 err_code records_embed_outcome(record *rec, const ending *x, bool with_contents, err *e);
 
 #endif

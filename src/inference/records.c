@@ -1,6 +1,7 @@
 /* The records of a request: admitted, and one of completed and failed. The caller's words (prompt, messages, stop
  * strings, answers) are contents, never fields: they lie in the vault and can be erased. */
 #include "inference/internal.h"
+#include "inference/tool_grammar.h"
 
 #include "base/json.h"
 #include "base/mem.h"
@@ -54,6 +55,10 @@ static void put_params(jflat *f, const driver_call *c) {
     if (r->n_stops) jflat_num(f, "stops", r->n_stops);
     if (r->echo) jflat_bool(f, "echo", true);
     if (r->ignore_end) jflat_bool(f, "ignore_end", true);
+    if (r->want_logprobs) jflat_num(f, "logprobs", r->n_top);
+    if (r->parse) jflat_bool(f, "parse", true);
+    if (r->one_call) jflat_bool(f, "one_call", true);
+    if (r->tool_strict) jflat_bool(f, "tool_strict", true);
     if (p->n_bias) put_bias(f, p);
     if (r->grammar) put_grammar(f, r);
     jflat_end(f);
@@ -91,6 +96,40 @@ err_code records_content_flat(record *rec, const char *name, const jflat *f, err
     return rc;
 }
 
+/* What bounds the text of the answer. */
+static void put_bounds(jflat *f, const request *r) {
+    if (r->n_stops) {
+        jflat_arr(f, "stops");
+        for (uint32_t i = 0; i < r->n_stops; i++) jflat_str(f, NULL, r->stops[i]);
+        jflat_end(f);
+    }
+    if (r->grammar) { /* as text: the order of a schema's properties counts */
+        jflat_obj(f, "grammar");
+        jflat_str(f, "kind", answer_grammar_kind(r->grammar));
+        jflat_str(f, "source", r->grammar_source);
+        jflat_end(f);
+    }
+}
+
+/* What replay needs and the request as it came does not show: the form of the answer as the engine got it, where values
+ * were replaced in it; and the tools as text where a grammar was made of them, since the order of a schema's properties
+ * counts and canonical JSON has none. */
+static err_code content_form(record *rec, const admission *a, const request *r, err *e) {
+    bool replaced = r != a->r && (r->tools || r->n_stops || r->grammar);
+    if (!replaced && !tool_grammar_wanted(r)) return ERR_OK;
+    jflat f;
+    jflat_init(&f, LEDGER_CONTENT_MAX);
+    put_bounds(&f, r);
+    char *tools = r->tools ? json_text(r->tools) : NULL;
+    if (r->tools) jflat_str(&f, "tools", tools);
+    if (r->tool_only) jflat_str(&f, "tool_only", r->tool_only);
+    err_code rc = records_content_flat(rec, "form", &f, e);
+    if (tools) mem_wipe(tools, strlen(tools));
+    mem_free(tools);
+    jflat_wipe(&f);
+    return rc;
+}
+
 /* The request as it came, without its dialect: what the caller wrote and what the rendered prompt does not show. */
 static err_code content_request(record *rec, const request *r, bool with_text, err *e) {
     with_text = with_text && r->text;
@@ -102,17 +141,7 @@ static err_code content_request(record *rec, const request *r, bool with_text, e
     if (r->tools) jflat_tree(&f, "tools", r->tools);
     if (r->template_args) jflat_tree(&f, "template_args", r->template_args);
     if (r->kept) jflat_tree(&f, "kept", r->kept);
-    if (r->n_stops) {
-        jflat_arr(&f, "stops");
-        for (uint32_t i = 0; i < r->n_stops; i++) jflat_str(&f, NULL, r->stops[i]);
-        jflat_end(&f);
-    }
-    if (r->grammar) { /* as text: the order of a schema's properties counts */
-        jflat_obj(&f, "grammar");
-        jflat_str(&f, "kind", answer_grammar_kind(r->grammar));
-        jflat_str(&f, "source", r->grammar_source);
-        jflat_end(&f);
-    }
+    put_bounds(&f, r);
     err_code rc = records_content_flat(rec, "request", &f, e);
     jflat_wipe(&f);
     return rc;
@@ -166,6 +195,7 @@ static err_code fill_admitted(record *rec, const inference *inf, const admission
     if (!rc) rc = content_prompt(rec, c, e);
     bool inside = !c->body; /* what leaves has a record of its own */
     if (!rc && inside) rc = content_map(rec, x->map, e);
+    if (!rc && inside && !r->embed) rc = content_form(rec, a, c->r, e);
     if (rc) return rc;
     return r->embed ? records_embed_contents(rec, r->embed, c, e)
                     : content_request(rec, r, !c->prompt || x->map != NULL, e);
@@ -190,9 +220,13 @@ static err_code fill_rerouted(record *rec, const admission *a, const attempt_fac
     jflat_num(f, "attempt", x->number);
     jflat_str(f, "route", x->to->facts.name);
     if (x->call->prompt_tokens) jflat_num(f, "prompt_tokens", (double)x->call->n_prompt_tokens);
+    if (!a->r->embed) jflat_num(f, "max_tokens", x->call->max_new);
+    if (!a->r->embed && x->call->r->grammar) put_grammar(f, x->call->r);
     err_code rc = check(rec, e);
     if (!rc) rc = x->d->describe(x->call, f, e);
     if (!rc) rc = content_prompt(rec, x->call, e);
+    if (!rc && a->r->embed) rc = records_embed_lengths(rec, x->call, e);
+    if (!rc && !a->r->embed) rc = content_form(rec, a, x->call->r, e);
     return rc ? rc : content_map(rec, x->map, e);
 }
 

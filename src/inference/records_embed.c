@@ -28,7 +28,8 @@ static err_code content_request(record *rec, const embed_request *q, err *e) {
     return rc;
 }
 
-static err_code content_lengths(record *rec, const driver_call *c, err *e) {
+err_code records_embed_lengths(record *rec, const driver_call *c, err *e) {
+    if (!c->inputs) return ERR_OK;
     uint32_t n = c->r->embed->n_inputs;
     int32_t *lengths = mem_array(n, sizeof *lengths);
     if (!lengths) return err_nomem(e, "the record of a request");
@@ -40,7 +41,7 @@ static err_code content_lengths(record *rec, const driver_call *c, err *e) {
 
 err_code records_embed_contents(record *rec, const embed_request *q, const driver_call *c, err *e) {
     err_code rc = content_request(rec, q, e);
-    return !rc && c->inputs ? content_lengths(rec, c, e) : rc;
+    return rc ? rc : records_embed_lengths(rec, c, e);
 }
 
 static void put_vectors(jflat *f, const driver_outcome *out) {

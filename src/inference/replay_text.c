@@ -18,7 +18,7 @@ typedef struct derivation {
     replay_case *x;
     request r; /* what the sampler and the text need of it; its strings lie in `form` and `text` */
     logit_bias *bias;
-    cJSON *form;
+    cJSON *form, *tools;
     buf text; /* the prompt as the model read it */
     grammar *grammar;
     uint32_t max_new;
@@ -127,7 +127,13 @@ static err_code read_form(derivation *d, err *e) {
     if (!rc) rc = json_parse(&d->form, buf_str(&b), b.len, "a request", e);
     if (b.ptr) mem_wipe(b.ptr, b.len);
     buf_free(&b);
-    if (!rc) take_form(&d->r, d->form);
+    if (rc) return rc;
+    take_form(&d->r, d->form);
+    const char *tools = NULL; /* as text where their order counts */
+    if (own && d->r.tools && json_get_str(d->form, "tools", &tools, e) == ERR_OK && tools) {
+        rc = json_parse(&d->tools, tools, strlen(tools), "tools", e);
+        d->r.tools = d->tools;
+    }
     return rc;
 }
 
@@ -380,6 +386,7 @@ err_code replay_text(replay_case *x, err *e) {
     grammar_free(d.grammar);
     mem_free(d.bias);
     cJSON_Delete(d.form);
+    cJSON_Delete(d.tools);
     if (d.text.ptr) mem_wipe(d.text.ptr, d.text.len);
     buf_free(&d.text);
     return rc;
