@@ -1,13 +1,11 @@
-/* Sequences, their KV memory, and the step.
+/* Life of a session, its sequences, and the step.
  *
- * 1. A page of KV memory holds VEC_TILE positions of one sequence, all layers. It is allocated when first needed, kept
- *    on the free list afterwards and given back by session_free: a decode step allocates at most when a sequence
- *    crosses into a page that the session never had before.
- * 2. session_step first checks and reserves everything (plan), then changes sequences (commit), then computes. After
- *    plan nothing can fail, so an error leaves every sequence as it was.
- * 3. Scratch is sized by max_step_tokens at session_new; the logits buffer alone may grow, in plan.
+ * session_step first checks and reserves everything (plan), then changes sequences (commit), then computes. After plan
+ * nothing can fail, so an error leaves every sequence as it was; only idle pages may have been given up. A decode step
+ * allocates at most when a sequence crosses into a page that the session never had before, or a checkpoint is due.
+ * Scratch is sized by max_step_tokens at session_new; the logits buffer alone may grow, in plan.
  */
-#include "engine/models/models.h"
+#include "engine/session_internal.h"
 
 #include "base/sys.h"
 
@@ -19,38 +17,20 @@
 #define THREADS_MAX       1024
 #define STEP_TOKENS_USUAL 512
 
-typedef struct seq {
-    bool used;
-    uint32_t len, n_pages;
-    uint64_t step; /* the last step that it took part in: finds a sequence that a step names twice */
-    void **pages;  /* (pages of n_ctx), a slice of session.page_table */
-    float *state;  /* (need.state), made with the first sequence in this place; NULL where models have none */
-} seq;
-
-struct session {
-    const model *m;
-    pool *pool;
-    acts *acts;
-    uint32_t n_seq_max, n_ctx, max_rows;
-    uint32_t width; /* floats of a row that a step gives */
-    uint32_t n_states;
-    seq *seqs;
-    void **page_table;
-    void **free_pages; /* allocated, in no sequence */
-    size_t n_free, n_made, n_pages_max;
-    uint64_t n_steps, fixed_bytes;
-    float *scratch; /* all of step's buffers but logits */
-    float *logits;
-    uint32_t logits_cap; /* rows */
-    int32_t *tokens;     /* (max_rows) */
-    span *spans;         /* (n_seq_max) */
-    step st;
-};
-
 /* ---- life ------------------------------------------------------------------------------------------------- */
 
-static size_t page_bytes(const session *s) {
-    return (size_t)s->m->need.page;
+/* What may be kept. One sequence of the full context takes half of the checkpoints, so that there are some for others.
+ */
+static void read_budget(session *s, const session_options *o, uint64_t per_seq) {
+    if (s->m->hp.encoder) return; /* each sequence comes whole, in one step */
+    size_t keep = o->keep_positions / VEC_TILE;
+    s->n_keep = keep < s->n_pages_max ? keep : s->n_pages_max;
+    if (!s->m->need.state) return;
+    s->n_checkpoints_max = (size_t)(o->keep_state_bytes / (CHECKPOINT_HEAD + session_state_bytes(s)));
+    if (s->n_checkpoints_max == 0) s->n_keep = 0;
+    if (s->n_keep == 0) return;
+    uint64_t mine = s->n_checkpoints_max > 1 ? s->n_checkpoints_max / 2 : 1;
+    s->checkpoint_every = (uint32_t)((per_seq + mine - 1) / mine) * VEC_TILE;
 }
 
 static err_code read_options(session *s, const session_options *o, unsigned *n_threads, err *e) {
@@ -74,6 +54,7 @@ static err_code read_options(session *s, const session_options *o, unsigned *n_t
     if (per_seq * s->n_seq_max > (1u << 28))
         return err_set(e, ERR_INVALID, "session: %u sequences of %u positions are too many", s->n_seq_max, s->n_ctx);
     s->n_pages_max = (size_t)pages;
+    read_budget(s, o, per_seq);
     return ERR_OK;
 }
 
@@ -133,17 +114,26 @@ static err_code take_memory(session *s, err *e) {
     if (floats > SIZE_MAX / 8 || logits > SIZE_MAX / 8) return err_nomem(e, "a session's scratch");
     s->seqs = mem_array(s->n_seq_max, sizeof *s->seqs);
     s->page_table = mem_array(per_seq * s->n_seq_max, sizeof(void *));
-    s->free_pages = mem_array(s->n_pages_max, sizeof(void *));
+    s->id_table = mem_array(per_seq * s->n_seq_max, sizeof *s->id_table);
+    s->all = mem_array(s->n_pages_max, sizeof *s->all);
+    s->free_pages = mem_array(s->n_pages_max, sizeof *s->free_pages);
+    s->page_tokens = s->n_keep ? mem_array(s->n_pages_max, VEC_TILE * sizeof *s->page_tokens) : NULL;
     s->tokens = mem_array(s->max_rows, sizeof *s->tokens);
     s->spans = mem_array(s->n_seq_max, sizeof *s->spans);
     s->scratch = mem_alloc_aligned((size_t)floats * sizeof(float));
     s->logits = mem_alloc_aligned((size_t)logits * sizeof(float));
-    if (!s->seqs || !s->page_table || !s->free_pages || !s->tokens || !s->spans || !s->scratch || !s->logits)
+    if (!s->seqs || !s->page_table || !s->id_table || !s->all || !s->free_pages || (s->n_keep && !s->page_tokens) ||
+        !s->tokens || !s->spans || !s->scratch || !s->logits)
         return err_nomem(e, "a session's scratch");
-    for (uint32_t i = 0; i < s->n_seq_max; i++) s->seqs[i].pages = s->page_table + per_seq * i;
+    for (uint32_t i = 0; i < s->n_seq_max; i++) {
+        s->seqs[i].pages = s->page_table + per_seq * i;
+        s->seqs[i].ids = s->id_table + per_seq * i;
+    }
     lay_out(s, s->scratch);
-    s->fixed_bytes = s->n_seq_max * (sizeof *s->seqs + sizeof *s->spans + per_seq * sizeof(void *)) +
-                     s->n_pages_max * sizeof(void *) + s->max_rows * sizeof *s->tokens + floats * sizeof(float);
+    uint64_t one_seq = sizeof *s->seqs + sizeof *s->spans + per_seq * (sizeof(void *) + sizeof *s->id_table),
+             one_page = sizeof *s->all + sizeof *s->free_pages + (s->n_keep ? VEC_TILE * sizeof *s->page_tokens : 0);
+    s->fixed_bytes =
+        s->n_seq_max * one_seq + s->n_pages_max * one_page + s->max_rows * sizeof *s->tokens + floats * sizeof(float);
     return ERR_OK;
 }
 
@@ -152,6 +142,7 @@ err_code session_new(session **out, const model *m, const session_options *o, er
     session *s = mem_zalloc(sizeof *s);
     if (!s) return err_nomem(e, "a session");
     s->m = m;
+    prefix_init(&s->tree);
     unsigned n_threads = 0;
     s->st.hidden = o->hidden || m->hp.encoder;
     s->width = s->st.hidden ? m->hp.d_model : m->hp.n_vocab;
@@ -176,13 +167,7 @@ void session_free(session *s) {
     if (!s) return;
     pool_free(s->pool);
     acts_free(s->acts);
-    for (uint32_t i = 0; s->seqs && i < s->n_seq_max; i++)
-        for (uint32_t p = 0; p < s->seqs[i].n_pages; p++) mem_free_aligned(s->seqs[i].pages[p]);
-    for (uint32_t i = 0; s->seqs && i < s->n_seq_max; i++) mem_free_aligned(s->seqs[i].state);
-    for (size_t i = 0; i < s->n_free; i++) mem_free_aligned(s->free_pages[i]);
-    mem_free(s->seqs);
-    mem_free(s->page_table);
-    mem_free(s->free_pages);
+    session_memory_free(s);
     mem_free(s->tokens);
     mem_free(s->spans);
     mem_free_aligned(s->scratch);
@@ -191,8 +176,8 @@ void session_free(session *s) {
 }
 
 uint64_t session_bytes(const session *s) {
-    return s->fixed_bytes + s->n_made * page_bytes(s) + (uint64_t)s->logits_cap * s->width * sizeof(float) +
-           s->n_states * s->m->need.state * sizeof(float);
+    return s->fixed_bytes + s->n_made * session_page_bytes(s) + (uint64_t)s->logits_cap * s->width * sizeof(float) +
+           s->n_states * session_state_bytes(s) + session_kept_bytes(s);
 }
 
 uint32_t session_n_ctx(const session *s) {
@@ -205,13 +190,9 @@ uint32_t session_width(const session *s) {
 
 /* ---- sequences -------------------------------------------------------------------------------------------- */
 
-static seq *seq_get(const session *s, int i) {
-    return i >= 0 && (uint32_t)i < s->n_seq_max && s->seqs[i].used ? &s->seqs[i] : NULL;
-}
-
 /* A state of zeros for a sequence that begins. */
 static err_code state_begin(session *s, seq *q, err *e) {
-    size_t bytes = (size_t)s->m->need.state * sizeof(float);
+    size_t bytes = session_state_bytes(s);
     if (bytes && !q->state) {
         q->state = mem_alloc_aligned(bytes);
         if (!q->state) return err_nomem(e, "the state of a sequence");
@@ -227,48 +208,48 @@ err_code session_seq_new(session *s, int *seq_out, err *e) {
         err_code rc = state_begin(s, &s->seqs[i], e);
         if (rc != ERR_OK) return rc;
         s->seqs[i].used = true;
-        s->seqs[i].len = 0;
+        s->seqs[i].len = s->seqs[i].last_page = 0;
+        s->seqs[i].marked = false;
         *seq_out = (int)i;
         return ERR_OK;
     }
     return err_set(e, ERR_BUSY, "session: all %u sequences are in use; try again later", s->n_seq_max);
 }
 
-static uint32_t pages_for(uint64_t len) {
-    return (uint32_t)((len + VEC_TILE - 1) / VEC_TILE);
-}
-
 uint32_t session_seq_truncate(session *s, int i, uint32_t len) {
-    seq *q = seq_get(s, i);
+    seq *q = session_seq_get(s, i);
     if (!q) return 0;
     if (len >= q->len) return q->len;
-    if (q->state) {
-        len = 0;
-        memset(q->state, 0, (size_t)s->m->need.state * sizeof(float));
+    session_checkpoints_cut(s, q, len);
+    if (q->state) { /* no state is the sum of others: only to where a copy was made */
+        len = q->since ? q->since->pos : 0;
+        if (q->since)
+            memcpy(q->state, checkpoint_state(q->since), session_state_bytes(s));
+        else
+            memset(q->state, 0, session_state_bytes(s));
     }
     q->len = len;
-    while (q->n_pages > pages_for(len)) s->free_pages[s->n_free++] = q->pages[--q->n_pages];
+    if (len < q->mark_len) q->marked = false;
+    while (q->n_pages > session_pages_for(len)) session_seq_pop(s, q);
+    session_keep_to_budget(s);
     return len;
 }
 
 void session_seq_free(session *s, int i) {
-    seq *q = seq_get(s, i);
+    seq *q = session_seq_get(s, i);
     if (!q) return;
+    session_checkpoints_cut(s, q, 0);
     session_seq_truncate(s, i, 0);
     q->used = false;
 }
 
 uint32_t session_seq_len(const session *s, int i) {
-    const seq *q = seq_get(s, i);
+    const seq *q = session_seq_get(s, i);
     return q ? q->len : 0;
 }
 
-static size_t pages_left(const session *s) {
-    return s->n_free + (s->n_pages_max - s->n_made);
-}
-
 uint32_t session_kv_free(const session *s) {
-    uint64_t n = (uint64_t)pages_left(s) * VEC_TILE;
+    uint64_t n = (uint64_t)session_pages_left(s) * VEC_TILE;
     return n > UINT32_MAX ? UINT32_MAX : (uint32_t)n;
 }
 
@@ -283,7 +264,7 @@ static err_code check_tokens(const session *s, const chunk *c, err *e) {
 }
 
 static err_code check_chunk(session *s, const chunk *c, err *e) {
-    seq *q = seq_get(s, c->seq);
+    seq *q = session_seq_get(s, c->seq);
     if (!q) return err_set(e, ERR_INVALID, "step: sequence %d does not exist", c->seq);
     if (q->step == s->n_steps) return err_set(e, ERR_INVALID, "step: sequence %d is named twice", c->seq);
     q->step = s->n_steps;
@@ -310,6 +291,11 @@ static err_code grow_logits(session *s, uint32_t rows, err *e) {
     return ERR_OK;
 }
 
+/* The sequence was cut inside a page that others read, too. */
+static bool shares_last(const session *s, const seq *q) {
+    return q->len % VEC_TILE && s->all[q->ids[q->n_pages - 1]].refs > 1;
+}
+
 /* All that can fail; marks and spare pages apart it leaves the session as it is. */
 static err_code plan(session *s, const chunk *chunks, size_t n, err *e) {
     err_code rc;
@@ -321,21 +307,35 @@ static err_code plan(session *s, const chunk *chunks, size_t n, err *e) {
         const seq *q = &s->seqs[chunks[i].seq];
         rows += chunks[i].n;
         outs += chunks[i].n_logits;
-        pages += pages_for((uint64_t)q->len + chunks[i].n) - q->n_pages;
+        pages += session_pages_for((uint64_t)q->len + chunks[i].n) - q->n_pages + (shares_last(s, q) ? 1 : 0);
     }
     if (rows > s->max_rows)
         return err_set(e, ERR_INVALID, "step: %" PRIu64 " tokens; this session takes at most %u in one step", rows,
                        s->max_rows);
-    if (pages > pages_left(s))
+    if (pages > session_pages_left(s))
         return err_set(e, ERR_BUSY, "KV memory is full: %" PRIu64 " pages of %d positions are needed and %zu are free",
-                       pages, VEC_TILE, pages_left(s));
-    while (s->n_free < pages) {
-        void *p = mem_alloc_aligned(page_bytes(s));
-        if (!p) return err_nomem(e, "a page of KV memory");
-        s->n_made++;
-        s->free_pages[s->n_free++] = p;
-    }
+                       pages, VEC_TILE, session_pages_left(s));
+    if ((rc = session_pages_reserve(s, (size_t)pages, e)) != ERR_OK) return rc;
     return grow_logits(s, (uint32_t)outs, e);
+}
+
+/* A copy of its own instead of a page that others read. */
+static void part_last(session *s, seq *q) {
+    uint32_t old = q->ids[q->n_pages - 1], own = session_page_take(s);
+    memcpy(s->all[own].mem, s->all[old].mem, session_page_bytes(s));
+    if (s->page_tokens) memcpy(session_tokens_of(s, own), session_tokens_of(s, old), VEC_TILE * sizeof *s->page_tokens);
+    session_seq_pop(s, q);
+    session_seq_push(s, q, own);
+}
+
+static void take_pages(session *s, seq *q, const chunk *c) {
+    if (shares_last(s, q)) part_last(s, q);
+    while (q->n_pages < session_pages_for((uint64_t)q->len + c->n)) session_seq_push(s, q, session_page_take(s));
+    if (!s->page_tokens) return;
+    for (uint32_t i = 0; i < c->n; i++) {
+        uint32_t pos = q->len + i;
+        session_tokens_of(s, q->ids[pos / VEC_TILE])[pos % VEC_TILE] = c->tokens[i];
+    }
 }
 
 static void commit(session *s, const chunk *chunks, size_t n) {
@@ -346,13 +346,14 @@ static void commit(session *s, const chunk *chunks, size_t n) {
     for (size_t i = 0; i < n; i++) {
         const chunk *c = &chunks[i];
         seq *q = &s->seqs[c->seq];
-        while (q->n_pages < pages_for((uint64_t)q->len + c->n)) q->pages[q->n_pages++] = s->free_pages[--s->n_free];
+        take_pages(s, q, c);
         memcpy(s->tokens + st->n_rows, c->tokens, c->n * sizeof *c->tokens);
         s->spans[i] = (span){st->n_rows, c->n, q->len, q->pages, q->state, c->n_logits};
         q->len += c->n;
         st->n_rows += c->n;
         st->n_out += c->n_logits;
     }
+    session_keep_to_budget(s);
 }
 
 err_code session_step(session *s, chunk *chunks, size_t n_chunks, err *e) {
@@ -364,6 +365,7 @@ err_code session_step(session *s, chunk *chunks, size_t n_chunks, err *e) {
     for (size_t i = 0; i < n_chunks; i++) {
         chunks[i].logits = chunks[i].n_logits ? row : NULL;
         row += (size_t)chunks[i].n_logits * s->width;
+        session_checkpoint_due(s, &s->seqs[chunks[i].seq]);
     }
     return ERR_OK;
 }
