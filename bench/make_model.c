@@ -1,7 +1,7 @@
 /* make_model SHAPE TYPE OUT.gguf: a model file of a real model's shape with random weights, for benches: speed does not
- * depend on the values. Shapes: llama-1b (1.24 B parameters), llama-tiny (for trying this out). Types: F32, F16, Q8_0,
- * Q4_0, Q4_K_M (Q4_K, with Q6_K for the tensors that the usual mix keeps finer). The same arguments give the same
- * bytes. */
+ * depend on the values. Shapes: llama-1b (1.24 B parameters), qwen3-0.6b (0.6 B), llama-tiny (for trying this out).
+ * Types: F32, F16, Q8_0, Q4_0, Q4_K_M (Q4_K, with Q6_K for the tensors that the usual mix keeps finer). The same
+ * arguments give the same bytes. Other engines take the files too: the tokenizer is complete. */
 #include "engine/tensor.h"
 
 #include <math.h>
@@ -11,15 +11,16 @@
 #include <string.h>
 
 typedef struct shape {
-    const char *name;
-    uint32_t n_layer, d, ff, n_head, n_kv, n_vocab, n_ctx;
-    float rope_base;
-    bool tied;
+    const char *name, *arch;
+    uint32_t n_layer, d, ff, n_head, n_kv, d_head, n_vocab, n_ctx;
+    float rope_base, eps;
+    bool tied, qk_norm;
 } shape;
 
 static const shape shapes[] = {
-    {"llama-1b", 16, 2048, 8192, 32, 8, 128256, 131072, 500000.0f, true},
-    {"llama-tiny", 2, 256, 512, 8, 2, 1024, 4096, 10000.0f, true},
+    {"llama-1b", "llama", 16, 2048, 8192, 32, 8, 64, 128256, 131072, 500000.0f, 1e-5f, true, false},
+    {"qwen3-0.6b", "qwen3", 28, 1024, 3072, 16, 8, 128, 151936, 40960, 1000000.0f, 1e-6f, true, true},
+    {"llama-tiny", "llama", 2, 256, 512, 8, 2, 32, 1024, 4096, 10000.0f, 1e-5f, true, false},
 };
 
 enum { TENSORS_MAX = 1024, ALIGN = 32 };
@@ -70,6 +71,18 @@ static void kv_f32(const char *key, float v) {
     put32(6);
     put(&v, 4);
 }
+/* Keys that begin with the architecture's name. */
+static const char *key_of(const shape *s, const char *key) {
+    static char name[96];
+    snprintf(name, sizeof name, "%s.%s", s->arch, key);
+    return name;
+}
+static void kv_of_u32(const shape *s, const char *key, uint32_t v) {
+    kv_u32(key_of(s, key), v);
+}
+static void kv_of_f32(const shape *s, const char *key, float v) {
+    kv_f32(key_of(s, key), v);
+}
 static void kv_str(const char *key, const char *v) {
     put_str(key);
     put32(8);
@@ -97,7 +110,7 @@ static bool finer(uint32_t layer, uint32_t n_layer) {
 
 static void add_tensors(const shape *s, tensor_type type, bool mix) {
     tensor_type head = mix ? TT_Q6_K : type;
-    uint32_t kv = s->d / s->n_head * s->n_kv;
+    uint32_t q = s->d_head * s->n_head, kv = s->d_head * s->n_kv;
     add("token_embd.weight", s->d, s->n_vocab, head);
     add("output_norm.weight", s->d, 0, TT_F32);
     for (uint32_t l = 0; l < s->n_layer; l++) {
@@ -107,11 +120,19 @@ static void add_tensors(const shape *s, tensor_type type, bool mix) {
             uint32_t cols, rows;
             tensor_type type;
         } t[] = {
-            {"attn_norm", s->d, 0, TT_F32},  {"attn_q", s->d, s->d, type},      {"attn_k", s->d, kv, type},
-            {"attn_v", s->d, kv, fine},      {"attn_output", s->d, s->d, type}, {"ffn_norm", s->d, 0, TT_F32},
-            {"ffn_gate", s->d, s->ff, type}, {"ffn_up", s->d, s->ff, type},     {"ffn_down", s->ff, s->d, fine},
+            {"attn_norm", s->d, 0, TT_F32},
+            {"attn_q", s->d, q, type},
+            {"attn_k", s->d, kv, type},
+            {"attn_v", s->d, kv, fine},
+            {"attn_output", q, s->d, type},
+            {"ffn_norm", s->d, 0, TT_F32},
+            {"ffn_gate", s->d, s->ff, type},
+            {"ffn_up", s->d, s->ff, type},
+            {"ffn_down", s->ff, s->d, fine},
+            {"attn_q_norm", s->d_head, 0, TT_F32},
+            {"attn_k_norm", s->d_head, 0, TT_F32},
         };
-        for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
+        for (size_t i = 0; i < sizeof t / sizeof *t - (s->qk_norm ? 0 : 2); i++) {
             char name[64];
             snprintf(name, sizeof name, "blk.%u.%s.weight", l, t[i].name);
             add(name, t[i].cols, t[i].rows, t[i].type);
@@ -140,7 +161,7 @@ static void fill_blocks(uint8_t *p, const tensor *t, uint64_t n_bytes) {
     }
 }
 
-static void write_data(const shape *s) {
+static void write_data(void) {
     uint64_t cap = 0;
     for (size_t i = 0; i < n_tensors; i++)
         if (tensor_bytes(&tensors[i]) > cap) cap = tensor_bytes(&tensors[i]);
@@ -168,21 +189,23 @@ static void write_file(const shape *s, const char *type_name) {
     put("GGUF", 4);
     put32(3);
     put64(n_tensors);
-    put64(18);
-    kv_str("general.architecture", "llama");
+    put64(20);
+    kv_str("general.architecture", s->arch);
     kv_str("general.name", s->name);
     kv_str("general.description", type_name);
     kv_u32("general.alignment", ALIGN);
-    kv_u32("llama.block_count", s->n_layer);
-    kv_u32("llama.context_length", s->n_ctx);
-    kv_u32("llama.embedding_length", s->d);
-    kv_u32("llama.feed_forward_length", s->ff);
-    kv_u32("llama.attention.head_count", s->n_head);
-    kv_u32("llama.attention.head_count_kv", s->n_kv);
-    kv_f32("llama.attention.layer_norm_rms_epsilon", 1e-5f);
-    kv_f32("llama.rope.freq_base", s->rope_base);
-    kv_u32("llama.rope.dimension_count", s->d / s->n_head);
-    kv_u32("llama.vocab_size", s->n_vocab);
+    kv_of_u32(s, "block_count", s->n_layer);
+    kv_of_u32(s, "context_length", s->n_ctx);
+    kv_of_u32(s, "embedding_length", s->d);
+    kv_of_u32(s, "feed_forward_length", s->ff);
+    kv_of_u32(s, "attention.head_count", s->n_head);
+    kv_of_u32(s, "attention.head_count_kv", s->n_kv);
+    kv_of_u32(s, "attention.key_length", s->d_head);
+    kv_of_u32(s, "attention.value_length", s->d_head);
+    kv_of_f32(s, "attention.layer_norm_rms_epsilon", s->eps);
+    kv_of_f32(s, "rope.freq_base", s->rope_base);
+    kv_of_u32(s, "rope.dimension_count", s->d_head);
+    kv_of_u32(s, "vocab_size", s->n_vocab);
     kv_str("tokenizer.ggml.model", "llama");
     put_str("tokenizer.ggml.tokens");
     put32(9);
@@ -224,7 +247,7 @@ static void write_file(const shape *s, const char *type_name) {
     }
     static const char zeros[ALIGN];
     put(zeros, (size_t)((ALIGN - written % ALIGN) % ALIGN));
-    write_data(s);
+    write_data();
 }
 
 int main(int argc, char **argv) {
@@ -242,7 +265,7 @@ int main(int argc, char **argv) {
     }
     if (mix) type = TT_Q4_K;
     if (!s || (!known && !mix)) {
-        fprintf(stderr, "usage: make_model llama-1b|llama-tiny F32|F16|Q8_0|Q4_0|Q4_K|Q4_K_M OUT.gguf\n");
+        fprintf(stderr, "usage: make_model llama-1b|qwen3-0.6b|llama-tiny F32|F16|Q8_0|Q4_0|Q4_K|Q4_K_M OUT.gguf\n");
         return 2;
     }
     out = fopen(argv[3], "wb");

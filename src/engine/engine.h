@@ -17,6 +17,7 @@
 #include "base/bytes.h"
 #include "base/error.h"
 #include "engine/files/files.h"
+#include "engine/limits.h"
 
 #include <cjson/cJSON.h>
 #include <stdbool.h>
@@ -52,6 +53,8 @@ typedef struct model_facts {
     char tokenizer[48]; /* "spm", "bpe/llama-bpe" */
     uint64_t n_params;
     uint64_t file_bytes;
+    uint64_t step_weights; /* weights that a decoded token is multiplied with: of experts only those that are chosen */
+    uint64_t step_bytes;   /* what they take in the file: decoding cannot pass memory bandwidth over this */
     uint32_t n_vocab, n_layer, n_ctx_train, d_model, n_head, n_head_kv;
     uint64_t kv_bytes;    /* KV memory of one position */
     uint64_t state_bytes; /* memory of a sequence besides (recurrent layers); 0 for most */

@@ -45,6 +45,33 @@ static err_code find_arch(model *m, const gguf *g, err *e) {
     return rc;
 }
 
+static bool ends_with(gguf_str s, const char *tail) {
+    size_t n = strlen(tail);
+    return s.len >= n && memcmp(s.ptr + s.len - n, tail, n) == 0;
+}
+
+/* What one decoded token reads. A table of embeddings gives one row, unless it is the head too; of stacked experts
+ * those are read that a router chose. */
+static err_code count_step(model_facts *f, const gguf *g, err *e) {
+    uint32_t n_expert = 0, n_used = 0;
+    char key[80];
+    snprintf(key, sizeof key, "%s.expert_count", f->arch);
+    err_code rc = gguf_u32_or(g, key, 0, UINT32_MAX, 0, &n_expert, e);
+    snprintf(key, sizeof key, "%s.expert_used_count", f->arch);
+    if (rc == ERR_OK) rc = gguf_u32_or(g, key, 0, UINT32_MAX, 0, &n_used, e);
+    bool head = gguf_tensor_find(g, "output.weight") || f->encoder;
+    for (size_t i = 0; rc == ERR_OK && i < gguf_tensor_count(g); i++) {
+        const gguf_tensor *t = gguf_tensor_at(g, i);
+        bool table = ends_with(t->name, "_embd.weight") && (head || t->name.len != strlen("token_embd.weight"));
+        if (t->n_dims < 2 || table) continue;
+        bool experts = t->n_dims == 3 && n_expert && t->dims[2] == n_expert && n_used < n_expert;
+        uint64_t of = experts ? n_expert : 1, take = experts ? n_used : 1;
+        f->step_weights += t->dims[0] * t->dims[1] * t->dims[2] * t->dims[3] / of * take;
+        f->step_bytes += t->n_bytes / of * take;
+    }
+    return rc;
+}
+
 static void count_weights(model_facts *f, const gguf *g) {
     uint64_t bytes[64] = {0}, most = 0;
     for (size_t i = 0; i < gguf_tensor_count(g); i++) {
@@ -78,7 +105,7 @@ static err_code read_facts(model *m, const gguf *g, err *e) {
     f->state_bytes = m->need.state * sizeof(float);
     f->encoder = m->hp.encoder;
     count_weights(f, g);
-    return ERR_OK;
+    return count_step(f, g, e);
 }
 
 /* A template that does not compile leaves its sentence; only a lack of memory stops the model. */
