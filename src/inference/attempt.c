@@ -102,6 +102,7 @@ err_code attempt_prepare(attempt *x, const attempt_world *w, uint32_t index, boo
                                                            : "as many as it may have are running");
     err_code rc = redact(x, w, e);
     x->call = (driver_call){.r = x->red ? &x->red->r : a->r,
+                            .label = a->g->s,
                             .seed = w->seed,
                             .max_output_tokens = (uint64_t)island_get_config(w->inf->i)->inference_max_output_tokens};
     if (!rc) rc = x->p->rt ? aim_at_provider(x, w, e) : aim_at_engine(x, w, e);

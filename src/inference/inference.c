@@ -1,5 +1,8 @@
 /* What is open: the models in memory, and the count of requests inside for draining. */
 #include "inference/internal.h"
+
+#include "inference/drafter.h"
+#include "inference/kept.h"
 #include "inference/providers_internal.h"
 
 #include "base/mem.h"
@@ -91,7 +94,9 @@ static void loaded_empty(loaded *l) {
     grammar_cache_free(l->grammars);
     answer_format_free(l->format);
     special_set_free(l->special);
+    model_free(l->draft);
     model_free(l->m);
+    l->draft = NULL;
     l->sched = NULL;
     l->emb = NULL;
     l->grammars = NULL;
@@ -131,6 +136,22 @@ static err_code make_embedder(loaded *l, const scheduler_options *o, err *e) {
     return embedder_new(&l->emb, l->m, &eo, e);
 }
 
+/* The small model that guesses. Nothing depends on it but speed: where it cannot be used a line in the log says why. */
+static void open_draft(inference *inf, loaded *l, scheduler_options *o) {
+    const char *name = island_get_config(inf->i)->inference_draft_model;
+    char path[4096];
+    uint8_t digest[SHA256_LEN];
+    err why = {0};
+    err_code rc = name[0] ? models_resolve(inf->i, name, path, sizeof path, digest, &why)
+                          : err_set(&why, ERR_USAGE, "inference.draft_model names none");
+    if (!rc && memcmp(digest, l->digest, SHA256_LEN) == 0) return; /* it is the draft model itself */
+    if (!rc) rc = model_open(&l->draft, path, &why);
+    if (!rc) rc = drafter_check(l->m, l->draft, &why);
+    o->speculate = rc ? SPECULATE_LOOKUP : SPECULATE_DRAFT;
+    o->draft = l->draft;
+    if (rc) log_msg(LOG_WARN, "inference", "no draft model is used, n-grams are: %s", why.msg);
+}
+
 /* The file is hashed before it is used: a record names the bytes that gave the answer, not the name that they had. */
 static err_code load_now(inference *inf, loaded *l, const char *path, err *e) {
     const island_config *c = island_get_config(inf->i);
@@ -139,12 +160,19 @@ static err_code load_now(inference *inf, loaded *l, const char *path, err *e) {
                            .max_queue = (uint32_t)c->inference_max_queue,
                            .context = (uint32_t)c->inference_context,
                            .kv_bytes = (uint64_t)c->inference_kv_memory_mib << 20,
-                           .step_tokens = (uint32_t)c->inference_step_tokens};
+                           .step_tokens = (uint32_t)c->inference_step_tokens,
+                           .share = c->inference_prefix_cache,
+                           .speculate =
+                               strcmp(c->inference_speculation, "off") == 0 ? SPECULATE_OFF : SPECULATE_LOOKUP};
     err_code rc = store_blob_verify(island_store(inf->i), l->digest, NULL, NULL, e);
     if (!rc) rc = model_open(&l->m, path, e);
     if (!rc) rc = special_set_new(&l->special, l->m, e);
     if (!rc) rc = answer_format_new(&l->format, model_template(l->m), l->special, e);
     if (!rc) rc = grammar_cache_new(&l->grammars, e);
+    kept_file kept = {.i = inf->i};
+    memcpy(kept.digest, l->digest, SHA256_LEN);
+    if (c->inference_prefix_cache_saved) o.kept = &kept;
+    if (!rc && makes_text(l->m) && strcmp(c->inference_speculation, "draft") == 0) open_draft(inf, l, &o);
     if (!rc) rc = makes_text(l->m) ? scheduler_new(&l->sched, l->m, &o, e) : make_embedder(l, &o, e);
     if (rc) loaded_empty(l);
     return rc;

@@ -48,8 +48,8 @@
  *   refused    the policy said no before admitted: key, project, dialect, model, label, flags, found, policy, reason
  * (an error's name) and why. Its request has no other record. What a quota refuses is counted only (usage).
  *   replayed   answers were derived anew (replay.h): since, through (records looked at), answers (how many there are of
- *              the local engine), others (of providers), drawn, seed (decimal; which were drawn follows from it), equal,
- *              unequal, not_possible (how many), first_unequal [up to 100 seqs], numerics, isa. Content: outcomes
+ *              the local engine), others (of providers), drawn, seed (decimal; which were drawn follows from it),
+ * equal, unequal, not_possible (how many), first_unequal [up to 100 seqs], numerics, isa. Content: outcomes
  *              ({equal, unequal, not_possible: [seqs of admitted]}).
  *   model.imported, model.named, model.removed: model, artifact; the first with the file's facts.
  * tokens counts every token that was drawn, an end token and those of a stop string included; logits_sha256 is over
@@ -162,7 +162,8 @@ typedef struct request {
     int64_t max_tokens; /* new tokens; -1: as many as fit */
     const char *stops[REQUEST_STOPS_MAX];
     uint32_t n_stops;
-    bool stream; /* the client reads the answer as it comes */
+    int priority; /* of the engine's queue: higher goes first and makes lower give way; 0 is usual */
+    bool stream;  /* the client reads the answer as it comes */
     bool want_logprobs;
     uint32_t n_top;   /* 0 to 20 */
     bool echo;        /* the prompt's text (and log-probabilities) first */
@@ -223,6 +224,7 @@ typedef struct event {
     const char *route;          /* EV_ADMITTED: who answers: "engine", or a provider's name */
     uint64_t prompt_tokens;     /* EV_DONE; EV_ADMITTED: where they are known by then, else 0 */
     uint64_t completion_tokens; /* EV_DONE */
+    uint64_t cached_tokens;     /* EV_DONE: of the prompt, those that were not computed again */
     uint64_t reasoning_tokens;  /* EV_DONE: of the completion's */
 } event;
 

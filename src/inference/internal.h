@@ -30,6 +30,7 @@ typedef struct loaded {
     special_set *special;
     answer_format *format;
     grammar_cache *grammars;
+    model *draft;     /* guesses for it; NULL: none */
     scheduler *sched; /* a model that generates, */
     embedder *emb;    /* or one that makes vectors or ranks */
 } loaded;

@@ -172,10 +172,11 @@ static err_code choice_init(choice *c, job *j, uint32_t index, err *e) {
     c->index = index;
     c->seq = -1;
     sha256_init(&c->digest);
+    guess_init(&c->guessing);
     answer_text_init(&c->text, &j->stops);
     buf_init(&c->events, JOB_MAILBOX_MAX);
-    c->cap_new = spec->max_new < 256 ? spec->max_new : 256;
-    c->new_tokens = mem_array(c->cap_new ? c->cap_new : 1, sizeof *c->new_tokens);
+    c->cap_new = (spec->max_new < 256 ? spec->max_new : 256) + 2 * GUESS_MAX;
+    c->new_tokens = mem_array(c->cap_new, sizeof *c->new_tokens);
     if (!c->new_tokens) return err_nomem(e, "a choice");
     answer_parser_options po = {.tools = spec->tools,
                                 .one_call = spec->one_call,
@@ -196,12 +197,14 @@ static err_code choice_init(choice *c, job *j, uint32_t index, err *e) {
 }
 
 /* A place in the queue. Places are freed when the job's last choice begins. */
-static err_code take_place(scheduler *s, err *e) {
+static err_code take_place(scheduler *s, job *j, err *e) {
     err_code rc = ERR_OK;
     pthread_mutex_lock(&s->lock);
     uint32_t at_once = s->max_sequences > s->n_begun ? s->max_sequences - s->n_begun : 0;
     if (s->n_places >= (uint64_t)s->max_queue + at_once)
         rc = err_set(e, ERR_BUSY, "the queue is full: %u requests wait already; try again later", s->n_places);
+    else if (!(j->owner = waiting_know(&s->queue, j->spec.owner)))
+        rc = err_nomem(e, "a job");
     else
         s->n_places++;
     pthread_mutex_unlock(&s->lock);
@@ -245,7 +248,7 @@ err_code job_new(job **out, scheduler *s, const job_spec *spec, err *e) {
     if (!j->choices) rc = err_nomem(e, "a job");
     if (!rc) rc = stop_set_init(&j->stops, spec->stops, spec->n_stops, e);
     for (uint32_t i = 0; i < spec->n_choices && !rc; i++) rc = choice_init(&j->choices[i], j, i, e);
-    if (!rc) rc = take_place(s, e);
+    if (!rc) rc = take_place(s, j, e);
     if (rc) {
         job_release(j);
         return rc;
@@ -259,12 +262,8 @@ void job_start(job *j) {
     scheduler *s = j->s;
     j->submitted_ns = time_mono_ns();
     pthread_mutex_lock(&s->lock);
-    j->started = j->queued = true;
-    if (s->tail)
-        s->tail->next = j;
-    else
-        s->head = j;
-    s->tail = j;
+    j->started = true;
+    waiting_push(&s->queue, j);
     s->kick = true;
     pthread_cond_signal(&s->cond);
     pthread_mutex_unlock(&s->lock);
@@ -289,6 +288,9 @@ void job_free(job *j) {
         pthread_mutex_unlock(&s->lock);
         metric_add(s->m_queue, -1);
     }
+    pthread_mutex_lock(&s->lock);
+    waiting_forget(&s->queue, j->owner);
+    pthread_mutex_unlock(&s->lock);
     job_release(j);
 }
 
@@ -304,7 +306,8 @@ err_code job_result(job *j, err *e) {
 
 void job_get_choice(job *j, uint32_t i, job_choice *out) {
     const choice *c = &j->choices[i];
-    *out = (job_choice){.finish = c->reason, .tokens = c->new_tokens, .n_tokens = c->n_new, .steps = c->steps};
+    *out = (job_choice){
+        .finish = c->reason, .tokens = c->new_tokens, .n_tokens = c->n_new, .steps = c->steps, .reused = c->reused};
     out->reasoning_tokens = c->reasoning_tokens;
     out->n_calls = c->parser ? answer_parser_n_calls(c->parser) : 0;
     out->malformed = c->parser && answer_parser_malformed(c->parser);

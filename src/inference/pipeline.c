@@ -471,6 +471,7 @@ static err_code stage_close(run *x, err_code rc, err *e) {
                 .record = seq,
                 .prompt_tokens = x->outcome.prompt_tokens,
                 .completion_tokens = x->outcome.completion_tokens,
+                .cached_tokens = x->outcome.cached_tokens,
                 .reasoning_tokens = x->outcome.reasoning_tokens};
     (void)tell(x, &ev); /* whether the client still hears it changes nothing */
     return ERR_OK;

@@ -2,6 +2,7 @@
 
 #include "base/mem.h"
 
+#include <limits.h>
 #include <math.h>
 #include <string.h>
 
@@ -28,10 +29,9 @@ static uint32_t kv_pages(uint64_t positions) {
     return (uint32_t)((positions + KV_PAGE - 1) / KV_PAGE * KV_PAGE);
 }
 
-static void kv_hold(scheduler *s, choice *c, uint32_t positions) {
-    s->kv_held += positions - c->held;
-    metric_add(s->m_kv, (double)positions - c->held);
-    c->held = positions;
+/* Positions of memory, whole pages, that a choice needs beyond those that it has. */
+static uint32_t kv_more(const choice *c) {
+    return kv_pages((uint64_t)c->pos + c->grant) - kv_pages(c->pos);
 }
 
 static void remove_from(choice **list, uint32_t *n, const choice *c) {
@@ -43,11 +43,26 @@ static void remove_from(choice **list, uint32_t *n, const choice *c) {
     }
 }
 
+/* What the choice has computed is there for others, and for itself when it comes back. */
+static void keep_positions(scheduler *s, choice *c, uint32_t n) {
+    const job_spec *spec = &c->j->spec;
+    if (!s->tokens || n < KV_PAGE) return;
+    if (n <= spec->n_prompt) {
+        session_seq_keep(s->sess, c->seq, spec->space, spec->prompt, n);
+        return;
+    }
+    memcpy(s->tokens, spec->prompt, spec->n_prompt * sizeof *s->tokens);
+    memcpy(s->tokens + spec->n_prompt, c->new_tokens, (n - spec->n_prompt) * sizeof *s->tokens);
+    session_seq_keep(s->sess, c->seq, spec->space, s->tokens, n);
+}
+
 static void leave_sequence(scheduler *s, choice *c) {
     if (c->seq < 0) return;
+    keep_positions(s, c, c->pos);
     session_seq_free(s->sess, c->seq);
+    if (s->drafter) drafter_forget(s->drafter, (uint32_t)c->seq);
     c->seq = -1;
-    kv_hold(s, c, 0);
+    c->j->held = false;
     remove_from(s->running, &s->n_running, c);
     metric_add(s->m_running, -1);
 }
@@ -78,12 +93,7 @@ static void job_leave_queue(scheduler *s, job *j) {
     pthread_mutex_lock(&s->lock);
     bool was = j->queued;
     if (was) {
-        job **at = &s->head, *last = NULL;
-        while (*at && *at != j) last = *at, at = &(*at)->next;
-        if (*at) *at = j->next;
-        if (s->tail == j) s->tail = last;
-        j->next = NULL;
-        j->queued = false;
+        waiting_remove(&s->queue, j);
         s->n_places--;
     }
     pthread_mutex_unlock(&s->lock);
@@ -241,9 +251,10 @@ static bool choice_begin(scheduler *s, choice *c) {
     return choice_send(s, c, NULL);
 }
 
+/* There is always room for a guess behind the tokens. */
 static bool keep_token(choice *c, int32_t token) {
-    if (c->n_new == c->cap_new) {
-        uint32_t cap = c->cap_new ? c->cap_new * 2 : 64;
+    if (c->n_new + 1 + GUESS_MAX > c->cap_new) {
+        uint32_t cap = c->cap_new * 2;
         int32_t *p = mem_realloc(c->new_tokens, cap * sizeof *p);
         if (!p) return false;
         c->new_tokens = p;
@@ -263,29 +274,34 @@ static void observe_token(scheduler *s, choice *c) {
     c->last_ns = now;
 }
 
-/* The part of drawing that touches only the choice: any thread of the crew does it. */
-static void draw_row(void *ctx, size_t i) {
-    scheduler *s = ctx;
-    choice *c = s->chunk_of[i];
-    if (!c || !c->row) return;
+/* The part of drawing that touches only the choice. */
+static void draw_choice(choice *c) {
     const job_spec *spec = &c->j->spec;
     sampler_draw(c->sampler, c->row, spec->n_prompt + c->n_new, spec->want_logprobs, spec->n_top, &c->digest,
                  &c->drawn);
 }
 
-/* What follows from the token that was drawn for a choice. */
-static void choice_drawn(scheduler *s, choice *c) {
+/* Any thread of the crew does it. */
+static void draw_row(void *ctx, size_t i) {
+    scheduler *s = ctx;
+    choice *c = s->chunk_of[i];
+    if (c && c->row) draw_choice(c);
+}
+
+/* What follows from the token that was drawn for a choice. false: the choice is over, its job may be gone. */
+static bool choice_drawn(scheduler *s, choice *c) {
     const job_spec *spec = &c->j->spec;
     int32_t token = c->drawn.token;
     if (token < 0) { /* no token follows the grammar of the request */
         err e = *sampler_error(c->sampler);
         job_fail(s, c->j, e.code, &e);
-        return;
+        return false;
     }
     observe_token(s, c);
+    c->j->served += SERVED_DRAWN;
     if (!keep_token(c, token)) {
         job_fail_nomem(s, c->j);
-        return;
+        return false;
     }
     const char *reason = NULL;
     if (model_token_is_end(s->m, token) && !spec->ignore_end) {
@@ -299,10 +315,9 @@ static void choice_drawn(scheduler *s, choice *c) {
         else if (c->n_new == spec->max_new)
             reason = "length";
     }
-    if (reason)
-        choice_end(s, c, reason);
-    else
-        choice_send(s, c, NULL);
+    if (!reason) return choice_send(s, c, NULL);
+    choice_end(s, c, reason);
+    return false;
 }
 
 /* ---- admission --------------------------------------------------------------------------------------------- */
@@ -312,25 +327,44 @@ static bool lacks_room(const scheduler *s, const choice *c) {
     uint32_t has = c->j->spec.n_prompt + c->n_new, left = c->j->spec.max_new - c->n_new;
     uint32_t growth = left < 4 * KV_PAGE ? left : 4 * KV_PAGE;
     if (s->n_running == s->max_sequences) return true;
-    return s->n_running && (uint64_t)s->kv_held + kv_pages((uint64_t)has + growth) > s->kv_total;
+    return s->n_running && kv_pages((uint64_t)has + growth) > session_kv_free(s->sess);
 }
 
-/* A sequence and KV memory for a choice; those who sit out make room. */
+/* The youngest of those with the lowest priority, if that is below the one given; or NULL. */
+static choice *lower_choice(const scheduler *s, int priority) {
+    choice *low = NULL;
+    for (uint32_t i = 0; i < s->n_running; i++) {
+        choice *c = s->running[i];
+        if (c->j->spec.priority < priority && (!low || c->j->spec.priority <= low->j->spec.priority)) low = c;
+    }
+    return low;
+}
+
+/* A sequence and KV memory for a choice; those who sit out make room, and those who are less urgent. */
 static bool admits(scheduler *s, const choice *c) {
     while (lacks_room(s, c)) {
-        choice *idle = paused_choice(s);
-        if (!idle) return false;
-        preempt(s, idle);
+        choice *other = paused_choice(s);
+        if (!other) other = lower_choice(s, c->j->spec.priority);
+        if (!other) return false;
+        preempt(s, other);
     }
     return true;
 }
 
+/* Rows of logits that an echo wants are made for every position. */
 static err_code enter_sequence(scheduler *s, choice *c, err *e) {
-    err_code rc = session_seq_new(s->sess, &c->seq, e);
+    const job_spec *spec = &c->j->spec;
+    uint32_t there = 0;
+    err_code rc = s->tokens && !wants_echo_rows(c)
+                      ? session_seq_new_with(s->sess, &c->seq, spec->space, spec->prompt, spec->n_prompt, &there, e)
+                      : session_seq_new(s->sess, &c->seq, e);
     if (rc) {
         c->seq = -1;
         return rc;
     }
+    c->pos = there;
+    if (!c->n_new) c->reused = there;
+    metric_add(s->m_reused, there);
     uint32_t at = s->n_running++;
     for (; at && s->running[at - 1]->order > c->order; at--) s->running[at] = s->running[at - 1];
     s->running[at] = c;
@@ -338,20 +372,35 @@ static err_code enter_sequence(scheduler *s, choice *c, err *e) {
     return ERR_OK;
 }
 
-/* The oldest that could go on. */
+static bool before(const choice *a, const choice *b) {
+    int pa = a->j->spec.priority, pb = b->j->spec.priority;
+    return pa != pb ? pa > pb : a->order < b->order;
+}
+
+/* The oldest of the highest priority that could go on. */
 static choice *next_preempted(const scheduler *s) {
     choice *best = NULL;
     for (uint32_t i = 0; i < s->n_preempted; i++) {
         choice *c = s->preempted[i];
-        if (!is_paused(c) && (!best || c->order < best->order)) best = c;
+        if (!is_paused(c) && (!best || before(c, best))) best = c;
     }
     return best;
 }
 
-/* true: nobody is left who should have come back first. */
+/* Whether somebody waits who is more urgent. */
+static bool is_overtaken(scheduler *s, const choice *c) {
+    pthread_mutex_lock(&s->lock);
+    const job *j = waiting_first(&s->queue);
+    bool yes = j && j->spec.priority > c->j->spec.priority;
+    pthread_mutex_unlock(&s->lock);
+    return yes;
+}
+
+/* true: nobody is left who should come back before somebody new. */
 static bool resume_preempted(scheduler *s) {
     choice *c;
     while ((c = next_preempted(s))) {
+        if (is_overtaken(s, c)) return true;
         if (!admits(s, c)) return false;
         remove_from(s->preempted, &s->n_preempted, c);
         err e = {0};
@@ -361,14 +410,21 @@ static bool resume_preempted(scheduler *s) {
     return true;
 }
 
-/* The next choice of the queue's first job, NULL where nothing waits or fits. Takes it off the queue. */
+/* Others of the same request share the positions of its prompt once the first choice has computed them. */
+static void hold_others(const scheduler *s, job *j) {
+    j->held = s->tokens && j->next_choice == 1 && j->spec.n_choices > 1 && j->spec.n_prompt > KV_PAGE &&
+              !wants_echo_rows(&j->choices[0]);
+}
+
+/* The next choice of who goes first, NULL where nothing waits or fits. Takes it off the queue. */
 static choice *next_waiting(scheduler *s) {
     choice *c = NULL;
     bool left = false;
     pthread_mutex_lock(&s->lock);
-    job *j = s->head;
+    job *j = waiting_first(&s->queue);
     if (j && s->n_running + s->n_preempted < 2 * s->max_sequences && admits(s, &j->choices[j->next_choice])) {
         c = &j->choices[j->next_choice++];
+        hold_others(s, j);
         left = j->next_choice == j->spec.n_choices;
         c->begun = true;
         s->n_begun++;
@@ -394,7 +450,7 @@ static void admit(scheduler *s) {
 
 static job *cancelled_waiting(scheduler *s) {
     pthread_mutex_lock(&s->lock);
-    job *j = s->head;
+    job *j = s->queue.head;
     while (j && !atomic_load(&j->cancelled)) j = j->next;
     pthread_mutex_unlock(&s->lock);
     return j;
@@ -431,63 +487,150 @@ static uint32_t prompt_work(const choice *c) {
     return wants_echo_rows(c) ? min_u32(left, ECHO_CHUNK_TOKENS) : left;
 }
 
-/* Decoding choices take one token each; what is left goes to the requests with prompt work in equal shares, starting
- * with another request each step. */
-static void plan_grants(scheduler *s) {
-    uint32_t budget = s->step_tokens, n_jobs = 0, n = s->n_running;
-    for (uint32_t i = 0; i < n; i++) {
+/* Sequences that decode side by side from which on guessing costs more than it gains: their steps are no longer bound
+ * by reading the weights. */
+#define GUESS_ROWS 32
+
+static uint32_t guess_room(const scheduler *s, const choice *c, uint32_t n_decoding) {
+    const job_spec *spec = &c->j->spec;
+    uint32_t most = min_u32(GUESS_ROWS / n_decoding, GUESS_MAX + 1);
+    most = most ? most - 1 : 0;
+    most = min_u32(most, spec->max_new - c->n_new - 1); /* the last token needs none behind it */
+    return min_u32(most, s->context - c->pos - 1);
+}
+
+static history text_of(const choice *c) {
+    return (history){c->j->spec.prompt, c->new_tokens, c->j->spec.n_prompt, c->n_new};
+}
+
+/* How many tokens each decoding choice may guess: n_guess, for make_guesses. */
+static void plan_guesses(scheduler *s, uint32_t n_decoding, uint32_t budget) {
+    for (uint32_t i = 0; i < s->n_running; i++) {
         choice *c = s->running[i];
-        c->grant = 0;
-        c->j->in_round = false;
-        c->j->want = c->j->share = 0;
+        if (!c->grant) continue;
+        uint32_t most = min_u32(guess_room(s, c, n_decoding), budget / 2);
+        c->n_guess = most ? min_u32(most, guess_want(&c->guessing)) : 0;
+        budget -= c->n_guess;
     }
-    for (uint32_t i = 0; i < n; i++) {
+}
+
+static void ask_drafter(scheduler *s) {
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < s->n_running; i++) {
         choice *c = s->running[i];
-        uint32_t work = prompt_work(c);
-        if (is_paused(c)) continue;
-        if (!work) {
-            c->grant = 1;
-            budget--;
-        } else {
-            n_jobs += c->j->want == 0;
-            c->j->want += work;
-        }
+        if (!c->n_guess) continue;
+        s->asks[n++] = (draft_ask){.slot = (uint32_t)c->seq, .text = text_of(c), .most = c->n_guess, .out = c->guess};
     }
-    if (!n_jobs) return;
-    uint32_t even = budget / n_jobs ? budget / n_jobs : 1, start = s->turn++ % n;
-    for (int round = 0; round < 2; round++) { /* first everybody's share, then what others did not need */
+    drafter_guess(s->drafter, s->asks, n);
+    for (uint32_t i = 0, k = 0; k < n; i++)
+        if (s->running[i]->n_guess) s->running[i]->n_guess = s->asks[k++].n;
+}
+
+/* Decoding choices take one token each, and what can be guessed behind it. */
+static void plan_decoding(scheduler *s, uint32_t *budget) {
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < s->n_running; i++) {
+        choice *c = s->running[i];
+        c->grant = c->n_guess = 0;
+        if (is_paused(c) || prompt_work(c)) continue;
+        c->grant = 1;
+        n++;
+    }
+    *budget -= n;
+    if (s->speculate == SPECULATE_OFF || !n) return;
+    plan_guesses(s, n, *budget);
+    if (s->drafter) ask_drafter(s);
+    for (uint32_t i = 0; i < s->n_running; i++) {
+        choice *c = s->running[i];
+        history h = text_of(c);
+        if (!s->drafter && c->n_guess) c->n_guess = guess_lookup(&h, c->guess, c->n_guess);
+        c->grant += c->n_guess;
+        *budget -= c->n_guess;
+    }
+}
+
+/* Who of this priority has prompt work: sets want of jobs and n_asking of owners, returns the number of owners. */
+static uint32_t count_asking(scheduler *s, int priority) {
+    uint32_t n_owners = 0;
+    for (uint32_t i = 0; i < s->n_running; i++) {
+        job *j = s->running[i]->j;
+        j->in_round = false;
+        j->want = j->share = j->owner->n_asking = 0;
+    }
+    for (uint32_t i = 0; i < s->n_running; i++) {
+        choice *c = s->running[i];
+        uint32_t work = c->j->spec.priority == priority && !is_paused(c) ? prompt_work(c) : 0;
+        if (!work) continue;
+        n_owners += !c->j->owner->n_asking;
+        c->j->owner->n_asking += c->j->want == 0;
+        c->j->want += work;
+    }
+    return n_owners;
+}
+
+/* Prompt work of one priority: each owner's even share, of that each request's, then what others did not need. */
+static void plan_prompts(scheduler *s, int priority, uint32_t *budget) {
+    uint32_t n = s->n_running, n_owners = count_asking(s, priority);
+    if (!n_owners) return;
+    uint32_t each = *budget / n_owners, start = s->turn++ % n;
+    for (int round = 0; round < 2; round++) {
         for (uint32_t k = 0; k < n; k++) {
             job *j = s->running[(start + k) % n]->j;
             if (!j->want || (round == 0 && j->in_round)) continue;
             j->in_round = true;
-            uint32_t take = min_u32(j->want, min_u32(budget, round == 0 ? even : budget));
+            uint32_t even = each / j->owner->n_asking;
+            uint32_t take = min_u32(j->want, min_u32(*budget, round ? *budget : even ? even : 1));
             j->share += take;
             j->want -= take;
-            budget -= take;
+            *budget -= take;
         }
     }
     for (uint32_t i = 0; i < n; i++) {
         choice *c = s->running[i];
-        if (c->grant || !c->j->share) continue;
-        c->grant = min_u32(prompt_work(c), c->j->share);
+        if (c->grant || !c->j->share || is_paused(c)) continue;
+        c->grant = session_seq_cut(s->sess, c->seq, min_u32(prompt_work(c), c->j->share));
         c->j->share -= c->grant;
     }
 }
 
-/* KV pages for what was granted. Where there are none left, choices that sit out give theirs up, then the youngest. */
-static void plan_memory(scheduler *s) {
-    for (uint32_t i = 0; i < s->n_running;) {
-        choice *c = s->running[i], *victim = NULL;
-        uint32_t need = kv_pages((uint64_t)c->pos + c->grant);
-        while (need > c->held && s->kv_held + (need - c->held) > s->kv_total && victim != c) {
-            victim = paused_choice(s);
-            if (!victim) victim = s->running[s->n_running - 1];
-            preempt(s, victim);
+static void plan_grants(scheduler *s) {
+    uint32_t budget = s->step_tokens;
+    plan_decoding(s, &budget);
+    int64_t below = INT64_MAX; /* priorities from the highest to the lowest */
+    while (budget) {
+        int64_t priority = INT64_MIN;
+        for (uint32_t i = 0; i < s->n_running; i++) {
+            int p = s->running[i]->j->spec.priority;
+            if (p < below && p > priority) priority = p;
         }
-        if (victim == c) continue; /* it was the youngest itself: there is another in its place, or none */
-        if (need > c->held) kv_hold(s, c, need);
-        for (i = 0; s->running[i] != c;) i++;
-        i++;
+        if (priority == INT64_MIN) return;
+        plan_prompts(s, (int)priority, &budget);
+        below = priority;
+    }
+}
+
+static bool fits_in_memory(const scheduler *s) {
+    uint64_t more = 0;
+    for (uint32_t i = 0; i < s->n_running; i++) more += kv_more(s->running[i]);
+    return more <= session_kv_free(s->sess);
+}
+
+static void drop_guesses(scheduler *s) {
+    for (uint32_t i = 0; i < s->n_running; i++) {
+        s->running[i]->grant -= s->running[i]->n_guess;
+        s->running[i]->n_guess = 0;
+    }
+}
+
+/* KV pages for what was granted. Where there are none left, nobody guesses; then choices that sit out give theirs up,
+ * then the least urgent, of these the youngest. */
+static void plan_memory(scheduler *s) {
+    if (!fits_in_memory(s)) drop_guesses(s);
+    while (!fits_in_memory(s)) {
+        choice *victim = paused_choice(s);
+        if (!victim) victim = lower_choice(s, INT_MAX);
+        if (!victim) victim = s->running[s->n_running - 1];
+        preempt(s, victim);
     }
 }
 
@@ -497,20 +640,71 @@ static void plan_chunks(scheduler *s) {
         if (!c->grant) continue;
         const job_spec *spec = &c->j->spec;
         chunk *k = &s->chunks[s->n_chunks];
-        bool last = c->pos + c->grant == spec->n_prompt + c->n_new;
+        bool last = c->pos + c->grant >= spec->n_prompt + c->n_new;
         *k = (chunk){.seq = c->seq, .n = c->grant, .n_logits = wants_echo_rows(c) ? c->grant : last};
+        err ignored;
+        if (c->n_guess && s->has_states && session_seq_mark(s->sess, c->seq, &ignored)) {
+            c->grant -= c->n_guess;
+            c->n_guess = 0;
+            k->n = c->grant;
+        }
+        if (c->n_guess) { /* they stand behind the tokens that were drawn, for this step */
+            memcpy(c->new_tokens + c->n_new, c->guess, c->n_guess * sizeof *c->guess);
+            k->n_logits = c->grant;
+        }
         k->tokens = c->pos < spec->n_prompt ? spec->prompt + c->pos : c->new_tokens + (c->pos - spec->n_prompt);
         s->chunk_of[s->n_chunks++] = c;
     }
 }
 
+/* Several models share the gauge. */
+static void tell_memory(scheduler *s) {
+    uint32_t used = s->kv_total - session_kv_free(s->sess);
+    metric_add(s->m_kv, (double)used - s->kv_told);
+    s->kv_told = used;
+}
+
 /* After a step: count it, and note the row to draw from where the chunk was the last before a new token. */
 static void settle_chunk(scheduler *s, choice *c, const chunk *k) {
-    c->pos += k->n;
+    c->pos += k->n - c->n_guess;
     c->steps++;
     metric_add(s->m_step_tokens, k->n);
+    if (c->pos <= c->j->spec.n_prompt) c->j->served += (uint64_t)k->n * SERVED_PROMPT;
+    if (!c->kept && c->pos >= c->j->spec.n_prompt) {
+        keep_positions(s, c, c->j->spec.n_prompt);
+        c->kept = true;
+        c->j->held = false;
+    }
     bool draws = c->pos == choice_target(c) && c->j->spec.max_new > 0;
-    c->row = draws ? k->logits + (size_t)(k->n_logits - 1) * s->n_vocab : NULL;
+    c->row = draws ? k->logits + (size_t)(k->n_logits - 1 - c->n_guess) * s->n_vocab : NULL;
+}
+
+/* The positions of wrong guesses. Where a state went over them the step before the guess comes back, and what was right
+ * is computed again with the next token. */
+static void take_back(scheduler *s, choice *c) {
+    if (s->has_states)
+        c->pos = session_seq_rollback(s->sess, c->seq);
+    else
+        session_seq_truncate(s->sess, c->seq, c->pos);
+}
+
+/* The rows of guessed positions count as long as the guess before each was what was drawn. */
+static void use_guesses(scheduler *s, choice *c) {
+    uint32_t n = c->n_guess, right = 0;
+    while (choice_drawn(s, c)) {
+        if (right == n || c->guess[right] != c->drawn.token) {
+            guess_outcome(&c->guessing, n, right);
+            if (right < n) take_back(s, c);
+            if (s->drafter) drafter_settle(s->drafter, (uint32_t)c->seq, right);
+            break;
+        }
+        right++;
+        c->pos++;
+        c->row += s->n_vocab;
+        draw_choice(c);
+    }
+    metric_add(s->m_guessed, n);
+    metric_add(s->m_right, right);
 }
 
 /* What a chunk's logits were for: the echo of the prompt, then the token that was drawn. */
@@ -524,7 +718,7 @@ static void use_chunk(scheduler *s, choice *c, const chunk *k) {
         }
     }
     if (c->row)
-        choice_drawn(s, c);
+        use_guesses(s, c);
     else if (c->pos == choice_target(c))
         choice_end(s, c, "length"); /* the prompt was scored, that was all */
     else
@@ -577,6 +771,17 @@ static void step(scheduler *s) {
     }
 }
 
+/* Owners' counters, for who goes next. */
+static void tell_owners(scheduler *s) {
+    pthread_mutex_lock(&s->lock);
+    for (uint32_t i = 0; i < s->n_running; i++) {
+        job *j = s->running[i]->j;
+        j->owner->served += j->served;
+        j->served = 0;
+    }
+    pthread_mutex_unlock(&s->lock);
+}
+
 static bool engine_round(scheduler *s) {
     bool dropped = drop_cancelled(s);
     admit(s);
@@ -586,6 +791,8 @@ static bool engine_round(scheduler *s) {
     bool stepped = s->n_chunks > 0;
     if (stepped) step(s);
     s->n_chunks = 0;
+    if (stepped) tell_owners(s);
+    tell_memory(s);
     return stepped || dropped;
 }
 
@@ -623,11 +830,18 @@ uint32_t scheduler_kv_positions(const scheduler *s) {
     return s->kv_total;
 }
 
+#define KEPT_STATES 64 /* checkpoints of recurrent layers, in at most a quarter of the memory */
+
 /* Context and KV positions from what is configured and what the model has. */
 static err_code size_up(scheduler *s, const scheduler_options *o, err *e) {
     const model_facts *f = model_get_facts(s->m);
     s->context = o->context && o->context < f->n_ctx_train ? o->context : f->n_ctx_train;
     uint64_t per_position = f->kv_bytes, states = f->state_bytes * o->max_sequences;
+    if (o->share && f->state_bytes) {
+        s->keep_state_bytes =
+            f->state_bytes * KEPT_STATES < o->kv_bytes / 4 ? f->state_bytes * KEPT_STATES : o->kv_bytes / 4;
+        states += s->keep_state_bytes;
+    }
     uint64_t left = o->kv_bytes > states ? o->kv_bytes - states : 0;
     uint64_t total = left / (per_position ? per_position : 1) / KV_PAGE * KV_PAGE;
     uint64_t most = (uint64_t)o->max_sequences * kv_pages(s->context);
@@ -654,6 +868,11 @@ static void find_metrics(scheduler *s) {
                                   "Tokens that went through the engine, prompts and answers.");
     s->m_preempted = metric_get(METRIC_COUNTER, "polder_preemptions_total", NULL,
                                 "Sequences that gave up their KV memory to older ones and were computed again.");
+    s->m_reused = metric_get(METRIC_COUNTER, "polder_prefix_positions_total", NULL,
+                             "Positions of prompts that were kept from earlier requests and not computed again.");
+    s->m_guessed = metric_get(METRIC_COUNTER, "polder_guessed_tokens_total", NULL, "Tokens that were guessed ahead.");
+    s->m_right = metric_get(METRIC_COUNTER, "polder_guessed_right_total", NULL,
+                            "Tokens that were guessed ahead and then drawn.");
 }
 
 static void scheduler_release(scheduler *s) {
@@ -663,6 +882,9 @@ static void scheduler_release(scheduler *s) {
     mem_free(s->preempted);
     mem_free(s->chunks);
     mem_free(s->chunk_of);
+    mem_free(s->tokens);
+    mem_free(s->asks);
+    drafter_free(s->drafter);
     buf_free(&s->scratch);
     pthread_cond_destroy(&s->cond);
     pthread_mutex_destroy(&s->lock);
@@ -677,13 +899,21 @@ static err_code make_session(scheduler *s, const scheduler_options *o, err *e) {
     s->chunk_of = mem_array(n, sizeof *s->chunk_of);
     if (!s->running || !s->preempted || !s->chunks || !s->chunk_of) return err_nomem(e, "the scheduler");
     err_code rc = size_up(s, o, e);
+    if (!rc && o->share && !(s->tokens = mem_array(s->context, sizeof *s->tokens))) rc = err_nomem(e, "the scheduler");
     if (rc) return rc;
     session_options so = {.n_threads = o->threads,
                           .n_seq_max = n,
                           .n_ctx = s->context,
                           .kv_positions = s->kv_total,
-                          .max_step_tokens = s->step_tokens};
+                          .max_step_tokens = s->step_tokens,
+                          .keep_positions = o->share ? s->kv_total : 0,
+                          .keep_state_bytes = s->keep_state_bytes};
     rc = session_new(&s->sess, s->m, &so, e);
+    if (!rc && s->speculate == SPECULATE_DRAFT) {
+        s->asks = mem_array(n, sizeof *s->asks);
+        so.keep_positions = 0;
+        rc = s->asks ? drafter_new(&s->drafter, o->draft, &so, e) : err_nomem(e, "the scheduler");
+    }
     unsigned threads = o->threads ? o->threads : sys_cpu_count();
     if (threads > n) threads = n;
     return rc ? rc : crew_new(&s->crew, threads < CREW_MAX ? threads : CREW_MAX, e);
@@ -697,12 +927,18 @@ err_code scheduler_new(scheduler **out, const model *m, const scheduler_options 
     s->n_vocab = model_get_facts(m)->n_vocab;
     s->max_sequences = o->max_sequences ? o->max_sequences : 1;
     s->max_queue = o->max_queue;
+    s->speculate = o->speculate;
+    s->has_states = model_get_facts(m)->state_bytes > 0;
     s->step_tokens = o->step_tokens > 2 * s->max_sequences ? o->step_tokens : 2 * s->max_sequences;
     buf_init(&s->scratch, 1 << 20);
     pthread_mutex_init(&s->lock, NULL);
     cond_init(&s->cond);
     find_metrics(s);
     err_code rc = make_session(s, o, e);
+    if (!rc && o->kept && s->tokens) {
+        s->kept = *o->kept;
+        kept_load(&s->kept, s->sess);
+    }
     int failed = rc ? 0 : pthread_create(&s->thread, NULL, engine_thread, s);
     if (failed) rc = err_set(e, ERR_UNAVAILABLE, "the engine thread could not be started: %s", strerror(failed));
     if (rc) {
@@ -720,5 +956,6 @@ void scheduler_free(scheduler *s) {
     pthread_cond_signal(&s->cond);
     pthread_mutex_unlock(&s->lock);
     pthread_join(s->thread, NULL);
+    if (s->kept.i) kept_save(&s->kept, s->sess);
     scheduler_release(s);
 }

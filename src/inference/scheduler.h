@@ -16,16 +16,20 @@
  *  1. KV memory is taken page by page as choices grow. Where none is left, the youngest running choice gives its up and
  *     is computed again later, bit for bit the same (numerics contract); a job whose own positions can never fit is
  *     refused in job_new. So no running choice fails for want of memory, the oldest always goes on, and answers
- *     of open length need not reserve a whole context. First come, first served.
- *  2. A step carries a token for every decoding choice; what is left of step_tokens is shared evenly by the requests
- *     that have prompt work, starting with another one each step. step_tokens is taken as at least twice the number
- *     of sequences, so neither kind of work starves the other.
+ *     of open length need not reserve a whole context. Who waits goes in by priority, then fairly by owner
+ *     (waiting.h); where a higher priority waits, a lower one gives way.
+ *  2. A step carries a token for every decoding choice, and what is guessed behind it; what is left of step_tokens is
+ *     shared by those that have prompt work: by priority, within one evenly by owners, of an owner evenly by requests,
+ *     starting with another one each step. step_tokens is taken as at least twice the number of sequences, so neither
+ *     kind of work starves the other.
  *  3. What a choice yields depends on its prompt, parameters and seed only, never on its neighbours (numerics
- * contract); stop strings are found on the engine thread, so the number of logits rows in its digest does not depend on
- * time.
+ *     contract); stop strings are found on the engine thread, so the number of logits rows in its digest does not
+ * depend on time.
  *  4. A slow reader stalls nobody: past JOB_MAILBOX_PAUSE bytes unread its choices sit out steps, and give up sequence
  *     and KV memory where somebody else needs them.
- *  5. A step that fails is tried again one choice at a time, so that only those jobs fail that cannot go on.
+ *  5. What one request has computed of a prompt others find again (engine.h, kept prefixes), only within their space.
+ *     Memory that is kept is given up before anybody has to wait for it.
+ *  6. A step that fails is tried again one choice at a time, so that only those jobs fail that cannot go on.
  */
 #ifndef POLDER_INFERENCE_SCHEDULER_H
 #define POLDER_INFERENCE_SCHEDULER_H
@@ -39,6 +43,9 @@
 
 typedef struct scheduler scheduler;
 
+/* Who guesses tokens ahead (speculate.h). Answers are the same with each. */
+typedef enum speculation { SPECULATE_OFF, SPECULATE_LOOKUP, SPECULATE_DRAFT } speculation;
+
 typedef struct scheduler_options {
     unsigned threads;       /* 0: all CPUs */
     uint32_t max_sequences; /* choices that run at once */
@@ -46,6 +53,10 @@ typedef struct scheduler_options {
     uint32_t context;       /* positions of one sequence; 0: the model's own */
     uint64_t kv_bytes;      /* memory for keys and values */
     uint32_t step_tokens;
+    bool share; /* positions of prompts are kept and used again, within a space */
+    speculation speculate;
+    const struct kept_file *kept; /* prefixes are read from there, and written at the end; NULL: not. Copied */
+    const model *draft;           /* SPECULATE_DRAFT: the small model (drafter_check); it must outlive the scheduler */
 } scheduler_options;
 
 /* The model must outlive the scheduler. */
@@ -61,6 +72,9 @@ typedef struct job_spec {
     uint32_t n_prompt;     /* at least 1 */
     uint32_t n_choices;    /* choice c samples with seed + c */
     uint32_t max_new;      /* new tokens of a choice; n_prompt + max_new is at most the context */
+    uint64_t owner;        /* who is served fairly beside others */
+    int priority;          /* higher goes first, and makes lower ones give way; 0 is usual */
+    uint8_t space[32];     /* who may share positions: requests with the same bytes here */
     sampler_params sampling;
     const char *const *stops;
     uint32_t n_stops;
@@ -112,6 +126,7 @@ typedef struct job_choice {
     uint32_t n_calls; /* that were read whole */
     bool malformed;   /* one could not be read */
     uint64_t reasoning_tokens;
+    uint32_t reused;                   /* positions of the prompt that were not computed again */
     uint32_t steps;                    /* engine steps that it took part in */
     uint8_t logits_sha256[SHA256_LEN]; /* over all rows that were sampled from, in order */
 } job_choice;

@@ -4,7 +4,11 @@
 #define POLDER_INFERENCE_SCHEDULER_INTERNAL_H
 
 #include "inference/crew.h"
+#include "inference/drafter.h"
+#include "inference/kept.h"
 #include "inference/scheduler.h"
+#include "inference/speculate.h"
+#include "inference/waiting.h"
 
 #include "base/metrics.h"
 #include "base/sys.h"
@@ -20,9 +24,13 @@ typedef struct choice {
     bool begun, finished; /* begun: has left the queue */
     uint64_t order;       /* of admission: the smallest is the oldest */
     uint32_t pos;         /* positions in the KV memory */
-    uint32_t held;        /* positions of KV memory accounted to it, whole pages */
-    uint32_t grant;       /* tokens of this step */
-    uint32_t echoed;      /* prompt tokens whose echo has gone out */
+    uint32_t reused;      /* of these, those that were there already when it got its first sequence */
+    bool kept;            /* its prompt's positions are there for others */
+    uint32_t grant;       /* tokens of this step, */
+    uint32_t n_guess;     /* of these, those that were guessed */
+    int32_t guess[GUESS_MAX];
+    guess_state guessing;
+    uint32_t echoed; /* prompt tokens whose echo has gone out */
     uint32_t n_new, cap_new;
     int32_t *new_tokens;
     uint32_t steps;
@@ -47,13 +55,16 @@ struct job {
     choice *choices;
 
     /* under scheduler.lock */
+    owner *owner;
     job *next;            /* in the queue */
     uint32_t next_choice; /* the first that has not begun */
     bool started, queued;
+    bool held; /* its other choices wait for the first one's prompt, whose positions they will share */
 
     /* the engine thread's own */
     uint32_t n_live;      /* choices that are not over */
     uint32_t share, want; /* of this step's prompt tokens */
+    uint64_t served;      /* since its owner's counter was told last */
     bool in_round;
     uint64_t submitted_ns, begun_ns, first_ns, ended_ns;
 
@@ -80,7 +91,7 @@ struct scheduler {
     pthread_mutex_t lock;
     pthread_cond_t cond;
     bool kick, quit;   /* under lock */
-    job *head, *tail;  /* jobs with choices that have not begun; under lock */
+    waiting queue;     /* jobs with choices that have not begun; under lock */
     uint32_t n_places; /* jobs reserved or queued; under lock */
     uint32_t n_begun;  /* choices that have begun and are not over; under lock */
 
@@ -92,11 +103,19 @@ struct scheduler {
     chunk *chunks;
     choice **chunk_of; /* whose each chunk is; NULL once it was used or its job is over */
     uint32_t n_chunks;
-    uint32_t kv_held, turn;
+    uint32_t turn, kv_told;
     uint64_t next_order;
     buf scratch;
+    int32_t *tokens; /* (context) of a sequence whose positions are kept; NULL: nothing is shared */
+    kept_file kept;  /* .i NULL: none */
+    uint64_t keep_state_bytes;
+    bool has_states; /* the model has recurrent layers */
+    speculation speculate;
+    drafter *drafter; /* SPECULATE_DRAFT */
+    draft_ask *asks;  /* (max_sequences) for it */
 
-    metric *m_queue, *m_running, *m_kv, *m_first, *m_token, *m_steps, *m_step_tokens, *m_preempted;
+    metric *m_queue, *m_running, *m_kv, *m_first, *m_token, *m_steps, *m_step_tokens, *m_preempted, *m_reused,
+        *m_guessed, *m_right;
 };
 
 #define CREW_MAX    8u     /* threads that draw side by side */

@@ -102,6 +102,11 @@ static err_code check_level(const char *s, err *e) {
     return err_set(e, ERR_USAGE, "\"%s\" is not one of debug, info, warn, error", s);
 }
 
+static err_code check_speculation(const char *s, err *e) {
+    if (strcmp(s, "off") == 0 || strcmp(s, "ngram") == 0 || strcmp(s, "draft") == 0) return ERR_OK;
+    return err_set(e, ERR_USAGE, "\"%s\" is not one of off, ngram, draft", s);
+}
+
 static err_code check_text(const config_row *r, const char *s, size_t n, err *e) {
     if (n < (size_t)r->min) return err_set(e, ERR_USAGE, "is empty; it needs a text");
     if (n > (size_t)r->max)
@@ -110,7 +115,10 @@ static err_code check_text(const config_row *r, const char *s, size_t n, err *e)
     static const struct {
         const char *group, *key;
         err_code (*check)(const char *s, err *e);
-    } checks[] = {{"island", "name", check_name}, {"server", "listen", check_listen}, {"log", "level", check_level}};
+    } checks[] = {{"island", "name", check_name},
+                  {"server", "listen", check_listen},
+                  {"log", "level", check_level},
+                  {"inference", "speculation", check_speculation}};
     for (size_t i = 0; i < sizeof checks / sizeof checks[0]; i++)
         if (strcmp(checks[i].group, r->group) == 0 && strcmp(checks[i].key, r->key) == 0) return checks[i].check(s, e);
     return ERR_OK;

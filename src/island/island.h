@@ -40,6 +40,13 @@
     X(inference, max_queue, INT, "64", 0, 65536, "Requests that may wait; more are answered with 429")               \
     X(inference, context, INT, "0", 0, 16777216, "Positions a sequence may reach; 0: the model's own")               \
     X(inference, kv_memory_mib, INT, "1024", 1, 1048576, "Memory for keys and values, MiB for each loaded model")    \
+    X(inference, prefix_cache, BOOL, "true", 0, 1,                                                                   \
+      "Keep what was computed of prompts for requests of the same project and label that begin alike")               \
+    X(inference, prefix_cache_saved, BOOL, "false", 0, 1,                                                            \
+      "Keep that over a restart too, encrypted under the vault key")                                                 \
+    X(inference, speculation, STR, "ngram", 1, 16,                                                                   \
+      "Guess tokens ahead, for the same answers: off, ngram (from repetitions), draft (small model)")                \
+    X(inference, draft_model, STR, "", 0, 200, "For speculation draft: name of the small model, of the same family") \
     X(inference, step_tokens, INT, "256", 1, 65536, "Tokens computed in one step over all sequences")                \
     X(inference, max_output_tokens, INT, "0", 0, 16777216, "Most tokens of one answer; 0: what the context holds")   \
     X(models, hub, STR, "", 0, 500,                                                                                  \

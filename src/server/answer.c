@@ -85,6 +85,7 @@ static void note_event(answer *a, const event *ev) {
         a->prompt_tokens += ev->prompt_tokens;
         a->completion_tokens += ev->completion_tokens;
         a->reasoning_tokens += ev->reasoning_tokens;
+        a->cached_tokens += ev->cached_tokens;
         a->completed = ev->record;
         break;
     default: break;

@@ -20,6 +20,16 @@ static err_code check_purpose(const char *s, err *e) {
               : err_set(e, ERR_INVALID, "x-polder-purpose: it must be one line of at most %d bytes", PURPOSE_MAX);
 }
 
+/* Who can wait says so; nobody can claim more than others by a header. */
+static err_code read_priority(exchange *x, err *e) {
+    const char *s = MHD_lookup_connection_value(x->conn, MHD_HEADER_KIND, "x-polder-priority");
+    if (!s || strcmp(s, "normal") == 0) return ERR_OK;
+    if (strcmp(s, "low") != 0)
+        return err_set(e, ERR_INVALID, "x-polder-priority: it is normal, or low for work that can wait");
+    x->answer->r.priority = -1;
+    return ERR_OK;
+}
+
 err_code call_read(exchange *x, err *e) {
     cJSON *body = NULL;
     err_code rc = json_parse(&body, buf_str(&x->body), x->body.len, "request body", e);
@@ -36,6 +46,7 @@ err_code call_read(exchange *x, err *e) {
     x->answer->r.label_header = MHD_lookup_connection_value(x->conn, MHD_HEADER_KIND, "x-polder-label");
     x->answer->r.purpose = MHD_lookup_connection_value(x->conn, MHD_HEADER_KIND, "x-polder-purpose");
     rc = check_purpose(x->answer->r.purpose, e);
+    if (rc == ERR_OK) rc = read_priority(x, e);
     if (rc != ERR_OK) return rc;
     x->answer->isl = x->s->isl;
     return x->answer->d->prepare ? x->answer->d->prepare(x->answer, e) : ERR_OK;

@@ -74,7 +74,7 @@ typedef struct answer {
     int64_t created_unix_s;
     char fingerprint[64];
     char label[SENSITIVITY_TEXT], route[PROVIDER_NAME_MAX + 1];  /* of the first run */
-    uint64_t prompt_tokens, completion_tokens, reasoning_tokens; /* over all runs */
+    uint64_t prompt_tokens, completion_tokens, reasoning_tokens, cached_tokens; /* over all runs */
     choice *choices;                                             /* n_runs * r.n_choices */
     uint32_t n_choices;
 } answer;

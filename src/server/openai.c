@@ -309,6 +309,12 @@ void openai_usage(jw *w, const answer *a) {
     jw_kint(w, "prompt_tokens", (int64_t)a->prompt_tokens);
     jw_kint(w, "completion_tokens", (int64_t)a->completion_tokens);
     jw_kint(w, "total_tokens", (int64_t)(a->prompt_tokens + a->completion_tokens));
+    if (a->cached_tokens) {
+        jw_key(w, "prompt_tokens_details");
+        jw_obj(w);
+        jw_kint(w, "cached_tokens", (int64_t)a->cached_tokens);
+        jw_obj_end(w);
+    }
     if (a->r.parse) {
         jw_key(w, "completion_tokens_details");
         jw_obj(w);

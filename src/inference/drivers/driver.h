@@ -32,6 +32,7 @@ typedef struct driver_failure {
 typedef struct driver_call {
     /* set by the pipeline */
     const request *r;           /* redacted already where the decision wants it */
+    sensitivity label;          /* what the request counts as */
     uint64_t seed;              /* choice c samples with seed + c */
     uint64_t max_output_tokens; /* configured bound of one answer; 0: none */
     void *target;               /* the candidate, in the driver's own terms */
@@ -65,6 +66,7 @@ typedef struct driver_outcome {
     driver_choice choices[REQUEST_CHOICES_MAX];
     uint64_t prompt_tokens; /* as the provider counted them */
     uint64_t completion_tokens, reasoning_tokens;
+    uint64_t cached_tokens; /* of the prompt: those that were not computed again */
     uint64_t queue_ns, prefill_ns, decode_ns;
     uint64_t sent_bytes, received_bytes; /* bodies, to and from a provider; as far as it got */
     uint32_t sendings;                   /* how often the body went out (upstream.h) */

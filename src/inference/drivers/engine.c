@@ -40,6 +40,26 @@ static err_code size_answer(driver_call *c, uint32_t context, uint32_t n_prompt,
     return ERR_OK;
 }
 
+/* Whoever may notice that others asked alike: requests of one project (of one key where there is none) and label. */
+static void space_of(const driver_call *c, uint8_t out[SHA256_LEN]) {
+    const identity *who = &c->r->who;
+    const char *group = who->project[0] ? who->project : who->key_id;
+    const uint8_t head[3] = {who->project[0] != 0, c->label.level, c->label.flags};
+    sha256 h;
+    sha256_init(&h);
+    sha256_update(&h, head, sizeof head);
+    sha256_update(&h, group, strlen(group));
+    sha256_final(&h, out);
+}
+
+static uint64_t owner_of(const driver_call *c) {
+    uint8_t d[SHA256_LEN];
+    uint64_t id;
+    sha256_of(d, c->r->who.key_id, strlen(c->r->who.key_id));
+    memcpy(&id, d, sizeof id);
+    return id;
+}
+
 static err_code engine_prepare(driver_call *c, err *e) {
     const request *r = c->r;
     loaded *l = c->target;
@@ -74,6 +94,9 @@ static err_code engine_prepare(driver_call *c, err *e) {
                      .prompt_text = buf_str(&x->prompt.text),
                      .prompt_text_len = x->prompt.text.len};
     spec.sampling.seed = c->seed;
+    spec.owner = owner_of(c);
+    spec.priority = r->priority;
+    space_of(c, spec.space);
     rc = job_new(&x->job, l->sched, &spec, e);
     if (rc) return rc;
     c->prompt = r->tokens ? NULL : buf_str(&x->prompt.text);
@@ -118,6 +141,7 @@ static void fill_outcome(job *j, driver_outcome *out) {
         memcpy(c->logits_sha256, jc.logits_sha256, SHA256_LEN);
         out->completion_tokens += jc.n_tokens;
         out->reasoning_tokens += jc.reasoning_tokens;
+        if (!i) out->cached_tokens = jc.reused;
     }
     job_times t;
     job_get_times(j, &t);
