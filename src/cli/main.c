@@ -5,6 +5,7 @@
 #include "version.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -202,7 +203,16 @@ static int unknown_command(char **argv, int n) {
     return 2;
 }
 
+/* The allocator would make eight arenas a processor, each with its own pieces of what threads took and gave back: with
+ * a thread for each connection that is memory without use. As many threads as there are processors allocate at a time.
+ */
+static void limit_arenas(void) {
+    unsigned n = sys_cpu_count();
+    (void)mallopt(M_ARENA_MAX, n < 2 ? 2 : (int)n);
+}
+
 int main(int argc, char **argv) {
+    limit_arenas();
     base_init();
     signal(SIGPIPE, SIG_IGN);
     log_set_level(LOG_WARN); /* `up` takes the configured level */

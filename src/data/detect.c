@@ -4,8 +4,12 @@
 #include "base/mem.h"
 #include "data/detect/detect_rules.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define SPARES     4    /* scratches kept for the next scan */
+#define SPARE_HITS 4096 /* of one that is kept */
 
 struct detector {
     words *w;
@@ -71,20 +75,49 @@ bool detector_find(const detector *d, const char *word, size_t n, entity_set *ou
 
 /* ---- findings ----------------------------------------------------------------------------------------------- */
 
+/* A scan is short and its window of tokens large: as many threads as there are processors scan at a time, however many
+ * requests there are, and they find the windows of the last ones in the processor's cache. What a window holds is
+ * places in texts, never their words. */
+static struct {
+    pthread_mutex_t lock;
+    scratch *list[SPARES];
+    unsigned n;
+} spare = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static scratch *take_spare(void) {
+    pthread_mutex_lock(&spare.lock);
+    scratch *x = spare.n ? spare.list[--spare.n] : NULL;
+    pthread_mutex_unlock(&spare.lock);
+    return x;
+}
+
+static bool give_spare(scratch *x) {
+    if (x->cap_hits > SPARE_HITS || x->cap_taken > SPARE_HITS) return false;
+    pthread_mutex_lock(&spare.lock);
+    bool room = spare.n < SPARES;
+    if (room) spare.list[spare.n++] = x;
+    pthread_mutex_unlock(&spare.lock);
+    return room;
+}
+
 void findings_free(findings *f) {
     scratch *x = f->scratch;
     if (x) {
         norm_free(&x->m);
-        mem_free(x->hits);
-        mem_free(x->taken);
         rules_scratch_free(x->match);
-        mem_free(x);
+        x->match = NULL;
+        if (!give_spare(x)) {
+            mem_free(x->hits);
+            mem_free(x->taken);
+            mem_free(x);
+        }
     }
     mem_free(f->list);
     memset(f, 0, sizeof *f);
 }
 
 static err_code scratch_of(findings *f, scratch **out, err *e) {
+    if (!f->scratch) f->scratch = take_spare();
     if (!f->scratch) {
         scratch *x = mem_alloc(sizeof *x);
         if (!x) return err_nomem(e, "a scan");

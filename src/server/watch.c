@@ -8,7 +8,11 @@
 #include "base/mem.h"
 #include "base/sys.h"
 
+#include <malloc.h>
 #include <sys/socket.h>
+
+#define TRIM_FROM     64 /* connections at once */
+#define TRIM_AFTER_MS 50
 
 struct seat {
     seat *prev, *next;
@@ -18,6 +22,8 @@ struct seat {
 };
 
 struct watch {
+    unsigned n, most; /* seats, and how many there were since memory was last given back; under lock */
+    bool trim;
     pthread_mutex_t lock;
     pthread_cond_t changed;
     pthread_t thread;
@@ -54,10 +60,21 @@ static void wait_begins(watch *w, seat *s) {
     pthread_cond_signal(&w->changed);
 }
 
+/* A connection is a thread, and what hundreds of them took and gave back lies in pieces that the allocator keeps. When
+ * most have gone, whole pages go back to the system. The lock is held, and let go meanwhile. */
+static void trim(watch *w) {
+    (void)cond_wait_ms(&w->changed, &w->lock, TRIM_AFTER_MS); /* so that those who go together have gone */
+    w->trim = false;
+    pthread_mutex_unlock(&w->lock);
+    (void)malloc_trim(0);
+    pthread_mutex_lock(&w->lock);
+}
+
 static void *watch_run(void *arg) {
     watch *w = arg;
     pthread_mutex_lock(&w->lock);
     while (!w->stop) {
+        if (w->trim) trim(w);
         int64_t ms = sweep(w);
         if (ms < 0)
             pthread_cond_wait(&w->changed, &w->lock);
@@ -109,6 +126,7 @@ seat *watch_enter(watch *w, int fd) {
     s->next = w->first;
     if (s->next) s->next->prev = s;
     w->first = s;
+    if (++w->n > w->most) w->most = w->n;
     wait_begins(w, s);
     pthread_mutex_unlock(&w->lock);
     return s;
@@ -130,6 +148,11 @@ void watch_leave(watch *w, seat *s) {
     else
         w->first = s->next;
     if (s->next) s->next->prev = s->prev;
+    if (--w->n <= w->most / 4 && w->most >= TRIM_FROM) {
+        w->most = w->n;
+        w->trim = true;
+        pthread_cond_signal(&w->changed);
+    }
     pthread_mutex_unlock(&w->lock);
     mem_free(s);
 }

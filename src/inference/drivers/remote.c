@@ -310,6 +310,9 @@ void remote_finish(driver_call *c, driver_outcome *out) {
         x->sent = upstream_sent(x->u);
         x->sendings = upstream_sendings(x->u);
         x->received = upstream_received(x->u);
+        /* others can have the line while the outcome's record is written */
+        upstream_close(x->u);
+        x->u = NULL;
     }
     out->sent_bytes = x->sent;
     out->sendings = x->sendings;
