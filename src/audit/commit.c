@@ -332,6 +332,7 @@ static err_code commit_group(ledger *l, group *g, err *e) {
         e->code = ERR_UNAVAILABLE;
     }
     buf_free(&g->stored);
+    if (!g->bytes.ptr) return ERR_UNAVAILABLE; /* it did not come to writing: l->frame is where it was */
     if (g->bytes.cap <= FRAME_KEPT) {
         l->frame = g->bytes;
         l->frame.failed = l->frame.over_max = false;

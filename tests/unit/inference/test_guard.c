@@ -334,7 +334,7 @@ TEST(labels_only_rise) {
 
 /* A purpose stands in the ledger in clear. */
 TEST(purposes_name_nobody) {
-    static const char *const purposes[] = {"claims, first level", "claim of anna@mail.example", "token " IBAN,
+    static const char *const purposes[] = {"claims, first level", "claim of anna@mail.example", ("token " IBAN),
                                            "password: hunter22"};
     for (int i = 0; i < 4; i++) {
         request r = plain();
