@@ -8,6 +8,7 @@
 
 struct matrix {
     packed p;
+    bool borrowed; /* the bytes are somebody else's */
 };
 
 struct acts {
@@ -33,36 +34,58 @@ const mat_kernels *mat_get(isa i) {
 
 /* ---- matrices ---------------------------------------------------------------------------------------------- */
 
-err_code matrix_new(matrix **out, tensor_type type, uint32_t rows, uint32_t cols, const void *data, const char *name,
-                    err *e) {
-    *out = NULL;
+static err_code plan(packed *p, tensor_type type, uint32_t rows, uint32_t cols, const char *name, err *e) {
     const tensor_type_facts *f = tensor_type_get((uint32_t)type);
     if (!f) return err_set(e, ERR_UNSUPPORTED, "tensor %s: type %d is not read by polder", name, (int)type);
     if (rows == 0 || cols == 0) return err_set(e, ERR_INVALID, "tensor %s: %u x %u is not a matrix", name, rows, cols);
     if (cols % f->block_len)
         return err_set(e, ERR_INVALID, "tensor %s: rows of %u weights are not whole blocks of %u (%s)", name, cols,
                        f->block_len, f->name);
-    matrix *m = mem_zalloc(sizeof *m);
+    if (pack_plan(p, type, rows, cols)) return ERR_OK;
+    return err_set(e, ERR_TOO_LARGE, "tensor %s: %u x %u weights do not fit in an address space", name, rows, cols);
+}
+
+err_code matrix_plan(tensor_type type, uint32_t rows, uint32_t cols, const char *name, uint64_t *n_bytes, err *e) {
+    packed p;
+    err_code rc = plan(&p, type, rows, cols, name, e);
+    *n_bytes = rc == ERR_OK ? p.n_bytes : 0;
+    return rc;
+}
+
+err_code matrix_new_at(matrix **out, tensor_type type, uint32_t rows, uint32_t cols, void *packed_bytes,
+                       const char *name, err *e) {
+    matrix *m = *out = mem_zalloc(sizeof *m);
     if (!m) return err_nomem(e, "a matrix");
-    if (!pack_plan(&m->p, type, rows, cols)) {
-        mem_free(m);
-        return err_set(e, ERR_TOO_LARGE, "tensor %s: %u x %u weights do not fit in an address space", name, rows, cols);
+    err_code rc = plan(&m->p, type, rows, cols, name, e);
+    m->p.data = packed_bytes;
+    m->borrowed = true;
+    if (rc == ERR_OK) return rc;
+    mem_free(m);
+    *out = NULL;
+    return rc;
+}
+
+err_code matrix_new(matrix **out, tensor_type type, uint32_t rows, uint32_t cols, const void *data, const char *name,
+                    err *e) {
+    err_code rc = matrix_new_at(out, type, rows, cols, NULL, name, e);
+    if (rc != ERR_OK) return rc;
+    packed *p = &(*out)->p;
+    (*out)->borrowed = false;
+    p->data = mem_alloc_aligned((size_t)p->n_bytes);
+    if (p->data) {
+        pack_fill(p, data, 0, p->n_tasks);
+        return ERR_OK;
     }
-    m->p.data = mem_alloc_aligned((size_t)m->p.n_bytes);
-    if (!m->p.data) {
-        uint64_t mib = m->p.n_bytes >> 20;
-        mem_free(m);
-        return err_set(e, ERR_NOMEM, "tensor %s: no memory for its %" PRIu64 " MiB; free some or take a smaller model",
-                       name, mib);
-    }
-    pack_fill(&m->p, data);
-    *out = m;
-    return ERR_OK;
+    rc = err_set(e, ERR_NOMEM, "tensor %s: no memory for its %" PRIu64 " MiB; free some or take a smaller model", name,
+                 p->n_bytes >> 20);
+    matrix_free(*out);
+    *out = NULL;
+    return rc;
 }
 
 void matrix_free(matrix *m) {
     if (!m) return;
-    mem_free_aligned(m->p.data);
+    if (!m->borrowed) mem_free_aligned(m->p.data);
     mem_free(m);
 }
 

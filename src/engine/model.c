@@ -1,4 +1,5 @@
 #include "engine/grammar/token_trie.h"
+#include "engine/holding.h"
 #include "engine/model_internal.h"
 #include "engine/models/models.h"
 #include "engine/quant.h"
@@ -131,12 +132,22 @@ static bool has_quantised(const gguf *g) {
     return false;
 }
 
-static err_code open_from(model **out, const gguf *g, err *e) {
+/* Takes over g, also where it fails. */
+static err_code open_from(model **out, gguf *taken, const model_options *o, err *e) {
+    holding *h = NULL;
+    *out = NULL;
+    err_code rc = holding_new(&h, taken, o, e);
+    if (rc != ERR_OK) return rc;
+    const gguf *g = holding_source(h);
     model *m = mem_zalloc(sizeof *m);
-    if (!m) return err_nomem(e, "a model");
+    if (!m) {
+        holding_free(h);
+        return err_nomem(e, "a model");
+    }
+    m->hold = h;
     m->memory = arena_new(MODEL_MEMORY_MAX);
-    err_code rc = m->memory ? find_arch(m, g, e) : err_nomem(e, "a model");
-    if (rc == ERR_OK) rc = vocab_new(&m->vocab, g, e);
+    rc = m->memory ? find_arch(m, g, e) : err_nomem(e, "a model");
+    if (rc == ERR_OK) rc = holding_vocab(h, &m->vocab, e);
     if (rc == ERR_OK) {
         m->hp.n_vocab = vocab_size(m->vocab);
         if (m->hp.n_vocab < 1 || m->hp.n_vocab > MODEL_VOCAB_MAX)
@@ -147,6 +158,7 @@ static err_code open_from(model **out, const gguf *g, err *e) {
     m->hp.kv_half = has_quantised(g);
     if (rc == ERR_OK) rc = m->arch->load(m, g, e);
     if (rc == ERR_OK) rc = read_facts(m, g, e);
+    if (rc == ERR_OK) rc = holding_start(h, e);
     if (rc == ERR_OK)
         *out = m;
     else
@@ -154,22 +166,32 @@ static err_code open_from(model **out, const gguf *g, err *e) {
     return rc;
 }
 
-err_code model_open(model **out, const char *path, err *e) {
+err_code model_open_with(model **out, const char *path, const model_options *o, err *e) {
     gguf *g = NULL;
     *out = NULL;
     err_code rc = gguf_open(&g, path, e);
-    if (rc == ERR_OK) rc = open_from(out, g, e);
-    gguf_free(g); /* weights are repacked copies, so nothing keeps the mapping */
-    return rc;
+    return rc == ERR_OK ? open_from(out, g, o, e) : rc;
+}
+
+err_code model_open(model **out, const char *path, err *e) {
+    return model_open_with(out, path, NULL, e);
 }
 
 err_code model_open_memory(model **out, const void *p, size_t n, const char *name, err *e) {
     gguf *g = NULL;
     *out = NULL;
     err_code rc = gguf_open_memory(&g, p, n, name, e);
-    if (rc == ERR_OK) rc = open_from(out, g, e);
-    gguf_free(g);
-    return rc;
+    return rc == ERR_OK ? open_from(out, g, NULL, e) : rc;
+}
+
+err_code model_wait(const model *m, err *e) {
+    return holding_wait(m->hold, e);
+}
+void model_settle(const model *m) {
+    holding_settle(m->hold);
+}
+void model_get_memory(const model *m, model_memory *out) {
+    holding_memory(m->hold, out);
 }
 
 err_code model_take(model *m, void *out_pointer, size_t n, size_t size_bytes, err *e) {
@@ -190,9 +212,8 @@ err_code model_take_ones(model *m, float **out, uint32_t n, err *e) {
 void model_free(model *m) {
     if (!m) return;
     for (size_t i = 0; i < m->owned.n_matrices; i++) matrix_free(m->owned.matrices[i]);
-    for (size_t i = 0; i < m->owned.n_vectors; i++) mem_free_aligned(m->owned.vectors[i]);
     mem_free(m->owned.matrices);
-    mem_free(m->owned.vectors);
+    holding_free(m->hold);
     arena_free(m->memory);
     token_trie_free(m->trie);
     vocab_free(m->vocab);

@@ -67,9 +67,9 @@ static float_place place_of(const packed *p, uint32_t group) {
 
 #define FILL_CHUNK 64 /* columns of a panel that are written while the first cache still holds them */
 
-static void fill_floats(packed *p, const uint8_t *src) {
+static void fill_floats(packed *p, const uint8_t *src, uint32_t begin, uint32_t end) {
     size_t size = p->unit_bytes;
-    for (uint32_t g = 0; g < p->n_groups; g += PANEL_GROUPS)
+    for (uint32_t g = begin * PANEL_GROUPS; g < min_u32(end * PANEL_GROUPS, p->n_groups); g += PANEL_GROUPS)
         for (uint32_t k0 = 0; k0 < p->cols; k0 += FILL_CHUNK)
             for (uint32_t r = g * LANES; r < min_u32(g + PANEL_GROUPS, p->n_groups) * LANES; r++) {
                 float_place f = place_of(p, r / LANES);
@@ -149,10 +149,10 @@ static void put_unit(const packed *p, const quant_shape *s, const part_layout *l
     }
 }
 
-void pack_fill(packed *p, const uint8_t *src) {
+void pack_fill(packed *p, const uint8_t *src, uint32_t begin, uint32_t end) {
     const quant_shape *s = quant_shape_get(p->type);
     if (!s) {
-        fill_floats(p, src);
+        fill_floats(p, src, begin, end);
         return;
     }
     part_layout l = layout_of(p->type);
@@ -160,7 +160,7 @@ void pack_fill(packed *p, const uint8_t *src) {
     size_t block_bytes = tensor_type_get((uint32_t)p->type)->block_bytes;
     quant_parts rows[LANES];
     memset(rows, 0, sizeof rows); /* rows that are not there are zero */
-    for (uint32_t g = 0; g < p->n_groups; g++) {
+    for (uint32_t g = begin; g < end; g++) {
         uint32_t n_rows = min_u32(LANES, p->rows - g * LANES);
         if (n_rows < LANES) memset(rows, 0, sizeof rows);
         for (uint32_t u = 0; u < n_units; u++) {

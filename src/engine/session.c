@@ -357,7 +357,8 @@ static void commit(session *s, const chunk *chunks, size_t n) {
 }
 
 err_code session_step(session *s, chunk *chunks, size_t n_chunks, err *e) {
-    err_code rc = plan(s, chunks, n_chunks, e);
+    err_code rc = model_wait(s->m, e); /* weights from a packed file are used when they are checked */
+    if (rc == ERR_OK) rc = plan(s, chunks, n_chunks, e);
     if (rc != ERR_OK) return rc;
     commit(s, chunks, n_chunks);
     s->m->arch->run(s->m, &s->st);

@@ -63,6 +63,11 @@ typedef struct matrix matrix;
 err_code matrix_new(matrix **out, tensor_type type, uint32_t rows, uint32_t cols, const void *data, const char *name,
                     err *e);
 void matrix_free(matrix *m);
+/* The same in two steps, on memory that is the caller's: the bytes of the packed form (holding.c fills it), and a
+ * matrix on them, which they must outlive. */
+err_code matrix_plan(tensor_type type, uint32_t rows, uint32_t cols, const char *name, uint64_t *n_bytes, err *e);
+err_code matrix_new_at(matrix **out, tensor_type type, uint32_t rows, uint32_t cols, void *packed_bytes,
+                       const char *name, err *e);
 uint32_t matrix_rows(const matrix *m);
 uint32_t matrix_cols(const matrix *m);
 uint64_t matrix_bytes(const matrix *m);

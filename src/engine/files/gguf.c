@@ -12,6 +12,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #define ALIGN_MIN        8u
 #define ALIGN_MAX        (1u << 20)
@@ -576,6 +578,34 @@ void gguf_free(gguf *g) {
     mem_free(g->path);
     if (g->owns_map) file_map_close(&g->map);
     mem_free(g);
+}
+
+int gguf_fd(const gguf *g) {
+    return g->owns_map && !g->n_others ? g->map.fd : -1;
+}
+
+const uint8_t *gguf_head(const gguf *g, size_t *n) {
+    *n = g->len;
+    if (g->n_others) return NULL;
+    for (size_t i = 0; i < g->n_tensors; i++) {
+        size_t at = (size_t)(g->tensors[i].data - g->ptr);
+        if (at < *n) *n = at;
+    }
+    return g->ptr;
+}
+
+void gguf_release(const gguf *g, const void *p, size_t n) {
+    for (size_t i = 0; !p && i < g->n_others; i++) gguf_release(g->others[i], NULL, 0);
+    if (!g->owns_map || !g->len) return;
+    const uint8_t *from = p ? p : g->ptr, *end = g->ptr + g->len;
+    if (!p) n = g->len;
+    if (from < g->ptr || from >= end) {
+        for (size_t i = 0; i < g->n_others; i++) gguf_release(g->others[i], p, n);
+        return;
+    }
+    if (n > (size_t)(end - from)) n = (size_t)(end - from);
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), before = (size_t)(from - g->ptr) % page;
+    (void)madvise((void *)(uintptr_t)(from - before), n + before, MADV_DONTNEED); /* a file's: nothing is lost */
 }
 
 const char *gguf_path(const gguf *g) {

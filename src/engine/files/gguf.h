@@ -63,6 +63,13 @@ void gguf_free(gguf *g);
 const char *gguf_path(const gguf *g);
 uint64_t gguf_file_bytes(const gguf *g);
 
+/* The file's descriptor, -1 where the bytes are the caller's or lie in several files. */
+int gguf_fd(const gguf *g);
+/* Its bytes before the first tensor: all that is not weights. NULL where it lies in several files. */
+const uint8_t *gguf_head(const gguf *g, size_t *n);
+/* These bytes of it are not needed for now: pages of a mapping go; reading them again brings them back. NULL: all. */
+void gguf_release(const gguf *g, const void *p, size_t n);
+
 /* NULL where there is none of that name. */
 const gguf_tensor *gguf_tensor_find(const gguf *g, const char *name);
 size_t gguf_tensor_count(const gguf *g);

@@ -85,8 +85,8 @@ typedef struct packed {
 
 /* Shapes and sizes from type, rows and cols (the latter checked by the caller); false where n_bytes overflows. */
 bool pack_plan(packed *p, tensor_type type, uint32_t rows, uint32_t cols);
-/* Fill p->data (n_bytes) from the tensor's bytes in the file. */
-void pack_fill(packed *p, const uint8_t *src);
+/* Fill tasks [begin, end) of p->data from the tensor's bytes in the file (src: its first row, whatever `begin`). */
+void pack_fill(packed *p, const uint8_t *src, uint32_t begin, uint32_t end);
 
 /* The parts of 32 weights of 8 rows, spelt out. */
 typedef struct block8 {

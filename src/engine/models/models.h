@@ -160,10 +160,10 @@ struct model {
     struct rank_head *rank; /* pooling.h; NULL: it cannot rank */
     void *more;             /* what only the architecture knows */
     arena *memory;          /* model_take */
-    struct {                /* what weights_load made */
+    struct holding *hold;   /* holding.h: the weights' bytes */
+    struct {                /* what weights_load and weights_own made */
         matrix **matrices;
-        float **vectors;
-        size_t n_matrices, n_vectors;
+        size_t n_matrices;
     } owned;
 };
 
@@ -215,6 +215,9 @@ struct arch {
 
 /* All architectures, NULL at the end. */
 extern const arch *const arch_table[];
+
+/* Until all weights are checked and may be used (holding_wait): before each step. */
+err_code model_wait(const model *m, err *e);
 
 /* model_open on bytes in memory (which may go away afterwards); `name` stands for the path in errors. */
 err_code model_open_memory(model **out, const void *p, size_t n, const char *name, err *e);
@@ -276,7 +279,8 @@ err_code weights_floats(weights *w, float **out, bool optional, uint32_t n, uint
 bool weights_has(const weights *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* ERR_UNSUPPORTED names the first tensor that nobody asked for: a file with more in it would be answered wrongly. */
 err_code weights_check_all_used(const weights *w, err *e);
-/* Checks that too, then takes everything. The model owns what it made, also where it fails. */
+/* Checks that too, then takes everything; once a model. The model owns what it made, also where it fails. Until
+ * model_wait only vectors may be read. */
 err_code weights_load(weights *w, err *e);
 /* The model owns a matrix that was made by other ways (a transposed one). */
 err_code weights_own(model *m, matrix *made, err *e);

@@ -1,13 +1,11 @@
 #include "engine/models/models.h"
 
-#include "base/sys.h"
+#include "base/mem.h"
+#include "engine/holding.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
-#include <stdatomic.h>
 #include <stdio.h>
-
-#define THREADS_FROM_BYTES (16u << 20) /* below, starting threads takes longer than loading */
 
 typedef struct weights_job {
     const gguf_tensor *t;
@@ -156,54 +154,22 @@ err_code weights_check_all_used(const weights *w, err *e) {
     return ERR_OK;
 }
 
-typedef struct load_ctx {
-    weights *w;
-    atomic_bool failed;
-    pthread_mutex_t lock;
-    size_t failed_at; /* the lowest job that failed has its sentence in e */
-    err_code rc;
-    err *e;
-} load_ctx;
-
-static err_code load_one(const weights *w, weights_job *j, err *e) {
-    (void)w;
-    const gguf_tensor *t = j->t;
-    if (j->as_matrix) {
-        uint64_t row_bytes = t->n_bytes / (t->dims[1] * t->dims[2]);
-        return matrix_new(j->as_matrix, t->type, j->rows, j->cols, t->data + j->first * row_bytes, j->name, e);
-    }
-    size_t n = (size_t)j->rows * j->cols;
-    float *v = mem_alloc_aligned(n * sizeof *v);
-    if (!v) return err_nomem(e, j->name);
-    tensor_expand(t->type, t->data, v, n);
-    *j->as_vector = v;
-    return ERR_OK;
-}
-
-static void load_jobs(void *ctx, size_t begin, size_t end, unsigned thread) {
-    (void)thread;
-    load_ctx *c = ctx;
-    for (size_t i = begin; i < end && !atomic_load(&c->failed); i++) {
-        err mine = {0};
-        err_code rc = load_one(c->w, &c->w->jobs[i], &mine);
-        if (rc == ERR_OK) continue;
-        pthread_mutex_lock(&c->lock);
-        if (!atomic_load(&c->failed) || i < c->failed_at) {
-            c->failed_at = i;
-            c->rc = rc;
-            if (c->e) *c->e = mine;
-        }
-        atomic_store(&c->failed, true);
-        pthread_mutex_unlock(&c->lock);
-    }
+/* What the job takes into memory; its place there is holding_fill's matter. */
+static err_code describe(const weights *w, const weights_job *j, packfile_entry *x, err *e) {
+    *x = (packfile_entry){.tensor = (uint32_t)(j->t - gguf_tensor_at(w->g, 0)),
+                          .type = (uint32_t)j->t->type,
+                          .first = j->first,
+                          .rows = j->rows,
+                          .cols = j->cols,
+                          .is_vector = j->as_vector != NULL,
+                          .len = (uint64_t)j->rows * j->cols * sizeof(float)};
+    return j->as_vector ? ERR_OK : matrix_plan(j->t->type, j->rows, j->cols, j->name, &x->len, e);
 }
 
 static err_code own_room(model *m, size_t n, err *e) {
     matrix **ms = mem_realloc(m->owned.matrices, (m->owned.n_matrices + n) * sizeof(matrix *));
     if (ms) m->owned.matrices = ms;
-    float **vs = mem_realloc(m->owned.vectors, (m->owned.n_vectors + n) * sizeof(float *));
-    if (vs) m->owned.vectors = vs;
-    return ms && vs ? ERR_OK : err_nomem(e, "the list of a model's weights");
+    return ms ? ERR_OK : err_nomem(e, "the list of a model's weights");
 }
 
 err_code weights_own(model *m, matrix *made, err *e) {
@@ -215,24 +181,32 @@ err_code weights_own(model *m, matrix *made, err *e) {
     return rc;
 }
 
-err_code weights_load(weights *w, err *e) {
-    uint64_t bytes = 0;
-    for (size_t i = 0; i < w->n_jobs; i++)
-        bytes += w->jobs[i].t->n_bytes; /* a tensor of experts counts often: enough */
-    unsigned n_threads = sys_cpu_count();
-    pool *p = NULL;
-    err_code rc = weights_check_all_used(w, e);
-    if (rc == ERR_OK) rc = own_room(w->m, w->n_jobs + 1, e);
-    if (rc == ERR_OK && bytes >= THREADS_FROM_BYTES && n_threads > 1) rc = pool_new(&p, n_threads, e);
-    if (rc != ERR_OK) return rc;
-    load_ctx c = {.w = w, .lock = PTHREAD_MUTEX_INITIALIZER, .rc = ERR_OK, .e = e};
-    pool_run(p, w->n_jobs, 1, load_jobs, &c);
-    pool_free(p);
-    for (size_t i = 0; i < w->n_jobs; i++) {
+/* Matrices and vectors on what is in memory now. */
+static err_code hand_out(weights *w, const packfile_entry *entries, err *e) {
+    model *m = w->m;
+    err_code rc = own_room(m, w->n_jobs + 1, e);
+    for (size_t i = 0; rc == ERR_OK && i < w->n_jobs; i++) {
         weights_job *j = &w->jobs[i];
-        if (j->as_matrix && *j->as_matrix) w->m->owned.matrices[w->m->owned.n_matrices++] = *j->as_matrix;
-        if (j->as_vector && *j->as_vector) w->m->owned.vectors[w->m->owned.n_vectors++] = *j->as_vector;
+        void *p = holding_at(m->hold, &entries[i]);
+        if (j->as_vector) {
+            *j->as_vector = p;
+            continue;
+        }
+        rc = matrix_new_at(j->as_matrix, j->t->type, j->rows, j->cols, p, j->name, e);
+        if (rc == ERR_OK) m->owned.matrices[m->owned.n_matrices++] = *j->as_matrix;
     }
-    if (c.rc != ERR_OK) return err_prefix(e, "%s", gguf_path(w->g));
-    return ERR_OK;
+    return rc;
+}
+
+err_code weights_load(weights *w, err *e) {
+    packfile_entry *entries = mem_array(w->n_jobs + 1, sizeof *entries);
+    if (!entries) return err_nomem(e, "the list of a model's weights");
+    err_code rc = weights_check_all_used(w, e), planned = ERR_OK;
+    for (size_t i = 0; rc == ERR_OK && planned == ERR_OK && i < w->n_jobs; i++)
+        planned = describe(w, &w->jobs[i], &entries[i], e);
+    if (planned != ERR_OK) rc = err_prefix(e, "%s", gguf_path(w->g));
+    if (rc == ERR_OK) rc = holding_fill(w->m->hold, entries, w->n_jobs, e);
+    if (rc == ERR_OK) rc = hand_out(w, entries, e);
+    mem_free(entries);
+    return rc;
 }

@@ -13,6 +13,12 @@ err_code vocab_new(vocab **out, const gguf *g, err *e);
  * vocab_spec_from_gguf and this. */
 typedef struct vocab_spec vocab_spec;
 err_code vocab_build(vocab **out, const vocab_spec *s, const char *name, err *e);
+/* A vocab as bytes that this machine and this polder read without making anything again (vocab_image.c), appended to
+ * `out`; and from such bytes, aligned to 64 (mem_alloc_aligned), which belong to the vocab where that succeeds. Bytes
+ * of any content give ERR_INVALID or a vocab that stays inside of them. */
+err_code vocab_image_write(const vocab *v, buf *out, err *e);
+err_code vocab_image_read(vocab **out, void *p, size_t n, const char *name, err *e);
+size_t vocab_image_bytes(const vocab *v); /* 0: it was not read from an image */
 void vocab_free(vocab *v);
 uint32_t vocab_size(const vocab *v);
 const char *vocab_kind(const vocab *v); /* "spm", "bpe/llama-bpe", "unigram", "wordpiece" */

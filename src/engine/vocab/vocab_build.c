@@ -33,7 +33,7 @@ static err_code copy_tokens(vocab *v, const vocab_spec *s, err *e) {
     }
     if (total > UINT32_MAX) return err_set(e, ERR_INVALID, "tokenizer: the tokens have more than 2 GiB");
     v->tokens = mem_array(v->n, sizeof *v->tokens);
-    v->bytes = mem_alloc(total);
+    v->bytes = mem_zalloc(total);
     if (!v->tokens || !v->bytes) return err_nomem(e, "the vocabulary");
     uint32_t at = 0;
     for (uint32_t i = 0; i < v->n; i++) {
@@ -117,6 +117,11 @@ err_code vocab_new(vocab **out, const gguf *g, err *e) {
 
 void vocab_free(vocab *v) {
     if (!v) return;
+    if (v->image) {
+        mem_free_aligned(v->image);
+        mem_free(v);
+        return;
+    }
     mem_free(v->tokens);
     mem_free(v->bytes);
     mem_free(v->table);

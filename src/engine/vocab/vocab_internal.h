@@ -104,6 +104,9 @@ struct vocab {
     char *charsmap;
     size_t n_charsmap;
 
+    void *image; /* not NULL: all arrays lie in it (vocab_image.c) */
+    size_t image_bytes;
+
     int32_t bos, eos, eot, eom, unk;
     int32_t before[SPEC_AROUND_MAX], after[SPEC_AROUND_MAX];
     uint8_t n_before, n_after;
