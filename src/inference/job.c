@@ -172,6 +172,7 @@ static err_code choice_init(choice *c, job *j, uint32_t index, err *e) {
     c->index = index;
     c->seq = -1;
     sha256_init(&c->digest);
+    sha256_init(&c->prompt_digest);
     guess_init(&c->guessing);
     answer_text_init(&c->text, &j->stops);
     buf_init(&c->events, JOB_MAILBOX_MAX);
@@ -312,6 +313,9 @@ void job_get_choice(job *j, uint32_t i, job_choice *out) {
     out->n_calls = c->parser ? answer_parser_n_calls(c->parser) : 0;
     out->malformed = c->parser && answer_parser_malformed(c->parser);
     memcpy(out->logits_sha256, c->logits_sha256, SHA256_LEN);
+    out->rows = c->rows;
+    out->prompt_rows = c->prompt_rows;
+    memcpy(out->prompt_sha256, c->prompt_sha256, SHA256_LEN);
 }
 
 static uint64_t span(uint64_t from, uint64_t to) {

@@ -324,6 +324,13 @@ static void put_choices(jflat *f, const driver_outcome *o) {
             char hex[SHA256_HEX_LEN + 1];
             hex_encode(hex, c->logits_sha256, SHA256_LEN);
             jflat_str(f, "logits_sha256", hex);
+            if (c->rows != c->n_tokens) jflat_num(f, "rows", (double)c->rows);
+        }
+        if (c->prompt_rows) {
+            char hex[SHA256_HEX_LEN + 1];
+            hex_encode(hex, c->prompt_sha256, SHA256_LEN);
+            jflat_num(f, "prompt_rows", c->prompt_rows);
+            jflat_str(f, "prompt_logits_sha256", hex);
         }
         jflat_end(f);
     }

@@ -104,6 +104,7 @@ static void choice_close(scheduler *s, choice *c) {
     leave_sequence(s, c);
     remove_from(s->preempted, &s->n_preempted, c);
     sha256_final(&c->digest, c->logits_sha256);
+    sha256_final(&c->prompt_digest, c->prompt_sha256);
     c->finished = true;
     pthread_mutex_lock(&s->lock);
     s->n_begun -= c->begun;
@@ -213,7 +214,11 @@ static void echo_token(scheduler *s, choice *c, uint32_t i, const float *row) {
     token_info info;
     if (spec->want_logprobs) {
         sampled x = {.token = spec->prompt[i]};
-        if (row) logits_logprob(row, s->n_vocab, spec->prompt[i], spec->n_top, &x);
+        if (row) {
+            logits_logprob(row, s->n_vocab, spec->prompt[i], spec->n_top, &x);
+            sha256_update(&c->prompt_digest, row, (size_t)s->n_vocab * sizeof *row);
+            c->prompt_rows++;
+        }
         token_info_fill(s, &info, &x, row != NULL);
     }
     decode_token(s, c, spec->prompt[i], spec->want_logprobs ? &info : NULL, true);
@@ -277,6 +282,7 @@ static void observe_token(scheduler *s, choice *c) {
 /* The part of drawing that touches only the choice. */
 static void draw_choice(choice *c) {
     const job_spec *spec = &c->j->spec;
+    c->rows++;
     sampler_draw(c->sampler, c->row, spec->n_prompt + c->n_new, spec->want_logprobs, spec->n_top, &c->digest,
                  &c->drawn);
 }

@@ -129,6 +129,9 @@ typedef struct job_choice {
     uint32_t reused;                   /* positions of the prompt that were not computed again */
     uint32_t steps;                    /* engine steps that it took part in */
     uint8_t logits_sha256[SHA256_LEN]; /* over all rows that were sampled from, in order */
+    uint64_t rows;                     /* how many: n_tokens, and one more where the last draw came to nothing */
+    uint32_t prompt_rows;              /* rows that told log-probabilities of the echoed prompt, in order */
+    uint8_t prompt_sha256[SHA256_LEN]; /* over them */
 } job_choice;
 err_code job_result(job *j, err *e); /* ERR_OK, ERR_CANCELLED, or why the engine could not go on */
 void job_get_choice(job *j, uint32_t c, job_choice *out);

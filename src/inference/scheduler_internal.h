@@ -38,8 +38,10 @@ typedef struct choice {
     sampler *sampler;
     const float *row; /* of this step, to draw from; NULL: none */
     sampled drawn;
-    sha256 digest;
-    uint8_t logits_sha256[SHA256_LEN];
+    sha256 digest, prompt_digest;
+    uint64_t rows;        /* in digest */
+    uint32_t prompt_rows; /* in prompt_digest: those that told of the echoed prompt */
+    uint8_t logits_sha256[SHA256_LEN], prompt_sha256[SHA256_LEN];
     detok detok;
     answer_text text;
     answer_parser *parser; /* NULL: the answer is text */

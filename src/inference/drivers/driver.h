@@ -58,7 +58,10 @@ typedef struct driver_choice {
     uint32_t steps, n_calls;
     bool malformed; /* a call could not be read */
     bool has_digest;
-    uint8_t logits_sha256[SHA256_LEN];
+    uint8_t logits_sha256[SHA256_LEN]; /* over `rows` rows of logits */
+    uint64_t rows;                     /* more than n_tokens where the last draw came to nothing */
+    uint32_t prompt_rows;              /* rows that told log-probabilities of an echoed prompt; 0: none */
+    uint8_t prompt_sha256[SHA256_LEN];
 } driver_choice;
 
 typedef struct driver_outcome {

@@ -136,9 +136,12 @@ static void fill_outcome(job *j, driver_outcome *out) {
                              .n_tokens = jc.n_tokens,
                              .steps = jc.steps,
                              .has_digest = true,
+                             .rows = jc.rows,
+                             .prompt_rows = jc.prompt_rows,
                              .n_calls = jc.n_calls,
                              .malformed = jc.malformed};
         memcpy(c->logits_sha256, jc.logits_sha256, SHA256_LEN);
+        memcpy(c->prompt_sha256, jc.prompt_sha256, SHA256_LEN);
         out->completion_tokens += jc.n_tokens;
         out->reasoning_tokens += jc.reasoning_tokens;
         if (!i) out->cached_tokens = jc.reused;

@@ -278,6 +278,22 @@ static void change_temperature(void *ctx, cJSON *admitted, cJSON *ended) {
                                            cJSON_CreateNumber(0.1));
 }
 
+static void change_echo(void *ctx, cJSON *admitted, cJSON *ended) {
+    cJSON *c = cJSON_GetArrayItem(cJSON_GetObjectItem(ended, "choices"), 0);
+    char *hex = cJSON_GetObjectItem(c, "prompt_logits_sha256")->valuestring;
+    hex[63] = hex[63] == 'a' ? 'b' : 'a';
+}
+
+/* Log-probabilities of an echoed prompt were told too, though nothing was drawn from their rows. */
+TEST(a_changed_digest_of_an_echo_is_found) {
+    request r = ask(MODEL, "the art is in the start of the art", 0);
+    r.want_logprobs = r.echo = true;
+    CHECK_INT(derive(&r, "scoring alone").outcome, REPLAY_EQUAL);
+    replay_report out = forged(last, &(forgery){.edit = change_echo});
+    CHECK(out.outcome == REPLAY_UNEQUAL && out.digest && !out.token);
+    CHECK_HAS(out.why, "echoed prompt");
+}
+
 TEST(other_changes_are_found) {
     uint64_t of = original();
     replay_report out = forged(of, &(forgery){.content = change_prompt});
@@ -491,6 +507,7 @@ int main(int argc, char **argv) {
     RUN(a_copy_of_an_answer_is_equal);
     RUN(a_changed_seed_is_found);
     RUN(a_changed_token_is_found);
+    RUN(a_changed_digest_of_an_echo_is_found);
     RUN(other_changes_are_found);
     RUN(a_flipped_bit_in_a_weight_is_found);
     RUN(what_is_not_possible_says_why);
