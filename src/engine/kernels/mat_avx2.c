@@ -18,7 +18,7 @@
 #ifdef __clang__
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else
-#define UNROLL _Pragma("GCC unroll 12")
+#define UNROLL _Pragma("GCC unroll 16")
 #endif
 /* A value that must be in a register here. Without it gcc puts off the additions of a whole block and spills every
  * product on the way. */
@@ -88,8 +88,7 @@ typedef enum dot_kind {
 } dot_kind;
 
 typedef struct weights {
-    __m256i q[8];  /* unsigned integers; DOT_8: low four bits */
-    __m256i hi[8]; /* DOT_8: high four bits */
+    __m256i q[16]; /* unsigned integers; DOT_8: low four bits, then high four bits; wide: see spell_wide */
     __m256 scale;  /* per 32: d sc; per 16: d */
     __m256 min;    /* m, dmin m or dmin */
     __m256i sc[2]; /* per 16: the scale twice, as two int16 */
@@ -198,7 +197,7 @@ INLINE void load_8bit(weights *w, const uint8_t *p) {
     UNROLL for (int j = 0; j < 8; j++) {
         __m256i v = load(p + 32 * j);
         w->q[j] = _mm256_and_si256(v, mask);
-        w->hi[j] = _mm256_xor_si256(_mm256_and_si256(_mm256_srli_epi16(v, 4), mask), flip);
+        w->q[8 + j] = _mm256_xor_si256(_mm256_and_si256(_mm256_srli_epi16(v, 4), mask), flip);
     }
 }
 
@@ -209,7 +208,7 @@ INLINE void load_table(weights *w, const uint8_t *p) {
     const __m256i high = _mm256_broadcastsi128_si256(_mm_and_si128(_mm_srli_epi16(t, 4), _mm_set1_epi8(15)));
     load_4bit(w, p);
     UNROLL for (int j = 0; j < 8; j++) {
-        w->hi[j] = _mm256_shuffle_epi8(high, w->q[j]);
+        w->q[8 + j] = _mm256_shuffle_epi8(high, w->q[j]);
         w->q[j] = _mm256_shuffle_epi8(low, w->q[j]);
     }
 }
@@ -295,7 +294,7 @@ INLINE void dot_one_scale(tensor_type type, __m256i *dot, const weights *w, cons
     if (kind == DOT_8) {
         UNROLL for (int j = 0; j < 8; j++) UNROLL for (int t = 0; t < nt; t++) {
             __m256i v = bcast(x[t].q + 4 * j);
-            __m256i lo = _mm256_maddubs_epi16(w->q[j], v), hi = _mm256_maddubs_epi16(w->hi[j], v);
+            __m256i lo = _mm256_maddubs_epi16(w->q[j], v), hi = _mm256_maddubs_epi16(w->q[8 + j], v);
             a[t] = j ? _mm256_add_epi16(a[t], lo) : lo;
             b[t] = j ? _mm256_add_epi16(b[t], hi) : hi;
             KEEP(a[t]);
@@ -359,8 +358,6 @@ INLINE void step(tensor_type type, __m256 *acc, const weights *w, const act_bloc
 
 /* ---- products of quantised types ------------------------------------------------------------------------------ */
 
-#define TILE 32 /* tokens whose sums stay in the first cache while a group of rows passes */
-
 INLINE void store_rows(float *y, __m256 v, uint32_t n) {
     if (n >= LANES) {
         _mm256_storeu_ps(y, v);
@@ -383,32 +380,280 @@ INLINE void load_block(tensor_type type, weights *w, const packed *p, const uint
     load_integers(type, w, part);
 }
 
+INLINE __m256i even_bytes(__m256i v) {
+    return _mm256_srai_epi16(_mm256_slli_epi16(v, 8), 8);
+}
+INLINE __m256i odd_bytes(__m256i v) {
+    return _mm256_srai_epi16(v, 8);
+}
+
+/* Signed bytes of register j as int16: places 2 j and 2 j + 1. */
+INLINE void spell_wide(tensor_type type, weights *w, const uint8_t *p) {
+    __m256i v[8];
+    if (type == TT_Q8_0) {
+        UNROLL for (int j = 0; j < 8; j++) v[j] = load(p + 32 * j);
+    } else {
+        const __m256i table = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)iq4_table));
+        load_4bit(w, p);
+        UNROLL for (int j = 0; j < 8; j++) v[j] = _mm256_shuffle_epi8(table, w->q[j]);
+    }
+    UNROLL for (int j = 0; j < 8; j++) {
+        w->q[2 * j] = even_bytes(v[j]);
+        w->q[2 * j + 1] = odd_bytes(v[j]);
+    }
+}
+
+#define FEW 16 /* tokens */
+/* As load_block, the integers as int16. */
+INLINE void load_block_wide(tensor_type type, weights *w, const packed *p, const uint8_t *group, uint32_t b) {
+    const bool super = type == TT_IQ4_XS;
+    const uint8_t *unit = group + (size_t)(super ? b / 8 : b) * p->unit_bytes;
+    const uint8_t *part = unit + 16 + (super ? b % 8 * p->part_bytes : 0);
+    load_scales(type, w, unit, part);
+    spell_wide(type, w, part + (super ? 8 : 0));
+}
+
+#define AHEAD 4096 /* bytes */
+/* Lines of [p, p + n) on their way to the nearest cache; p may lie past the end of everything. */
+INLINE void fetch(const uint8_t *p, uint32_t n) {
+    for (uint32_t i = 0; i < n; i += 64) _mm_prefetch((const char *)(p + i), _MM_HINT_T0);
+}
+
+/* A few tokens: memory is the limit, so each group streams by once and is fetched ahead of its use. One group at a
+ * time: two streams side by side halve what memory delivers. */
+INLINE void mul_few(tensor_type type, const packed *p, uint32_t group, const acts_view *a, uint32_t n, float *y,
+                    size_t ldy) {
+    const uint8_t *start = p->data + group * p->task_bytes;
+    const uint32_t block_bytes = p->unit_bytes / (is_256(type) ? 8 : 1);
+    __m256 acc[FEW];
+    for (uint32_t t = 0; t < n; t++) acc[t] = _mm256_setzero_ps();
+    for (uint32_t b = 0; b < p->cols / 32; b++) {
+        weights w;
+        fetch(start + (size_t)b * block_bytes + AHEAD, block_bytes);
+        load_block(type, &w, p, start, b);
+        const act_block *x = a->blocks + b * a->ldb;
+        uint32_t t = 0;
+        for (; t + 4 <= n; t += 4) step(type, acc + t, &w, x + t, 4);
+        if (n & 2) step(type, acc + t, &w, x + t, 2);
+        if (n & 1) step(type, acc + (n - 1), &w, x + (n - 1), 1);
+    }
+    for (uint32_t t = 0; t < n; t++) store_rows(y + t * ldy + group * LANES, acc[t], p->rows - group * LANES);
+}
+
 INLINE void mul_one(tensor_type type, const packed *p, uint32_t group, const acts_view *a, float *y) {
     __m256 acc = _mm256_setzero_ps();
     const uint8_t *start = p->data + group * p->task_bytes;
-    const act_block *x = a->blocks;
+    const uint32_t block_bytes = p->unit_bytes / (is_256(type) ? 8 : 1);
     for (uint32_t b = 0; b < p->cols / 32; b++) {
         weights w;
+        fetch(start + (size_t)b * block_bytes + AHEAD, block_bytes);
         load_block(type, &w, p, start, b);
-        step(type, &acc, &w, x + b * a->ldb, 1);
+        step(type, &acc, &w, a->blocks + b * a->ldb, 1);
     }
     store_rows(y + group * LANES, acc, p->rows - group * LANES);
 }
 
-INLINE void mul_tile(tensor_type type, const packed *p, uint32_t group, const acts_view *a, uint32_t t0, uint32_t n,
-                     float *y, size_t ldy) {
-    const uint8_t *start = p->data + group * p->task_bytes;
-    __m256 acc[TILE];
-    for (uint32_t t = 0; t < n; t++) acc[t] = _mm256_setzero_ps();
-    for (uint32_t b = 0; b < p->cols / 32; b++) {
-        weights w;
-        load_block(type, &w, p, start, b);
-        const act_block *x = a->blocks + (size_t)b * a->ldb + t0;
-        uint32_t t = 0;
-        for (; t + 4 <= n; t += 4) step(type, acc + t, &w, x + t, 4);
-        for (; t < n; t++) step(type, acc + t, &w, x + t, 1);
+/* ---- products of quantised types, several tokens ---------------------------------------------------------------- */
+
+/* Groups of rows pass in pairs, so that an activation, once in a register, is multiplied twice; columns pass in chunks,
+ * so that the activations of a tile of tokens stay in the first cache while all the groups of a batch read them. */
+#define TILE  64  /* tokens */
+#define BATCH 16  /* groups */
+#define NT    4   /* tokens whose sums are in registers together */
+#define ROOM  256 /* blocks of activations of a chunk: tokens by blocks */
+
+/* Bytes 0 and 2 of each dword as int16, then 1 and 3. */
+typedef struct wide {
+    int32_t q[16];
+    float d;
+} wide;
+
+INLINE bool is_wide(tensor_type t) {
+    return kind_of(t) == DOT_8;
+}
+/* What 16-bit sums take off every weight. */
+INLINE int centre_of(tensor_type t) {
+    switch (t) {
+    case TT_Q5_0:
+    case TT_Q5_1:
+    case TT_Q5_K: return 16;
+    case TT_MXFP4: return 12;
+    case TT_Q3_K: return 4;
+    case TT_Q6_K: return 32;
+    default: return 0;
     }
-    for (uint32_t t = 0; t < n; t++) store_rows(y + (t0 + t) * ldy + group * LANES, acc[t], p->rows - group * LANES);
+}
+
+/* Types with a centre: 16-bit sums begin with -centre times the sum of the activations that they take in (here in place
+ * of s, for the second half in place of nsum8). They may wrap around on their way, since only the last value counts,
+ * and that fits: of 32 weights a 16-bit lane adds 16 products, 5 bits: 16 x 16 x 127 = 32,512     6 bits, halves of a
+ * block: 8 x 32 x 127 = 32,512 */
+INLINE void centre_set(tensor_type type, act_block *to, const act_block *x) {
+    __m256i q = _mm256_loadu_si256((const __m256i *)(const void *)x->q);
+    __m256i s = _mm256_maddubs_epi16(_mm256_set1_epi8(1), q);
+    s = _mm256_mullo_epi16(s, _mm256_set1_epi16((short)-centre_of(type)));
+    s = _mm256_add_epi16(s, _mm256_shuffle_epi32(s, 0x4e));
+    s = _mm256_add_epi16(s, _mm256_shuffle_epi32(s, 0xb1));
+    __m128i lo = _mm256_castsi256_si128(s), hi = _mm256_extracti128_si256(s, 1);
+    if (!is_per_16(type)) lo = _mm_add_epi16(lo, hi);
+    int32_t first = _mm_cvtsi128_si32(lo);
+    *to = *x;
+    memcpy(to->s, &first, 4);
+    if (is_per_16(type)) to->nsum8 = _mm_cvtsi128_si32(hi);
+}
+
+INLINE void wide_set(wide *to, const act_block *x) {
+    __m256i q = _mm256_loadu_si256((const __m256i *)(const void *)x->q);
+    _mm256_storeu_si256((__m256i *)(void *)to->q, even_bytes(q));
+    _mm256_storeu_si256((__m256i *)(void *)(to->q + 8), odd_bytes(q));
+    to->d = x->d;
+}
+
+/* Registers [from, from + n) of two groups times the activations of nt tokens, in 16 bits. */
+INLINE void chain_pair(tensor_type type, __m256i (*a)[NT], const weights *w, int from, int n, const act_block *x,
+                       int nt) {
+    if (centre_of(type)) {
+        UNROLL for (int t = 0; t < nt; t++) a[0][t] = a[1][t] = from ? bcast(&x[t].nsum8) : bcast(x[t].s);
+    }
+    UNROLL for (int j = from; j < from + n; j++) {
+        __m256i w0 = w[0].q[j], w1 = w[1].q[j];
+        KEEP(w0);
+        KEEP(w1);
+        UNROLL for (int t = 0; t < nt; t++) {
+            __m256i v = bcast(x[t].q + 4 * j);
+            __m256i p0 = _mm256_maddubs_epi16(w0, v), p1 = _mm256_maddubs_epi16(w1, v);
+            bool first = j == from && !centre_of(type);
+            a[0][t] = first ? p0 : _mm256_add_epi16(a[0][t], p0);
+            a[1][t] = first ? p1 : _mm256_add_epi16(a[1][t], p1);
+            KEEP(a[0][t]);
+            KEEP(a[1][t]);
+        }
+    }
+}
+
+INLINE void dot_narrow(tensor_type type, __m256i (*dot)[NT], const weights *w, const act_block *x, int nt) {
+    const __m256i ones = _mm256_set1_epi16(1);
+    if (!is_per_16(type)) {
+        chain_pair(type, dot, w, 0, 8, x, nt);
+        UNROLL for (int r = 0; r < 2; r++) UNROLL for (int t = 0; t < nt; t++) {
+            dot[r][t] = _mm256_madd_epi16(dot[r][t], ones);
+            __m256i n = bcast(&x[t].nsum8);
+            if (type == TT_Q4_0) dot[r][t] = _mm256_add_epi32(dot[r][t], n);
+            if (type == TT_Q5_1 || type == TT_Q5_K) dot[r][t] = _mm256_sub_epi32(dot[r][t], _mm256_slli_epi32(n, 1));
+        }
+        return;
+    }
+    __m256i half[2][NT]; /* kept in memory while the second half needs the registers */
+    chain_pair(type, dot, w, 0, 4, x, nt);
+    UNROLL for (int r = 0; r < 2; r++) UNROLL for (int t = 0; t < nt; t++) {
+        half[r][t] = _mm256_madd_epi16(dot[r][t], w[r].sc[0]);
+        __asm__("" : "+m"(half[r][t]));
+    }
+    chain_pair(type, dot, w, 4, 4, x, nt);
+    UNROLL for (int r = 0; r < 2; r++) UNROLL for (int t = 0; t < nt; t++) dot[r][t] =
+        _mm256_add_epi32(_mm256_madd_epi16(dot[r][t], w[r].sc[1]), half[r][t]);
+}
+
+/* acc[r][t] += block, by the floating-point steps of kernels.h. */
+INLINE void step_narrow(tensor_type type, __m256 (*acc)[TILE], const weights *w, const act_block *x, int nt) {
+    __m256i dot[2][NT];
+    dot_narrow(type, dot, w, x, nt);
+    UNROLL for (int t = 0; t < nt; t++) UNROLL for (int r = 0; r < 2; r++) {
+        __m256 d = _mm256_set1_ps(x[t].d), s = acc[r][t];
+        s = _mm256_fmadd_ps(_mm256_mul_ps(w[r].scale, d), _mm256_cvtepi32_ps(dot[r][t]), s);
+        if (has_added_min(type)) s = _mm256_fmadd_ps(w[r].min, _mm256_set1_ps(x[t].asum), s);
+        if (has_scaled_min(type)) s = _mm256_fnmadd_ps(w[r].min, _mm256_set1_ps(x[t].asum), s);
+        if (type == TT_Q2_K) {
+            __m256i m = _mm256_madd_epi16(w[r].m01, bcast(x[t].s));
+            s = _mm256_fnmadd_ps(_mm256_mul_ps(w[r].min, d), _mm256_cvtepi32_ps(m), s);
+        }
+        acc[r][t] = s;
+    }
+}
+
+INLINE void step_wide(__m256 (*acc)[TILE], const weights *w, const wide *x, int nt) {
+    __m256i dot[2][NT];
+    UNROLL for (int j = 0; j < 16; j++) {
+        __m256i w0 = w[0].q[j], w1 = w[1].q[j];
+        KEEP(w0);
+        KEEP(w1);
+        UNROLL for (int t = 0; t < nt; t++) {
+            __m256i v = bcast(&x[t].q[j / 2 + j % 2 * 8]);
+            __m256i p0 = _mm256_madd_epi16(w0, v), p1 = _mm256_madd_epi16(w1, v);
+            dot[0][t] = j ? _mm256_add_epi32(dot[0][t], p0) : p0;
+            dot[1][t] = j ? _mm256_add_epi32(dot[1][t], p1) : p1;
+            KEEP(dot[0][t]);
+            KEEP(dot[1][t]);
+        }
+    }
+    UNROLL for (int t = 0; t < nt; t++) UNROLL for (int r = 0; r < 2; r++) {
+        __m256 d = _mm256_set1_ps(x[t].d);
+        acc[r][t] = _mm256_fmadd_ps(_mm256_mul_ps(w[r].scale, d), _mm256_cvtepi32_ps(dot[r][t]), acc[r][t]);
+    }
+}
+
+/* Blocks [b0, b1) of groups first and first + 1 (or first alone: then the other's sums are thrown away). next: the pair
+ * that comes after. */
+INLINE void mul_pair(tensor_type type, const packed *p, const uint8_t *const *group, const uint8_t *const *next,
+                     uint32_t b0, uint32_t b1, const void *room, size_t ldb, uint32_t n, __m256 (*acc)[TILE]) {
+    const uint32_t block_bytes = p->unit_bytes / (is_256(type) ? 8 : 1);
+    for (uint32_t b = b0; b < b1; b++) {
+        weights w[2];
+        UNROLL for (int r = 0; r < 2; r++) {
+            fetch(next[r] + (size_t)b * block_bytes, block_bytes);
+            if (is_wide(type))
+                load_block_wide(type, &w[r], p, group[r], b);
+            else
+                load_block(type, &w[r], p, group[r], b);
+        }
+        __asm__ volatile("" : : "r"(w) : "memory"); /* not in registers: there are none left */
+        uint32_t t = 0;
+        if (is_wide(type)) {
+            const wide *x = (const wide *)room + (size_t)(b - b0) * n;
+            for (; t + NT <= n; t += NT) step_wide((__m256(*)[TILE])(*acc + t), w, x + t, NT);
+            for (; t < n; t++) step_wide((__m256(*)[TILE])(*acc + t), w, x + t, 1);
+        } else {
+            const act_block *x = (const act_block *)room + (b - b0) * ldb;
+            for (; t + NT <= n; t += NT) step_narrow(type, (__m256(*)[TILE])(*acc + t), w, x + t, NT);
+            for (; t < n; t++) step_narrow(type, (__m256(*)[TILE])(*acc + t), w, x + t, 1);
+        }
+    }
+}
+
+/* Groups [begin, end), at most BATCH, times n tokens from t0 on, at most TILE. */
+INLINE void mul_batch(tensor_type type, const packed *p, uint32_t begin, uint32_t end, const acts_view *a, uint32_t t0,
+                      uint32_t n, float *y, size_t ldy) {
+    __m256 acc[BATCH + 1][TILE];
+    union {
+        act_block a[ROOM];
+        wide w[ROOM];
+    } room;
+    const uint32_t n_blocks = p->cols / 32, chunk = ROOM / n;
+    const bool direct = !is_wide(type) && !centre_of(type); /* reads the activations where they are */
+    for (uint32_t g = 0; g < end - begin + 1; g++)
+        for (uint32_t t = 0; t < n; t++) acc[g][t] = _mm256_setzero_ps();
+    for (uint32_t b0 = 0; b0 < n_blocks; b0 += chunk) {
+        uint32_t b1 = n_blocks - b0 < chunk ? n_blocks : b0 + chunk;
+        for (uint32_t b = b0; b < b1 && !direct; b++)
+            for (uint32_t t = 0; t < n; t++) {
+                const act_block *x = a->blocks + (size_t)b * a->ldb + t0 + t;
+                if (is_wide(type))
+                    wide_set(&room.w[(b - b0) * n + t], x);
+                else
+                    centre_set(type, &room.a[(b - b0) * n + t], x);
+            }
+        for (uint32_t g = begin; g < end; g += 2) {
+            const uint8_t *at = p->data + g * p->task_bytes;
+            size_t second = g + 1 < end ? p->task_bytes : 0;
+            mul_pair(type, p, (const uint8_t *const[]){at, at + second},
+                     (const uint8_t *const[]){at + 2 * p->task_bytes, at + 3 * p->task_bytes}, b0, b1,
+                     direct ? (const void *)(a->blocks + (size_t)b0 * a->ldb + t0) : &room, direct ? a->ldb : n, n,
+                     acc + (g - begin));
+        }
+    }
+    for (uint32_t g = begin; g < end; g++)
+        for (uint32_t t = 0; t < n; t++)
+            store_rows(y + (t0 + t) * ldy + g * LANES, acc[g - begin][t], p->rows - g * LANES);
 }
 
 INLINE void mul_type(tensor_type type, const packed *p, uint32_t begin, uint32_t end, const acts_view *a, float *y,
@@ -417,10 +662,13 @@ INLINE void mul_type(tensor_type type, const packed *p, uint32_t begin, uint32_t
         for (uint32_t g = begin; g < end; g++) mul_one(type, p, g, a, y);
         return;
     }
-    for (uint32_t t = 0; t < a->n; t += TILE) {
-        uint32_t n = a->n - t < TILE ? a->n - t : TILE;
-        for (uint32_t g = begin; g < end; g++) mul_tile(type, p, g, a, t, n, y, ldy);
+    if (a->n <= FEW) {
+        for (uint32_t g = begin; g < end; g++) mul_few(type, p, g, a, a->n, y, ldy);
+        return;
     }
+    for (uint32_t g = begin; g < end; g += BATCH)
+        for (uint32_t t = 0; t < a->n; t += TILE)
+            mul_batch(type, p, g, end - g < BATCH ? end : g + BATCH, a, t, a->n - t < TILE ? a->n - t : TILE, y, ldy);
 }
 
 #define MUL_OF(name, type)                                                                                      \
