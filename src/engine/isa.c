@@ -32,7 +32,7 @@ static void ask_cpu(void) {
 #ifdef POLDER_HAVE_AVX512
     have[ISA_AVX512] = have[ISA_AVX2] && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-                       __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni");
+                       __builtin_cpu_supports("avx512vnni");
 #endif
 #ifdef POLDER_HAVE_NEON
     have[ISA_NEON] = getauxval(AT_HWCAP) & HWCAP_ASIMDDP;

@@ -4,7 +4,7 @@
  * A build has the sets that its compiler can make for the machine (POLDER_HAVE_AVX2, POLDER_HAVE_AVX512,
  * POLDER_HAVE_NEON); a CPU has those whose instructions, all of them, it and the system offer:
  *     avx2     AVX2, FMA, F16C
- *     avx512   these, and AVX-512 F, BW, VL, DQ, VBMI, VNNI
+ *     avx512   these, and AVX-512 F, BW, VL, DQ, VNNI
  *     neon     Advanced SIMD of AArch64 with dot products
  */
 #ifndef POLDER_ENGINE_ISA_H
