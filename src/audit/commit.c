@@ -366,6 +366,7 @@ static void take_group(ledger *l, group *g) {
         last->next = NULL;
     }
     if (!l->head) l->tail_link = &l->head;
+    l->word = (l->word + 1) % WAKE_WORDS;
     set_queue(l);
 }
 
@@ -386,15 +387,21 @@ static void record_outcome(ledger *l, const group *g, err_code rc, double ms) {
 }
 
 /* Tell everyone in the group. Without the lock: hundreds of threads that wake would queue up for it. A waiter is gone
- * as soon as it is told. */
+ * as soon as it is told, the words stay. Those of one group nearly always share one; where a group was full, those who
+ * were left over have the word of those before them, and wake once for nothing. */
 static void tell_group(group *g, err_code rc, const err *why) {
+    wake_word *last = NULL;
     for (waiter *w = g->first, *next; w; w = next) {
+        wake_word *word = w->word;
         next = w->next;
         w->rc = rc;
         if (w->silent) continue;
         if (rc != ERR_OK) w->why = *why;
-        sem_post(&w->told);
+        if (last && word != last) wake_all(last);
+        last = word;
+        atomic_store(&w->told, true);
     }
+    if (last) wake_all(last);
 }
 
 /* Under mu, which is let go meanwhile. */
@@ -504,7 +511,6 @@ void commit_stop(ledger *l) {
 static err_code wait_durable(ledger *l, waiter *first, waiter *last, err *e) {
     size_t bytes = 0, n = 0;
     for (waiter *w = first; w; w = w->next, n++) bytes += w->entry_len + w->sealed_len;
-    sem_init(&last->told, 0, 0);
     pthread_mutex_lock(&l->mu);
     err_code rc = ERR_OK;
     if (l->failed)
@@ -516,9 +522,9 @@ static err_code wait_durable(ledger *l, waiter *first, waiter *last, err *e) {
     if (rc != ERR_OK) {
         count_failed(l, n);
         pthread_mutex_unlock(&l->mu);
-        sem_destroy(&last->told);
         return rc;
     }
+    last->word = &l->words[l->word];
     *l->tail_link = first;
     l->tail_link = &last->next;
     l->queued += n;
@@ -527,9 +533,11 @@ static err_code wait_durable(ledger *l, waiter *first, waiter *last, err *e) {
     bool idle = l->head == first; /* otherwise the writer is awake already */
     pthread_mutex_unlock(&l->mu);
     if (idle) pthread_cond_signal(&l->work);
-    while (sem_wait(&last->told) != 0) /* a signal handler ran */
-        ;
-    sem_destroy(&last->told);
+    for (;;) {
+        uint32_t seen = wake_look(last->word);
+        if (atomic_load(&last->told)) break;
+        wake_wait(last->word, seen);
+    }
     if (last->rc != ERR_OK && e) *e = last->why;
     return last->rc;
 }

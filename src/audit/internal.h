@@ -21,8 +21,8 @@
 #include "audit/vault.h"
 #include "base/metrics.h"
 #include "base/sys.h"
+#include "base/wake.h"
 
-#include <semaphore.h>
 #include <stdatomic.h>
 
 #define LEDGER_PATH_MAX     4096
@@ -30,6 +30,7 @@
 #define GROUP_BYTES_MAX     (4u << 20)   /* entries and contents of a group, unless one record alone is larger */
 #define QUEUE_MAX           65536u       /* records that wait */
 #define QUEUE_BYTES_MAX     (512u << 20) /* of their entries and contents */
+#define WAKE_WORDS          4            /* groups whose callers may be waiting or waking at once */
 #define PUBLISH_INTERVAL_MS 1000
 #define INDEX_SEGMENTS      4 /* segments whose frame positions are kept for reading */
 
@@ -61,7 +62,8 @@ typedef struct waiter { /* one record that is appended; lives on its caller's st
     uint64_t seq;
     err_code rc;
     err why;
-    sem_t told;
+    wake_word *word; /* the ledger's; changes when somebody was told */
+    _Atomic bool told;
 } waiter;
 
 typedef struct frame_pos {
@@ -110,6 +112,8 @@ struct ledger {
     pthread_cond_t work;
     waiter *head, **tail_link;
     size_t queued, queued_bytes;
+    wake_word words[WAKE_WORDS]; /* those who wait for one group share one */
+    unsigned word;               /* for those who come now */
     bool stopping, failed;
     char fail_why[256];
     char note[NOTE_OWN_MAX]; /* the latest checkpoint */

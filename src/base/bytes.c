@@ -223,6 +223,10 @@ bool utf8_valid(const char *s, size_t n) {
                 continue;
             }
         }
+        if ((unsigned char)s[i] < 0x80) {
+            i++;
+            continue;
+        }
         uint32_t cp;
         int len = utf8_decode(&cp, s + i, n - i);
         if (len <= 0) return false;

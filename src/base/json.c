@@ -92,10 +92,62 @@ static size_t plain_run(const char *s, size_t n) {
     return i;
 }
 
+size_t json_plain(const char *s, size_t n) {
+    static const uint8_t other[256] = {/* what a JSON string escapes, and what is not ASCII */
+                                       1,
+                                       1,
+                                       1,
+                                       1,
+                                       1,
+                                       1,
+                                       1,
+                                       1,
+                                       1,
+                                       1,
+                                       1,
+                                       1,
+                                       1,
+                                       1,
+                                       1,
+                                       1,
+                                       1,
+                                       1,
+                                       1,
+                                       1,
+                                       1,
+                                       1,
+                                       1,
+                                       1,
+                                       1,
+                                       1,
+                                       1,
+                                       1,
+                                       1,
+                                       1,
+                                       1,
+                                       1,
+                                       ['"'] = 1,
+                                       ['\\'] = 1,
+#define ROW 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1
+                                       [0x80] = ROW,
+                                       ROW,
+                                       ROW,
+                                       ROW,
+                                       ROW,
+                                       ROW,
+                                       ROW,
+                                       ROW
+#undef ROW
+    };
+    size_t i = plain_run(s, n);
+    while (i < n && !other[(unsigned char)s[i]]) i++;
+    return i;
+}
+
 static err_code scan_string(scan *c) {
     c->i++;
     while (c->i < c->n) {
-        c->i += plain_run(c->s + c->i, c->n - c->i);
+        c->i += json_plain(c->s + c->i, c->n - c->i);
         if (c->i == c->n) break;
         unsigned char ch = (unsigned char)c->s[c->i];
         if (ch == '"') {
@@ -373,7 +425,7 @@ void json_string(buf *out, const char *s, size_t n) {
     buf_putc(out, '"');
     size_t from = 0;
     for (size_t i = 0; i < n;) {
-        i += plain_run(s + i, n - i);
+        i += json_plain(s + i, n - i);
         if (i == n) break;
         unsigned char ch = (unsigned char)s[i];
         uint32_t cp;

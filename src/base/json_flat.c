@@ -55,32 +55,58 @@ static bool grow(jflat *f) {
     return true;
 }
 
+static bool room(buf *b, size_t n) {
+    return (!b->failed && b->cap > n && b->len < b->cap - n) || buf_reserve(b, n);
+}
+
+/* A string and the byte behind it. Nearly all are plain. */
+static void put_text(jflat *f, const char *s, size_t n, char after, const char *why_not) {
+    buf *b = &f->text;
+    if (json_plain(s, n) == n) {
+        if (n > SIZE_MAX / 2 || !room(b, n + 3)) return;
+        char *p = b->ptr + b->len;
+        *p++ = '"';
+        if (n) memcpy(p, s, n);
+        p[n] = '"';
+        p[n + 1] = after;
+        p[n + 2] = 0;
+        b->len += n + 3;
+        return;
+    }
+    if (!utf8_valid(s, n)) fail(f, ERR_INVALID, why_not);
+    json_string(b, s, n);
+    buf_putc(b, after);
+}
+
 /* Before a value: its key, where it stands in an object. */
 static bool begin(jflat *f, const char *key) {
     if (f->rc) return false;
     if (f->array[f->depth]) return true;
-    if (!key || !utf8_valid(key, strlen(key))) {
-        fail(f, ERR_INVALID, "a key in JSON is not valid UTF-8");
+    if (!key) {
+        fail(f, ERR_INVALID, "a member of a JSON object has no key");
         return false;
     }
     if (f->n == f->cap && !grow(f)) return false;
     f->list[f->n++] = (jflat_member){.key = key, .from = (uint32_t)f->text.len};
-    json_string(&f->text, key, strlen(key));
-    buf_putc(&f->text, ':');
-    return true;
+    put_text(f, key, strlen(key), ':', "a key in JSON is not valid UTF-8");
+    return !f->rc;
+}
+
+/* After a value and its comma. */
+static void told(jflat *f) {
+    if (!f->array[f->depth] && f->n) f->list[f->n - 1].to = (uint32_t)f->text.len;
 }
 
 static void end(jflat *f) {
     buf_putc(&f->text, ',');
-    if (!f->array[f->depth] && f->n) f->list[f->n - 1].to = (uint32_t)f->text.len;
+    told(f);
 }
 
 void jflat_strn(jflat *f, const char *key, const char *s, size_t n) {
     if (!s) fail(f, ERR_NOMEM, "");
     if (!begin(f, key)) return;
-    if (!utf8_valid(s, n)) fail(f, ERR_INVALID, "a JSON string is not valid UTF-8");
-    json_string(&f->text, s, n);
-    end(f);
+    put_text(f, s, n, ',', "a JSON string is not valid UTF-8");
+    told(f);
 }
 
 void jflat_str(jflat *f, const char *key, const char *s) {
@@ -139,13 +165,19 @@ void jflat_arr(jflat *f, const char *key) {
     open_level(f, key, true);
 }
 
+/* Most keys differ in their first letter. */
+static inline bool after(const char *a, const char *b) {
+    unsigned char x = (unsigned char)*a, y = (unsigned char)*b;
+    return x != y && x < 0x80 && y < 0x80 ? x > y : json_compare_keys(a, b) > 0;
+}
+
 /* Sorts few members, most of which stand right. false: they did already. */
 static bool sort(jflat_member *m, uint32_t n) {
     bool moved = false;
     for (uint32_t i = 1; i < n; i++) {
         jflat_member x = m[i];
         uint32_t k = i;
-        for (; k && json_compare_keys(m[k - 1].key, x.key) > 0; k--) m[k] = m[k - 1];
+        for (; k && after(m[k - 1].key, x.key); k--) m[k] = m[k - 1];
         moved |= k != i;
         m[k] = x;
     }
@@ -206,7 +238,7 @@ static uint32_t add_pieces(piece *p, uint32_t n, const jflat *f) {
     for (uint32_t i = 0; f && i < f->n; i++) {
         piece x = {.m = &f->list[i], .text = f->text.ptr};
         uint32_t k = n++;
-        for (; k && json_compare_keys(p[k - 1].m->key, x.m->key) > 0; k--) p[k] = p[k - 1];
+        for (; k && after(p[k - 1].m->key, x.m->key); k--) p[k] = p[k - 1];
         p[k] = x;
     }
     return n;

@@ -30,6 +30,12 @@ void sleep_ms(int64_t ms) {
     while (nanosleep(&t, &t) != 0 && errno == EINTR) continue;
 }
 
+static char *put_digits(char *p, unsigned v, int n, char after) {
+    for (int i = n; i-- > 0; v /= 10) p[i] = (char)('0' + v % 10);
+    p[n] = after;
+    return p + n + 1;
+}
+
 void time_rfc3339(char out[32], int64_t unix_ms) {
     int64_t s = unix_ms / 1000;
     int ms = (int)(unix_ms % 1000);
@@ -40,8 +46,14 @@ void time_rfc3339(char out[32], int64_t unix_ms) {
     time_t t = (time_t)s;
     struct tm tm;
     if (!gmtime_r(&t, &tm)) memset(&tm, 0, sizeof tm);
-    snprintf(out, 32, "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ", (tm.tm_year + 1900) % 10000, (tm.tm_mon + 1) % 100,
-             tm.tm_mday % 100, tm.tm_hour % 100, tm.tm_min % 100, tm.tm_sec % 100, ms);
+    char *p = put_digits(out, (unsigned)(tm.tm_year + 1900) % 10000, 4, '-');
+    p = put_digits(p, (unsigned)(tm.tm_mon + 1), 2, '-');
+    p = put_digits(p, (unsigned)(tm.tm_mday), 2, 'T');
+    p = put_digits(p, (unsigned)(tm.tm_hour), 2, ':');
+    p = put_digits(p, (unsigned)(tm.tm_min), 2, ':');
+    p = put_digits(p, (unsigned)(tm.tm_sec), 2, '.');
+    p = put_digits(p, (unsigned)(ms), 3, 'Z');
+    *p = 0;
 }
 
 static _Atomic int level_now = LOG_INFO;

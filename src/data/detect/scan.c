@@ -257,8 +257,24 @@ static uint32_t letters_flags(const char *p, size_t n, uint8_t all, bool hex) {
     if ((n == 8 || n == 11) && all & B_UPPER && !(all & (B_LOWER | B_DIGIT | B_WIDE))) f |= T_BIC;
     if (n >= 16) f |= T_LONG;
     if (hex && n <= 4) f |= T_HEX;
-    if (letter_is_capital(p, n)) f |= T_CAPITAL;
+    if (all & B_WIDE ? letter_is_capital(p, n) : *p >= 'A' && *p <= 'Z') f |= T_CAPITAL;
     return f;
+}
+
+/* Letters and digits of ASCII: one bit makes a letter small and is set in a digit already. Of the n bytes `left` may be
+ * read; out is filled with zeros as far as a hash of it looks. */
+static void fold_ascii(char out[WORD_MAX], const char *p, size_t n, size_t left) {
+    const uint64_t small = UINT64_C(0x2020202020202020);
+    for (size_t i = 0; i < n; i += 8) {
+        uint64_t v = 0;
+        if (left - i >= 8)
+            memcpy(&v, p + i, 8);
+        else
+            memcpy(&v, p + i, left - i);
+        v |= small;
+        if (n - i < 8) v &= ~UINT64_C(0) >> (64 - 8 * (n - i));
+        memcpy(out + i, &v, 8);
+    }
 }
 
 static void read_token(const scan *s, token *t, uint32_t gap, size_t at) {
@@ -276,13 +292,11 @@ static void read_token(const scan *s, token *t, uint32_t gap, size_t at) {
     if (i < s->n && p[i] == ':') t->flags |= T_COLON;
     if (t->flags & T_NUMBER || t->len > WORD_MAX - 8) return;
     char f[WORD_MAX];
-    size_t len = 0;
+    size_t len = t->len;
     if (all & B_WIDE)
         len = word_fold(f, p + at, t->len);
-    else {
-        memset(f, 0, sizeof f);
-        for (; len < t->len; len++) f[len] = (char)(p[at + len] | 32);
-    }
+    else
+        fold_ascii(f, p + at, len, s->n - at);
     if (len) t->word = (uint16_t)words_find(s->w, f, len);
 }
 

@@ -82,7 +82,8 @@ size_t word_fold(char out[WORD_MAX], const char *p, size_t n) {
     return k;
 }
 
-/* Of the first n bytes of a string that is filled with zeros to a multiple of eight. */
+/* Of the first n bytes of a string in a buffer of whole words of eight bytes. */
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the first byte of a word is its lowest");
 static uint64_t hash_of(const char *p, size_t n) {
     uint64_t h = n * UINT64_C(0x9e3779b97f4a7c15), v;
     for (; n >= 8; p += 8, n -= 8) {
@@ -90,9 +91,9 @@ static uint64_t hash_of(const char *p, size_t n) {
         h = (h ^ v) * UINT64_C(0xff51afd7ed558ccd);
         h ^= h >> 32;
     }
-    if (n) {
-        v = 0;
-        memcpy(&v, p, n);
+    if (n) { /* the bytes behind are there too, and count for nothing */
+        memcpy(&v, p, 8);
+        v &= ~UINT64_C(0) >> (64 - 8 * n);
         h = (h ^ v) * UINT64_C(0xff51afd7ed558ccd);
         h ^= h >> 32;
     }
