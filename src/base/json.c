@@ -78,69 +78,31 @@ static err_code scan_escape(scan *c) {
     return ERR_OK;
 }
 
-/* How many bytes of s stand for themselves in a JSON string and are ASCII, at least as far as eight at a time tell. */
-static size_t plain_run(const char *s, size_t n) {
+/* Of eight bytes of a JSON string, the first in the lowest: the top bit of the first that does not stand for itself or
+ * is not ASCII is set, and none below it. */
+static uint64_t not_plain(const char *s) {
     const uint64_t ones = UINT64_C(0x0101010101010101), tops = 0x80 * ones;
-    size_t i = 0;
-    for (uint64_t w; n - i >= 8; i += 8) {
-        memcpy(&w, s + i, 8);
-        uint64_t quote = w ^ '"' * ones, slash = w ^ '\\' * ones;
-        /* in each byte the top bit says: is 0 (of quote and slash), is below 0x20, is not ASCII */
-        uint64_t other = (((quote - ones) & ~quote) | ((slash - ones) & ~slash) | ((w - 0x20 * ones) & ~w) | w) & tops;
-        if (other) break;
-    }
-    return i;
+    uint64_t w;
+    memcpy(&w, s, 8);
+    uint64_t quote = w ^ '"' * ones, slash = w ^ '\\' * ones;
+    /* in each byte the top bit says: is 0 (of quote and slash), is below 0x20, is not ASCII */
+    return (((quote - ones) & ~quote) | ((slash - ones) & ~slash) | ((w - 0x20 * ones) & ~w) | w) & tops;
 }
 
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the first byte of a word is its lowest");
+
 size_t json_plain(const char *s, size_t n) {
-    static const uint8_t other[256] = {/* what a JSON string escapes, and what is not ASCII */
-                                       1,
-                                       1,
-                                       1,
-                                       1,
-                                       1,
-                                       1,
-                                       1,
-                                       1,
-                                       1,
-                                       1,
-                                       1,
-                                       1,
-                                       1,
-                                       1,
-                                       1,
-                                       1,
-                                       1,
-                                       1,
-                                       1,
-                                       1,
-                                       1,
-                                       1,
-                                       1,
-                                       1,
-                                       1,
-                                       1,
-                                       1,
-                                       1,
-                                       1,
-                                       1,
-                                       1,
-                                       1,
-                                       ['"'] = 1,
-                                       ['\\'] = 1,
-#define ROW 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1
-                                       [0x80] = ROW,
-                                       ROW,
-                                       ROW,
-                                       ROW,
-                                       ROW,
-                                       ROW,
-                                       ROW,
-                                       ROW
-#undef ROW
-    };
-    size_t i = plain_run(s, n);
-    while (i < n && !other[(unsigned char)s[i]]) i++;
+    size_t i = 0;
+    for (uint64_t other; n - i >= 8; i += 8)
+        if ((other = not_plain(s + i))) return i + (size_t)__builtin_ctzll(other) / 8;
+    if (i && i < n) { /* the last eight, of which some were seen before and are plain */
+        uint64_t other = not_plain(s + n - 8);
+        return other ? n - 8 + (size_t)__builtin_ctzll(other) / 8 : n;
+    }
+    for (; i < n; i++) {
+        unsigned char c = (unsigned char)s[i];
+        if (c < 0x20 || c >= 0x80 || c == '"' || c == '\\') break;
+    }
     return i;
 }
 

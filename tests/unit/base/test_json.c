@@ -1,6 +1,7 @@
 /* JSON: what is refused, canonical bytes as RFC 8785 prints them, the streaming writer. */
 #include "base/json.h"
 #include "base/json_flat.h"
+#include "base/json_internal.h"
 #include "base/mem.h"
 #include "harness.h"
 
@@ -454,6 +455,21 @@ TEST(flat_json_refuses_what_would_not_read_back) {
     }
 }
 
+/* Eight bytes at a time see what one at a time would, wherever the odd one stands. */
+TEST(plain_bytes_are_counted_exactly) {
+    char t[40];
+    for (size_t n = 0; n < sizeof t; n++)
+        for (size_t at = 0; at <= n; at++)
+            for (unsigned c = 0; c < 256; c++) {
+                for (size_t i = 0; i < n; i++) t[i] = (char)('a' + (i + c) % 26);
+                if (at < n) t[at] = (char)c;
+                if (at + 2 < n) t[at + 2] = '\n';
+                bool plain = c >= 0x20 && c < 0x80 && c != '"' && c != '\\';
+                size_t want = at < n && !plain ? at : at + 2 < n ? at + 2 : n;
+                if (json_plain(t, n) != want) FAIL("%zu bytes, %u at %zu: %zu", n, c, at, json_plain(t, n));
+            }
+}
+
 int main(int argc, char **argv) {
     test_begin(argc, argv);
     RUN(numbers_as_in_rfc8785);
@@ -465,6 +481,7 @@ int main(int argc, char **argv) {
     RUN(writer);
     RUN(trees_go_from_thread_to_thread);
     RUN(a_thread_that_ends_loses_no_blocks);
+    RUN(plain_bytes_are_counted_exactly);
     RUN(flat_json_has_the_bytes_of_the_tree);
     RUN(two_flat_halves_are_one_object);
     RUN(flat_json_refuses_what_would_not_read_back);
