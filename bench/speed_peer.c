@@ -48,6 +48,7 @@ static err_code do_load(const char *path, err *e) {
     stopwatch w = begin();
     err_code rc = model_open(&m, path, e);
     if (rc != ERR_OK) return rc;
+    model_settle(m);
     const model_facts *f = model_get_facts(m);
     printf("{\"seconds\":%.6f,\"rss\":%llu,\"variant\":\"%s\",\"step_bytes\":%llu,\"step_weights\":%llu,"
            "\"head_weights\":%llu,\"kv_bytes\":%llu,\"file_bytes\":%llu}\n",

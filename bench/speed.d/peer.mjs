@@ -10,7 +10,7 @@
 //
 // Timed is the evaluation alone (llama_decode with the wait for its results): no tokenizer, no sampling. CPU is that of
 // the process. Everything else is left as the package has it: CPU variant and weight layout by its own choice, flash
-// attention "auto" (llama.cpp's own default, which the package narrows to off), F16 KV cache, mmap; no batch is split.
+// attention "auto", F16 KV cache, mmap; no batch is split.
 import fs from "node:fs";
 import path from "node:path";
 import readline from "node:readline";

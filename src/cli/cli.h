@@ -84,6 +84,10 @@ void progress_count(progress *p, uint64_t done, uint64_t total, const char *thin
 /* cmd_replay.c: audit replay. */
 err_code run_audit_replay(cli *c, err *e);
 
+/* cmd_bench.c: bench, whose row stands with the other commands of the engine. */
+enum { CLI_BENCH_ROUNDS_MAX = 99, CLI_BENCH_BATCH_MAX = 64 };
+err_code run_bench(cli *c, err *e);
+
 /* ---- the island, with or without a running server ---- */
 
 /* Whether a server answers on the island's control socket. */

@@ -1,4 +1,4 @@
-/* tokenize, logits, bench: the engine on a file, without an island. */
+/* tokenize, logits, bench: the engine on a file, without an island. bench has a file of its own. */
 #include "cli/cli.h"
 
 #include "base/mem.h"
@@ -112,102 +112,6 @@ static err_code run_logits(cli *c, err *e) {
     return rc;
 }
 
-/* ---- bench ---- */
-
-enum { BENCH_ROUNDS_MAX = 99 };
-
-typedef struct bench {
-    double pp_s[BENCH_ROUNDS_MAX], tg_s[BENCH_ROUNDS_MAX];
-} bench;
-
-static int compare_doubles(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *v, size_t n) {
-    qsort(v, n, sizeof *v, compare_doubles);
-    return n % 2 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2;
-}
-
-/* One round: a prompt of pp tokens, then tg single steps. Token ids are arbitrary: time does not depend on them. */
-static err_code bench_round(session *s, const model *m, int64_t pp, int64_t tg, int32_t *ids, double *pp_s,
-                            double *tg_s, err *e) {
-    uint32_t n_vocab = model_get_facts(m)->n_vocab, step = 512;
-    for (int64_t i = 0; i < pp + tg; i++) ids[i] = (int32_t)(((uint64_t)i * 7919 + 13) % n_vocab);
-    int seq;
-    err_code rc = session_seq_new(s, &seq, e);
-    uint64_t t0 = time_mono_ns();
-    for (int64_t at = 0; rc == ERR_OK && at < pp; at += step) {
-        uint32_t k = (uint32_t)(pp - at < step ? pp - at : step);
-        chunk ch = {.seq = seq, .tokens = ids + at, .n = k, .n_logits = at + k == pp};
-        rc = session_step(s, &ch, 1, e);
-    }
-    uint64_t t1 = time_mono_ns();
-    for (int64_t i = 0; rc == ERR_OK && i < tg; i++) {
-        chunk ch = {.seq = seq, .tokens = ids + pp + i, .n = 1, .n_logits = 1};
-        rc = session_step(s, &ch, 1, e);
-    }
-    *pp_s = (double)(t1 - t0) / 1e9;
-    *tg_s = (double)(time_mono_ns() - t1) / 1e9;
-    session_seq_free(s, seq);
-    return rc;
-}
-
-static err_code bench_print(const cli *c, const model *m, double load_s, double pp_tps, double tg_tps, int64_t rounds,
-                            unsigned threads, err *e) {
-    const model_facts *f = model_get_facts(m);
-    if (!c->json) {
-        printf("%s %s, %.1f M parameters, %s kernels, %u threads, medians of %lld rounds\n", f->arch, f->quant,
-               (double)f->n_params / 1e6, engine_isa(), threads, (long long)rounds);
-        printf("prompt  %10.1f tokens/s\ndecode  %10.1f tokens/s\nload    %10.3f s\nmemory  %10.1f MiB at its peak\n",
-               pp_tps, tg_tps, load_s, (double)sys_peak_rss_kib() / 1024);
-        return ERR_OK;
-    }
-    cJSON *v = cJSON_CreateObject();
-    if (!v) return err_nomem(e, "output");
-    cJSON_AddNumberToObject(v, "pp_tps", pp_tps);
-    cJSON_AddNumberToObject(v, "tg_tps", tg_tps);
-    cJSON_AddNumberToObject(v, "load_s", load_s);
-    cJSON_AddNumberToObject(v, "peak_rss_kib", (double)sys_peak_rss_kib());
-    cJSON_AddNumberToObject(v, "rounds", (double)rounds);
-    cJSON_AddNumberToObject(v, "threads", threads);
-    cJSON_AddStringToObject(v, "isa", engine_isa());
-    cJSON_AddStringToObject(v, "quant", f->quant);
-    return cli_print_json(v, e);
-}
-
-static err_code run_bench(cli *c, err *e) {
-    int64_t pp = cli_int(c, "pp", 512), tg = cli_int(c, "tg", 64), rounds = cli_int(c, "rounds", 3);
-    unsigned threads = (unsigned)cli_int(c, "threads", 0);
-    if (!threads) threads = sys_cpu_count();
-    model *m = NULL;
-    session *s = NULL;
-    bench *b = mem_zalloc(sizeof *b);
-    int32_t *ids = mem_array((size_t)(pp + tg), sizeof *ids);
-    err_code rc = b && ids ? ERR_OK : err_nomem(e, "a bench");
-    uint64_t t0 = time_mono_ns();
-    if (rc == ERR_OK) rc = model_open(&m, c->args[0], e);
-    session_options o = {.n_threads = threads, .n_seq_max = 1, .max_step_tokens = 512};
-    if (rc == ERR_OK) rc = session_new(&s, m, &o, e);
-    double load_s = (double)(time_mono_ns() - t0) / 1e9;
-    if (rc == ERR_OK && (uint64_t)(pp + tg) > session_n_ctx(s))
-        rc = err_set(e, ERR_USAGE, "--pp and --tg together are %lld tokens; the model's context holds %u",
-                     (long long)(pp + tg), session_n_ctx(s));
-    double warm_pp, warm_tg; /* the first round touches memory for the first time and is not counted */
-    if (rc == ERR_OK) rc = bench_round(s, m, pp < 32 ? pp : 32, 2 < tg ? 2 : tg, ids, &warm_pp, &warm_tg, e);
-    for (int64_t r = 0; rc == ERR_OK && r < rounds; r++)
-        rc = bench_round(s, m, pp, tg, ids, &b->pp_s[r], &b->tg_s[r], e);
-    if (rc == ERR_OK)
-        rc = bench_print(c, m, load_s, (double)pp / median(b->pp_s, (size_t)rounds),
-                         (double)tg / median(b->tg_s, (size_t)rounds), rounds, threads, e);
-    session_free(s);
-    model_free(m);
-    mem_free(b);
-    mem_free(ids);
-    return rc;
-}
-
 const command commands_engine[] = {
     {"tokenize",
      "FILE.gguf",
@@ -231,15 +135,20 @@ const command commands_engine[] = {
       {OPT_INT, "chunk", "N", 1, 65536, "tokens in one step (default 512)"},
       {OPT_INT, "threads", "N", 1, 1024, "default: all CPUs this process may use"}}},
     {"bench",
-     "FILE.gguf",
+     "[MODEL]",
+     0,
      1,
-     1,
-     "Prompt and decode speed, load time and memory of a model file",
-     NULL,
+     "Prompt, decode and batch speed of a model beside what this machine can do",
+     "MODEL is a file or a model of the island. Memory bandwidth and the rate of products in registers are measured in "
+     "the\n"
+     "same run: decoding reads every weight once a token and cannot pass the first, a prompt cannot pass the second.\n"
+     "Without MODEL only the machine is measured.\n"
+     "  polder bench file.gguf --threads 2        polder --island var/island --json bench chat",
      run_bench,
      {{OPT_INT, "pp", "N", 1, 1048576, "tokens of the prompt (default 512)"},
-      {OPT_INT, "tg", "N", 1, 1048576, "tokens to generate (default 64)"},
+      {OPT_INT, "tg", "N", 1, 1048576, "tokens to generate after it (default 64)"},
+      {OPT_INT, "batch", "N", 0, CLI_BENCH_BATCH_MAX, "sequences decoded together (default 16; 0: leave that out)"},
       {OPT_INT, "threads", "N", 1, 1024, "default: all CPUs this process may use"},
-      {OPT_INT, "rounds", "N", 3, BENCH_ROUNDS_MAX, "medians of so many (default 3)"}}},
+      {OPT_INT, "rounds", "N", 3, CLI_BENCH_ROUNDS_MAX, "medians of so many (default 3)"}}},
     {0},
 };
