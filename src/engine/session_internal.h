@@ -98,6 +98,7 @@ size_t session_pages_left(const session *s);
 /* Make n_free at least n: with new memory up to n_pages_max, then by giving up idle pages. n must not be more than
  * session_pages_left. */
 err_code session_pages_reserve(session *s, size_t n, err *e);
+bool session_page_make(session *s);     /* a free one is there; false: nothing can be had without giving up another */
 uint32_t session_page_take(session *s); /* of the free ones, held once; there must be one */
 void session_page_hold(session *s, uint32_t page);
 void session_page_drop(session *s, uint32_t page);

@@ -21,14 +21,21 @@ static prefix_node *oldest_idle(const session *s) {
     return NULL;
 }
 
+static bool add_page(session *s) {
+    void *p = s->n_made < s->n_pages_max ? mem_alloc_aligned(session_page_bytes(s)) : NULL;
+    if (!p) return false;
+    s->all[s->n_made].mem = p;
+    s->free_pages[s->n_free++] = (uint32_t)s->n_made++;
+    return true;
+}
+
+bool session_page_make(session *s) {
+    return s->n_free > 0 || add_page(s);
+}
+
 err_code session_pages_reserve(session *s, size_t n, err *e) {
     while (s->n_free < n) {
-        void *p = s->n_made < s->n_pages_max ? mem_alloc_aligned(session_page_bytes(s)) : NULL;
-        if (p) {
-            s->all[s->n_made].mem = p;
-            s->free_pages[s->n_free++] = (uint32_t)s->n_made++;
-            continue;
-        }
+        if (add_page(s)) continue;
         prefix_node *old = oldest_idle(s);
         if (!old) return err_nomem(e, "a page of KV memory");
         session_node_drop(s, old);
