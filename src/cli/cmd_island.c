@@ -38,12 +38,25 @@ static err_code wait_for_signal(void) {
     return ERR_OK;
 }
 
+/* "one, two": each of them. */
+static err_code load_models(inference *inf, const char *names, err *e) {
+    err_code rc = ERR_OK;
+    for (const char *p = names; rc == ERR_OK && *p;) {
+        char name[MODEL_NAME_MAX + 2];
+        p += strspn(p, ", ");
+        size_t n = strcspn(p, ", ");
+        snprintf(name, sizeof name, "%.*s", n < sizeof name ? (int)n : (int)sizeof name, p); /* too long: not known */
+        if (n) rc = inference_load(inf, name, e);
+        p += n;
+    }
+    return rc;
+}
+
 static err_code serve(cli *c, island *i, err *e) {
     inference *inf = NULL;
     server *s = NULL;
     err_code rc = inference_open(&inf, i, e);
-    const char *load = cli_text(c, "load", NULL);
-    if (rc == ERR_OK && load) rc = inference_load(inf, load, e);
+    if (rc == ERR_OK) rc = load_models(inf, cli_text(c, "load", island_get_config(i)->models_load), e);
     if (rc == ERR_OK) rc = server_start(&s, i, inf, cli_text(c, "listen", NULL), e);
     if (rc == ERR_OK) {
         cli_say("listening on %s", server_url(s));
@@ -237,7 +250,8 @@ const command commands_island[] = {
      "  polder --island my up --listen 127.0.0.1:8080",
      run_up,
      {{OPT_TEXT, "listen", "ADDR:PORT", 0, 0, "overrides server.listen of island.yaml; port 0 takes a free one"},
-      {OPT_TEXT, "load", "NAME", 0, 0, "load this model now; others load at their first request"}}},
+      {OPT_TEXT, "load", "NAME", 0, 0,
+       "load these models before being ready (overrides models.load); others load at their first request"}}},
     {"config show", "", 0, 0, "The configuration in force, every key with what it means", NULL, run_config_show, {{0}}},
     {"config check",
      "",

@@ -136,6 +136,21 @@ static err_code make_embedder(loaded *l, const scheduler_options *o, err *e) {
     return embedder_new(&l->emb, l->m, &eo, e);
 }
 
+/* The file is hashed before it is used (engine.h, model_options): a record names the bytes that gave the answer, not
+ * the name that they had. */
+static err_code open_artifact(inference *inf, model **out, const uint8_t digest[SHA256_LEN], const char *path, err *e) {
+    char cache[4096];
+    err why = {0};
+    model_options o = {.source_sha256 = digest};
+    if (island_get_config(inf->i)->inference_packed_cache) {
+        if (store_derived_path(island_store(inf->i), digest, "packed", cache, sizeof cache, &why) == ERR_OK)
+            o.cache_path = cache;
+        else
+            log_msg(LOG_WARN, "inference", "%s: weights are packed again at each start", why.msg);
+    }
+    return model_open_with(out, path, &o, e);
+}
+
 /* The small model that guesses. Nothing depends on it but speed: where it cannot be used a line in the log says why. */
 static void open_draft(inference *inf, loaded *l, scheduler_options *o) {
     const char *name = island_get_config(inf->i)->inference_draft_model;
@@ -145,14 +160,13 @@ static void open_draft(inference *inf, loaded *l, scheduler_options *o) {
     err_code rc = name[0] ? models_resolve(inf->i, name, path, sizeof path, digest, &why)
                           : err_set(&why, ERR_USAGE, "inference.draft_model names none");
     if (!rc && memcmp(digest, l->digest, SHA256_LEN) == 0) return; /* it is the draft model itself */
-    if (!rc) rc = model_open(&l->draft, path, &why);
+    if (!rc) rc = open_artifact(inf, &l->draft, digest, path, &why);
     if (!rc) rc = drafter_check(l->m, l->draft, &why);
     o->speculate = rc ? SPECULATE_LOOKUP : SPECULATE_DRAFT;
     o->draft = l->draft;
     if (rc) log_msg(LOG_WARN, "inference", "no draft model is used, n-grams are: %s", why.msg);
 }
 
-/* The file is hashed before it is used: a record names the bytes that gave the answer, not the name that they had. */
 static err_code load_now(inference *inf, loaded *l, const char *path, err *e) {
     const island_config *c = island_get_config(inf->i);
     scheduler_options o = {.threads = (unsigned)c->inference_threads,
@@ -164,8 +178,7 @@ static err_code load_now(inference *inf, loaded *l, const char *path, err *e) {
                            .share = c->inference_prefix_cache,
                            .speculate =
                                strcmp(c->inference_speculation, "off") == 0 ? SPECULATE_OFF : SPECULATE_LOOKUP};
-    err_code rc = store_blob_verify(island_store(inf->i), l->digest, NULL, NULL, e);
-    if (!rc) rc = model_open(&l->m, path, e);
+    err_code rc = open_artifact(inf, &l->m, l->digest, path, e);
     if (!rc) rc = special_set_new(&l->special, l->m, e);
     if (!rc) rc = answer_format_new(&l->format, model_template(l->m), l->special, e);
     if (!rc) rc = grammar_cache_new(&l->grammars, e);

@@ -5,7 +5,7 @@
  *   lock             held by the one process that writes
  *   control.sock     the running server's door for the same owner (server)
  *   keys/ ledger/    audit
- *   store/           store: polder.db, blobs/
+ *   store/           store: polder.db, blobs/, derived/
  *
  * Departure from DESIGN.md §3: this room is not in the blueprint. Configuration and identity are needed by data,
  * inference and the doors alike, and neither store (which knows no meaning) nor server (too high) can own them.
@@ -44,11 +44,14 @@
       "Keep what was computed of prompts for requests of the same project and label that begin alike")               \
     X(inference, prefix_cache_saved, BOOL, "false", 0, 1,                                                            \
       "Keep that over a restart too, encrypted under the vault key")                                                 \
+    X(inference, packed_cache, BOOL, "true", 0, 1,                                                                   \
+      "Keep weights as the kernels read them in a file beside the model, as large as it: later starts are fast")     \
     X(inference, speculation, STR, "ngram", 1, 16,                                                                   \
       "Guess tokens ahead, for the same answers: off, ngram (from repetitions), draft (small model)")                \
     X(inference, draft_model, STR, "", 0, 200, "For speculation draft: name of the small model, of the same family") \
     X(inference, step_tokens, INT, "256", 1, 65536, "Tokens computed in one step over all sequences")                \
     X(inference, max_output_tokens, INT, "0", 0, 16777216, "Most tokens of one answer; 0: what the context holds")   \
+    X(models, load, STR, "", 0, 2000, "Names of models to load before the server is ready, with commas between")     \
     X(models, hub, STR, "", 0, 500,                                                                                  \
       "Address that polder model pull may fetch from, as https://huggingface.co; empty: nothing is fetched")         \
     X(models, token_file, STR, "", 0, 1000, "File with the access token for that hub; empty: none")                  \

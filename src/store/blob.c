@@ -251,12 +251,44 @@ err_code store_blob_import(store *s, const char *path, uint8_t digest[SHA256_LEN
     return ERR_OK;
 }
 
+/* ---- what is made of blobs --------------------------------------------------------------------------------- */
+
+static err_code derived_folder(const store *s, char out[STORE_PATH_MAX], err *e) {
+    if ((size_t)snprintf(out, STORE_PATH_MAX, "%s/derived", s->dir) >= STORE_PATH_MAX)
+        return err_set(e, ERR_TOO_LONG, "%s: the path is too long", s->dir);
+    return ERR_OK;
+}
+
+err_code store_derived_path(store *s, const uint8_t digest[SHA256_LEN], const char *kind, char *out, size_t cap,
+                            err *e) {
+    char folder[STORE_PATH_MAX], hex[SHA256_HEX_LEN + 1];
+    if (s->read_only) return err_set(e, ERR_DENIED, "%s: is open for reading only", s->path);
+    err_code code = derived_folder(s, folder, e);
+    if (code == ERR_OK) code = file_make_dirs(folder, 0700, e);
+    if (code != ERR_OK) return code;
+    hex_encode(hex, digest, SHA256_LEN);
+    if ((size_t)snprintf(out, cap, "%s/%s.%s", folder, hex, kind) >= cap)
+        return err_set(e, ERR_TOO_LONG, "%s: the path of what is made of blob %s is too long", s->dir, hex);
+    return ERR_OK;
+}
+
+/* All that was made of a blob; what cannot be removed is only in the way. */
+static void remove_derived(const store *s, const uint8_t digest[SHA256_LEN]) {
+    char folder[STORE_PATH_MAX], hex[SHA256_HEX_LEN + 1];
+    DIR *d = derived_folder(s, folder, NULL) == ERR_OK ? opendir(folder) : NULL;
+    hex_encode(hex, digest, SHA256_LEN);
+    for (struct dirent *de; d && (de = readdir(d));)
+        if (strncmp(de->d_name, hex, SHA256_HEX_LEN) == 0) unlinkat(dirfd(d), de->d_name, 0);
+    if (d) closedir(d);
+}
+
 err_code store_blob_remove(store *s, const uint8_t digest[SHA256_LEN], err *e) {
     if (s->read_only) return err_set(e, ERR_DENIED, "%s: is open for reading only", s->path);
     char path[STORE_PATH_MAX];
     err_code code = store_blob_path(s, digest, path, sizeof path, e);
     if (code != ERR_OK) return code;
     if (unlink(path) != 0) return err_errno(e, "%s: cannot remove", path);
+    remove_derived(s, digest);
     *strrchr(path, '/') = 0;
     return sync_folder(path, e);
 }

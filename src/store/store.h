@@ -1,6 +1,7 @@
 /* store: SQLite behind one header, and files addressed by their SHA-256.
  *
- * Owns: `polder.db` (WAL, synchronous=FULL, STRICT tables, secure_delete) and `blobs/sha256/<2 hex>/<62 hex>`.
+ * Owns: `polder.db` (WAL, synchronous=FULL, STRICT tables, secure_delete), `blobs/sha256/<2 hex>/<62 hex>`, and
+ * `derived/`, which holds what others make of blobs.
  * Called from any thread: one writer connection under a mutex, a small pool of reader connections.
  * Knows nothing of what the rows mean; each room brings its own migrations.
  *
@@ -95,5 +96,10 @@ err_code store_blob_path(store *s, const uint8_t digest[SHA256_LEN], char *out, 
 /* Re-hash; ERR_CORRUPT where bytes and name differ, ERR_NOT_FOUND where absent. */
 err_code store_blob_verify(store *s, const uint8_t digest[SHA256_LEN], store_progress progress, void *ctx, err *e);
 err_code store_blob_remove(store *s, const uint8_t digest[SHA256_LEN], err *e);
+/* Where a file that was made from a blob, and can be made again, is kept: DIR/derived/HEX.KIND. It is no part of the
+ * island (backups may leave it out, anybody may delete it) and goes with its blob. Makes the folder; ERR_DENIED where
+ * the store is read-only. */
+err_code store_derived_path(store *s, const uint8_t digest[SHA256_LEN], const char *kind, char *out, size_t cap,
+                            err *e);
 
 #endif
