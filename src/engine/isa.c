@@ -29,7 +29,9 @@ static void ask_cpu(void) {
     have[ISA_AVX2] = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
                      __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
 #endif
-#ifdef POLDER_HAVE_AVX512
+#ifdef POLDER_SIMDE
+    have[ISA_AVX512] = have[ISA_AVX2]; /* kernels/avx512.h */
+#elif defined(POLDER_HAVE_AVX512)
     have[ISA_AVX512] = have[ISA_AVX2] && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
                        __builtin_cpu_supports("avx512vnni");

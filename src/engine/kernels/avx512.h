@@ -1,18 +1,30 @@
 /* Internal to engine: where the AVX-512 kernels take their instructions from. Compiled for AVX-512 they are the
- * compiler's intrinsics. With POLDER_SIMDE they are SIMDe's (over AVX2, FMA and F16C): the same source runs on machines
- * without AVX-512, for tests. What SIMDe lacks or does not promise to round once is written here, by halves.
+ * compiler's intrinsics. With POLDER_SIMDE they are SIMDe's over AVX2, FMA and F16C: the same source runs, slowly, on
+ * machines without AVX-512, for tests. What SIMDe has not (0.7.4), and what must round once and to even (fused
+ * multiply-adds, conversions), is written here by halves of 256 bits.
  */
 #ifndef POLDER_ENGINE_KERNELS_AVX512_H
 #define POLDER_ENGINE_KERNELS_AVX512_H
 
-#include <immintrin.h>
-
+#ifdef POLDER_SIMDE
+/* Each of SIMDe's functions is dozens of instructions: with everything inlined and unrolled they take minutes to
+ * compile. */
+#define INLINE static __attribute__((noinline, unused))
+#define UNROLL
+#else
 #define INLINE static inline __attribute__((always_inline))
 /* Loops over constants that must be gone at any level of optimisation: their arrays are registers. */
 #ifdef __clang__
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define UNROLL _Pragma("GCC unroll 32")
+#endif
+#endif
+
+#ifdef POLDER_SIMDE
+#include "engine/kernels/avx512_simde.h"
+#else
+#include <immintrin.h>
 #endif
 
 INLINE __m256i load256(const void *p) {
