@@ -187,6 +187,9 @@ static void mul_range(void *ctx, size_t begin, size_t end, unsigned thread) {
 
 /* Bytes of weights a thread takes at a time: enough to stream, few enough that threads end together. */
 #define GRAIN_BYTES (64u << 10)
+/* Where many tokens wait, groups that pass together share what a kernel prepares of the activations. */
+#define MANY_TOKENS 32
+#define MANY_GRAIN  16
 
 void matrix_mul(pool *p, const matmul *ops, size_t n_ops, acts *a) {
     if (a->v.n == 0) return;
@@ -209,6 +212,7 @@ void matrix_mul(pool *p, const matmul *ops, size_t n_ops, acts *a) {
         return;
     }
     uint64_t grain = GRAIN_BYTES / (bytes / n_tasks + 1);
+    if (a->v.n >= MANY_TOKENS && grain < MANY_GRAIN) grain = MANY_GRAIN;
     size_t fair = n_tasks / (8 * (size_t)pool_threads(p)) + 1;
     pool_run(p, n_tasks, grain < 1 ? 1 : grain < fair ? (size_t)grain : fair, mul_range, &j);
 }

@@ -23,6 +23,13 @@
 /* A value that must be in a register here. Without it gcc puts off the additions of a whole block and spills every
  * product on the way. */
 #define KEEP(v) __asm__("" : "+x"(v))
+/* A pointer that the compiler knows nothing about: what it points to stays in memory until it is used. Otherwise gcc
+ * takes the loads out of a loop over tokens, has no registers for them, and copies them from memory to memory. */
+INLINE const void *opaque(const void *p) {
+    __asm__ volatile("" : "+r"(p));
+    return p;
+}
+#define OPAQUE(p) ((const weights *)opaque(p))
 
 /* ---- activations ------------------------------------------------------------------------------------------- */
 
@@ -414,43 +421,53 @@ INLINE void load_block_wide(tensor_type type, weights *w, const packed *p, const
 }
 
 #define AHEAD 4096 /* bytes */
-/* Lines of [p, p + n) on their way to the nearest cache; p may lie past the end of everything. */
-INLINE void fetch(const uint8_t *p, uint32_t n) {
-    for (uint32_t i = 0; i < n; i += 64) _mm_prefetch((const char *)(p + i), _MM_HINT_T0);
+/* Bytes of a block of 32 in a unit, with its share of the head. */
+INLINE uint32_t block_bytes(tensor_type t) {
+    uint32_t head = t == TT_MXFP4 ? 8 : has_head_min(t) ? 32 : 16;
+    uint32_t scales = is_per_16(t) || has_scaled_min(t) ? 16 : t == TT_IQ4_XS ? 8 : 0;
+    uint32_t low = t == TT_Q8_0 ? 256 : kind_of(t) == DOT_16_FEW ? 64 : 128;
+    uint32_t high = t == TT_Q6_K ? 64 : t == TT_Q3_K || (kind_of(t) == DOT_5 && t != TT_MXFP4) ? 32 : 0;
+    return (is_256(t) ? head / 8 : head) + scales + high + low;
+}
+
+/* Lines of the block that begins at p on their way to the nearest cache; p may lie past the end of everything. */
+INLINE void fetch(tensor_type t, const uint8_t *p) {
+    UNROLL for (uint32_t i = 0; i < (block_bytes(t) + 63) / 64; i++)
+        _mm_prefetch((const char *)(p + 64 * i), _MM_HINT_T0);
 }
 
 /* A few tokens: memory is the limit, so each group streams by once and is fetched ahead of its use. One group at a
  * time: two streams side by side halve what memory delivers. */
-INLINE void mul_few(tensor_type type, const packed *p, uint32_t group, const acts_view *a, uint32_t n, float *y,
-                    size_t ldy) {
+INLINE void mul_stream(tensor_type type, const packed *p, uint32_t group, const acts_view *a, const int n, float *y,
+                       size_t ldy) {
     const uint8_t *start = p->data + group * p->task_bytes;
-    const uint32_t block_bytes = p->unit_bytes / (is_256(type) ? 8 : 1);
+    __m256 acc[4];
+    UNROLL for (int t = 0; t < n; t++) acc[t] = _mm256_setzero_ps();
+    for (uint32_t b = 0; b < p->cols / 32; b++) {
+        weights w;
+        fetch(type, start + (size_t)b * block_bytes(type) + AHEAD);
+        load_block(type, &w, p, start, b);
+        step(type, acc, &w, a->blocks + b * a->ldb, n);
+    }
+    UNROLL for (int t = 0; t < n; t++) store_rows(y + (size_t)t * ldy + group * LANES, acc[t], p->rows - group * LANES);
+}
+
+/* More of them: sums no longer fit into registers. */
+INLINE void mul_few(tensor_type type, const packed *p, uint32_t group, const acts_view *a, float *y, size_t ldy) {
+    const uint8_t *start = p->data + group * p->task_bytes;
+    const uint32_t n = a->n;
     __m256 acc[FEW];
     for (uint32_t t = 0; t < n; t++) acc[t] = _mm256_setzero_ps();
     for (uint32_t b = 0; b < p->cols / 32; b++) {
         weights w;
-        fetch(start + (size_t)b * block_bytes + AHEAD, block_bytes);
+        fetch(type, start + (size_t)b * block_bytes(type) + AHEAD);
         load_block(type, &w, p, start, b);
         const act_block *x = a->blocks + b * a->ldb;
         uint32_t t = 0;
         for (; t + 4 <= n; t += 4) step(type, acc + t, &w, x + t, 4);
-        if (n & 2) step(type, acc + t, &w, x + t, 2);
-        if (n & 1) step(type, acc + (n - 1), &w, x + (n - 1), 1);
+        for (; t < n; t++) step(type, acc + t, &w, x + t, 1);
     }
     for (uint32_t t = 0; t < n; t++) store_rows(y + t * ldy + group * LANES, acc[t], p->rows - group * LANES);
-}
-
-INLINE void mul_one(tensor_type type, const packed *p, uint32_t group, const acts_view *a, float *y) {
-    __m256 acc = _mm256_setzero_ps();
-    const uint8_t *start = p->data + group * p->task_bytes;
-    const uint32_t block_bytes = p->unit_bytes / (is_256(type) ? 8 : 1);
-    for (uint32_t b = 0; b < p->cols / 32; b++) {
-        weights w;
-        fetch(start + (size_t)b * block_bytes + AHEAD, block_bytes);
-        load_block(type, &w, p, start, b);
-        step(type, &acc, &w, a->blocks + b * a->ldb, 1);
-    }
-    store_rows(y + group * LANES, acc, p->rows - group * LANES);
 }
 
 /* ---- products of quantised types, several tokens ---------------------------------------------------------------- */
@@ -596,26 +613,26 @@ INLINE void step_wide(__m256 (*acc)[TILE], const weights *w, const wide *x, int 
  * that comes after. */
 INLINE void mul_pair(tensor_type type, const packed *p, const uint8_t *const *group, const uint8_t *const *next,
                      uint32_t b0, uint32_t b1, const void *room, size_t ldb, uint32_t n, __m256 (*acc)[TILE]) {
-    const uint32_t block_bytes = p->unit_bytes / (is_256(type) ? 8 : 1);
     for (uint32_t b = b0; b < b1; b++) {
         weights w[2];
         UNROLL for (int r = 0; r < 2; r++) {
-            fetch(next[r] + (size_t)b * block_bytes, block_bytes);
+            fetch(type, next[r] + (size_t)b * block_bytes(type));
             if (is_wide(type))
                 load_block_wide(type, &w[r], p, group[r], b);
             else
                 load_block(type, &w[r], p, group[r], b);
         }
         __asm__ volatile("" : : "r"(w) : "memory"); /* not in registers: there are none left */
+        const weights *v = w;
         uint32_t t = 0;
         if (is_wide(type)) {
-            const wide *x = (const wide *)room + (size_t)(b - b0) * n;
-            for (; t + NT <= n; t += NT) step_wide((__m256(*)[TILE])(*acc + t), w, x + t, NT);
-            for (; t < n; t++) step_wide((__m256(*)[TILE])(*acc + t), w, x + t, 1);
+            const wide *x = (const wide *)room + (b - b0) * ldb;
+            for (; t + NT <= n; t += NT) step_wide((__m256(*)[TILE])(*acc + t), OPAQUE(v), x + t, NT);
+            for (; t < n; t++) step_wide((__m256(*)[TILE])(*acc + t), OPAQUE(v), x + t, 1);
         } else {
             const act_block *x = (const act_block *)room + (b - b0) * ldb;
-            for (; t + NT <= n; t += NT) step_narrow(type, (__m256(*)[TILE])(*acc + t), w, x + t, NT);
-            for (; t < n; t++) step_narrow(type, (__m256(*)[TILE])(*acc + t), w, x + t, 1);
+            for (; t + NT <= n; t += NT) step_narrow(type, (__m256(*)[TILE])(*acc + t), OPAQUE(v), x + t, NT);
+            for (; t < n; t++) step_narrow(type, (__m256(*)[TILE])(*acc + t), OPAQUE(v), x + t, 1);
         }
     }
 }
@@ -658,14 +675,16 @@ INLINE void mul_batch(tensor_type type, const packed *p, uint32_t begin, uint32_
 
 INLINE void mul_type(tensor_type type, const packed *p, uint32_t begin, uint32_t end, const acts_view *a, float *y,
                      size_t ldy) {
-    if (a->n == 1) {
-        for (uint32_t g = begin; g < end; g++) mul_one(type, p, g, a, y);
-        return;
+    for (uint32_t g = begin; g < end && a->n <= FEW; g++) {
+        switch (a->n) {
+        case 1: mul_stream(type, p, g, a, 1, y, ldy); break;
+        case 2: mul_stream(type, p, g, a, 2, y, ldy); break;
+        case 3: mul_stream(type, p, g, a, 3, y, ldy); break;
+        case 4: mul_stream(type, p, g, a, 4, y, ldy); break;
+        default: mul_few(type, p, g, a, y, ldy);
+        }
     }
-    if (a->n <= FEW) {
-        for (uint32_t g = begin; g < end; g++) mul_few(type, p, g, a, a->n, y, ldy);
-        return;
-    }
+    if (a->n <= FEW) return;
     for (uint32_t g = begin; g < end; g += BATCH)
         for (uint32_t t = 0; t < a->n; t += TILE)
             mul_batch(type, p, g, end - g < BATCH ? end : g + BATCH, a, t, a->n - t < TILE ? a->n - t : TILE, y, ldy);

@@ -171,6 +171,27 @@ TEST(products_have_the_same_bits_in_every_set) {
         }
 }
 
+/* Every remainder of a tile of tokens and of a pair of groups, one block of columns and more than a chunk of them. */
+TEST(tails_of_tiles_have_the_same_bits) {
+    static const uint32_t rows[] = {3, 16, 21}, wide_ns[] = {18, 31, 63, 64, 65, 67, 130};
+    for (size_t i = 0; i < N_TYPES; i++)
+        for (uint32_t k = 0; k < 17 + sizeof wide_ns / sizeof *wide_ns; k++) {
+            uint32_t n = k < 17 ? k + 1 : wide_ns[k - 17], len = tensor_type_get(all_types[i])->block_len;
+            uint32_t cols = len == 1 ? 1 + rng() % 140 : k % 3 == 2 ? (len == 256 ? 768 : 32 * 19) : len;
+            product p;
+            CHECK(product_new(&p, all_types[i], rows[k % 3], cols, n, -1));
+            product_want(&p);
+            FOR_ISAS(set) {
+                product_get(&p, NULL);
+                long at = product_differs(&p);
+                if (at >= 0)
+                    FAIL("%s %s %u x %u, n %u: token %ld row %ld", set, type_name(p.type), p.rows, p.cols, p.n,
+                         at / (long)p.ldy, at % (long)p.ldy);
+            }
+            product_free(&p);
+        }
+}
+
 TEST(products_have_the_same_bits_for_every_thread_count) {
     static const unsigned threads[] = {1, 2, 5};
     err e = {0};
@@ -237,13 +258,12 @@ TEST(extreme_integers_do_not_overflow) {
     for (size_t i = 0; i < N_TYPES; i++)
         for (size_t f = 0; f < sizeof fills / sizeof *fills; f++) {
             product p;
-            CHECK(product_new(&p, all_types[i], 8, 256, 4, fills[f]));
-            for (uint32_t k = 0; k < p.cols; k++) { /* all up, all down, pairs and halves of either sign */
-                p.x[k] = 1;
-                p.x[p.ldx + k] = -1;
-                p.x[2 * p.ldx + k] = k % 4 < 2 ? 1 : -1;
-                p.x[3 * p.ldx + k] = k % 32 < 16 ? 1 : -1;
-            }
+            CHECK(product_new(&p, all_types[i], 8, 256, 20, fills[f]));
+            for (uint32_t t = 0; t < p.n; t++) /* 20: more than go the way of a few */
+                for (uint32_t k = 0; k < p.cols; k++) {
+                    bool down[] = {false, true, k % 4 >= 2, k % 32 >= 16}; /* pairs and halves of either sign */
+                    p.x[t * p.ldx + k] = down[t % 4] ? -1 : 1;
+                }
             product_want(&p);
             FOR_ISAS(set) {
                 product_get(&p, NULL);
@@ -443,6 +463,7 @@ TEST(sets_are_chosen_by_name) {
 int main(int argc, char **argv) {
     test_begin(argc, argv);
     RUN(products_have_the_same_bits_in_every_set);
+    RUN(tails_of_tiles_have_the_same_bits);
     RUN(products_have_the_same_bits_for_every_thread_count);
     RUN(neighbours_do_not_matter);
     RUN(a_swapped_order_shows);
