@@ -366,6 +366,68 @@ TEST(memory_that_is_short_leaves_one_outcome) {
     close_all();
 }
 
+/* Asks with a grammar and a stop string that name the IBAN, then derives the answer from the ledger. */
+static replay_report derive(const char *candidates, err *e) {
+    static const char choices[] = "[\"pay " IBAN " today\",\"pay " IBAN " never\"]";
+    replay_report out = {.outcome = REPLAY_UNEQUAL};
+    replayer *rep = NULL;
+    asked a = {.c = {.text = {{.max = 1 << 20}}}};
+    request r = ask("chat", "pay to " IBAN " now", 60);
+    r.label = "internal";
+    r.sampling.temperature = 1;
+    r.grammar = GRAMMAR_CHOICE;
+    r.grammar_source = choices;
+    r.grammar_len = sizeof choices - 1;
+    r.n_stops = 1;
+    r.stops[0] = IBAN " n";
+    route("chat", candidates);
+    event_sink sink = {.ctx = &a, .event = hear};
+    err_code rc = pipeline_run(b.inf, &r, &sink, e);
+    if (!rc && strcmp(a.route, "engine") == 0 && !strstr(buf_str(&a.c.text[0]), "pay ")) rc = ERR_NO;
+    if (!rc) rc = replay_open(&rep, b.i, &(replay_options){.threads = 1}, e);
+    if (!rc) rc = replay_answer(rep, a.c.completed, &out, e);
+    if (rc || out.outcome == REPLAY_UNEQUAL) fprintf(stderr, "%s: %s%s\n", candidates, out.why, rc ? e->msg : "");
+    replay_close(rep);
+    asked_free(&a);
+    return out;
+}
+
+/* Breaks where the records lack what the engine was asked in the end: another candidate was asked first, or values were
+ * replaced in prompt, grammar and stop strings. */
+TEST(answers_that_the_engine_took_over_are_derived_again) {
+    static const char *const after[] = {"", " after redact personal"};
+    err e = {0};
+    open_all("  attempts: 4\n  breaker_failures: 1000\n");
+    for (int k = 0; k < 4 && !test_bad; k++) { /* redacted for the provider, and for the engine, or not */
+        char text[300];
+        snprintf(text, sizeof text, "allow internal to any provider%s\nallow internal to on-prem%s\n", after[k & 1],
+                 after[k >> 1]);
+        policy_is(text);
+        CHECK_INT(derive("engine:tiny", &e).outcome, REPLAY_EQUAL);
+        CHECK_INT(derive("outside:fail-500 engine:tiny", &e).outcome, REPLAY_EQUAL);
+    }
+    CHECK(!bed_balance(&b));
+    close_all();
+}
+
+TEST(answers_of_providers_cannot_be_derived) {
+    err e = {0};
+    replay_report out;
+    replayer *rep = NULL;
+    asked a;
+    open_all("  attempts: 4\n");
+    route("chat", "outside:echo");
+    ask_for(&a, "chat", "hello", "public", false, false);
+    CHECK_OK(a.rc, a.e);
+    CHECK_OK(replay_open(&rep, b.i, &(replay_options){.threads = 1}, &e), e);
+    CHECK_OK(replay_answer(rep, a.c.admitted, &out, &e), e);
+    CHECK_INT(out.outcome, REPLAY_NOT_POSSIBLE);
+    CHECK_HAS(out.why, "provider outside gave this answer");
+    replay_close(rep);
+    asked_free(&a);
+    close_all();
+}
+
 int main(int argc, char **argv) {
     test_begin(argc, argv);
     disk_install();
@@ -377,5 +439,7 @@ int main(int argc, char **argv) {
     RUN(a_provider_that_fails_in_a_row_is_left_alone);
     RUN(a_ledger_that_refuses_lets_nothing_out);
     RUN(memory_that_is_short_leaves_one_outcome);
+    RUN(answers_that_the_engine_took_over_are_derived_again);
+    RUN(answers_of_providers_cannot_be_derived);
     return test_end();
 }
