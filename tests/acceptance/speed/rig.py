@@ -8,11 +8,13 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))  # so that what was started is stopped
 
 
 def load_speed():
