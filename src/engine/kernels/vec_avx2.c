@@ -12,7 +12,7 @@
 #if defined(__clang__)
 #define UNROLL _Pragma("unroll")
 #else
-#define UNROLL _Pragma("GCC unroll 8")
+#define UNROLL _Pragma("GCC unroll 12")
 #endif
 
 /* num_exp32 */
@@ -153,12 +153,13 @@ INLINE float one_kv(const void *p, size_t i, const bool half) {
     return half ? num_from_half(((const uint16_t *)p)[i]) : ((const float *)p)[i];
 }
 
-/* Scores of R rows for NV * 8 positions from p0: R * NV = 8 chains in registers. */
+/* Scores of R rows for NV * 8 positions from p0: R * NV chains in registers, 8 at least (two multiply-adds a cycle, of
+ * four cycles each), 12 at most. */
 INLINE void scores_block(const attn_row *rows, float (*s)[VEC_TILE], const void *k, uint32_t dk, uint32_t p0,
                          float scale, const int R, const int NV, const bool half) {
-    __m256 acc[8];
+    __m256 acc[12];
     UNROLL
-    for (int i = 0; i < 8; i++) acc[i] = _mm256_setzero_ps();
+    for (int i = 0; i < R * NV; i++) acc[i] = _mm256_setzero_ps();
     for (uint32_t d = 0; d < dk; d++) {
         size_t at = (size_t)d * VEC_TILE + p0;
         __m256 kv[8];
@@ -184,9 +185,12 @@ INLINE void scores(const attn_row *rows, uint32_t n_rows, float (*s)[VEC_TILE], 
                    const bool half) {
     uint32_t most = 0;
     for (uint32_t r = 0; r < n_rows; r++) most = rows[r].n_valid > most ? rows[r].n_valid : most;
-    if (n_rows == 4)
-        for (uint32_t p = 0; p < most; p += 16) scores_block(rows, s, k, a->dk, p, a->scale, 4, 2, half);
-    else if (n_rows >= 2)
+    if (n_rows == 4) {
+        uint32_t p = 0;
+        for (; p < most && p < 48; p += 24) scores_block(rows, s, k, a->dk, p, a->scale, 4, 3, half);
+        if (p < most) scores_block(rows, s, k, a->dk, p, a->scale, 4, 2, half);
+    }
+    if (n_rows == 2 || n_rows == 3)
         for (uint32_t p = 0; p < most; p += 32) scores_block(rows, s, k, a->dk, p, a->scale, 2, 4, half);
     if (n_rows & 1) scores_block(rows + n_rows - 1, s + n_rows - 1, k, a->dk, 0, a->scale, 1, 8, half);
 }
@@ -237,7 +241,7 @@ typedef struct weighted {
 /* acc[d0 … d0 + 8 NV) of R rows. */
 INLINE void values_block(attn_row *rows, weighted w, uint32_t d0, uint32_t p0, uint32_t p1, const int R, const int NV,
                          const bool half) {
-    __m256 acc[8];
+    __m256 acc[12];
     UNROLL
     for (int i = 0; i < R * NV; i++) acc[i] = _mm256_loadu_ps(rows[i / NV].acc + d0 + 8 * (i % NV));
     for (uint32_t p = p0; p < p1; p++) {
@@ -262,6 +266,8 @@ INLINE void values_rows(attn_row *rows, weighted w, uint32_t p0, uint32_t p1, co
         for (; d + 64 <= dv; d += 64) values_block(rows, w, d, p0, p1, 1, 8, half);
     if (R <= 2)
         for (; d + 32 <= dv; d += 32) values_block(rows, w, d, p0, p1, R, 4, half);
+    if (R == 4)
+        for (; d + 24 <= dv && dv - d != 32; d += 24) values_block(rows, w, d, p0, p1, 4, 3, half);
     for (; d + 16 <= dv; d += 16) values_block(rows, w, d, p0, p1, R, 2, half);
     for (; d + 8 <= dv; d += 8) values_block(rows, w, d, p0, p1, R, 1, half);
     for (; d < dv; d++) {
