@@ -2,7 +2,7 @@
  *
  * The bits of all logits of a prompt as one SHA-256 (rows by position, binary32 little endian), for every combination
  * of the lists, one a line:
- *     SHA256 chunk=7 threads=2 neighbours=3
+ *     SHA256 chunk=7 threads=2 neighbours=3 isa=avx2
  * TOKENS holds prompts as decimal ids, one a line; --line takes the N-th (default 1). A list is numbers with commas.
  * Chunk 0 (the default) is the whole prompt in one step. A neighbour is another sequence in the same steps, reading the
  * same tokens from another place on. POLDER_ISA picks the kernels. Encoders take prompts whole: for other chunks their
@@ -110,7 +110,7 @@ static err_code print_way(const model *m, const int32_t *prompt, uint32_t total,
         printf("whole");
     else
         for (int i = 0; i < SHA256_LEN; i++) printf("%02x", sum[i]);
-    printf(" chunk=%u threads=%u neighbours=%u\n", w.chunk, w.threads, w.neighbours);
+    printf(" chunk=%u threads=%u neighbours=%u isa=%s\n", w.chunk, w.threads, w.neighbours, engine_isa());
     fflush(stdout);
     return ERR_OK;
 }
