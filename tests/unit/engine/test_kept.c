@@ -183,6 +183,20 @@ TEST(equal_hashes_do_not_share) {
     prefix_node *o = prefix_add(&t, NULL, space_a, b, 2);
     CHECK(o && o->hash == n->hash); /* or this test tests nothing */
     CHECK(prefix_find(&t, NULL, space_a, b) == o && prefix_find(&t, NULL, space_a, a) == n);
+    /* and a space whose hash is that of space_a: its first word differs, its last makes up for it */
+    uint8_t other[PREFIX_SPACE] = {3};
+    uint64_t h = t.seed, o_h = t.seed, word;
+    for (size_t i = 0; i + 8 < PREFIX_SPACE; i += 8) {
+        memcpy(&word, space_a + i, 8);
+        h = mixed(h, word);
+        memcpy(&word, other + i, 8);
+        o_h = mixed(o_h, word);
+    }
+    memcpy(&word, space_a + PREFIX_SPACE - 8, 8);
+    word ^= h ^ o_h;
+    memcpy(other + PREFIX_SPACE - 8, &word, 8);
+    CHECK(hash_before_end(&t, other, a) == hash_before_end(&t, space_a, a));
+    CHECK(prefix_find(&t, NULL, other, a) == NULL);
     prefix_remove(&t, n);
     CHECK(prefix_find(&t, NULL, space_a, b) == o && prefix_find(&t, NULL, space_a, a) == NULL);
     prefix_free(&t);
@@ -451,6 +465,46 @@ TEST(what_is_restored_gives_the_same_bits) {
         buf_free(&t.b);
         rig_down(&r);
     }
+}
+
+/* The table's row of one model: the whole prompt in a session that keeps nothing against cold, hot, and restored. */
+static bool oracle_row(const char *name) {
+    const kind k = {name, name, 0};
+    int32_t tokens[N];
+    tape t = {.b = {.max = 64u << 20}, .room = SIZE_MAX};
+    err e = {0};
+    model *m = kind_open(&k);
+    if (!m) return false;
+    kind_tokens(m, tokens, N, 3);
+    float *want = kind_from_scratch(m, tokens, N);
+    session *s = open_session(m, roomy(m)), *later = open_session(m, roomy(m));
+    bool cold = want && s && ask(s, space_a, tokens, N, 64, want) == 0;
+    bool hot = cold && ask(s, space_a, tokens, N, 7, want) == 192;
+    bool restored = later && session_kept_save(s, me, tape_put, &t, &e) == ERR_OK &&
+                    session_kept_load(later, me, tape_get, &t, &e) == ERR_OK &&
+                    ask(later, space_a, tokens, N, 64, want) == 192;
+    printf("     %-15s cold %s  hot %s  restored %s\n", name, cold ? "=" : "differs", hot ? "=" : "differs",
+           restored ? "=" : "differs");
+    session_free(s);
+    session_free(later);
+    mem_free(want);
+    buf_free(&t.b);
+    model_free(m);
+    return cold && hot && restored;
+}
+
+TEST(oracle_models_cold_hot_and_restored) {
+    static const char *const names[] = {
+        "llama-f32",    "llama-f16",    "llama-bf16",    "llama-q8_0", "llama-q4_0", "llama-q4_1",  "llama-q5_0",
+        "llama-q5_1",   "llama-q2_k",   "llama-q3_k",    "llama-q4_k", "llama-q5_k", "llama-q6_k",  "llama-iq4_nl",
+        "llama-iq4_xs", "llama3-rope",  "mixtral",       "qwen2",      "qwen3",      "qwen3moe",    "mistral3",
+        "phi3",         "gemma2",       "gemma3",        "gemma4",     "gpt-oss",    "gpt-oss-f32", "deepseek2-lite",
+        "deepseek2-v3", "deepseek2-k2", "deepseek2-kvb", "qwen3next",  "qwen35",
+    };
+    bool all = true;
+    if (!test_shared()) SKIP("the oracle models are not here");
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) all = oracle_row(names[i]) && all;
+    CHECK(all);
 }
 
 static bool holds_nothing_wrong(rig *r) {
@@ -762,6 +816,7 @@ int main(int argc, char **argv) {
     RUN(truncation_goes_back_to_a_checkpoint);
     RUN(checkpoints_are_few_and_the_end_of_a_prompt_has_one);
     RUN(what_is_restored_gives_the_same_bits);
+    RUN(oracle_models_cold_hot_and_restored);
     RUN(damaged_files_are_refused);
     RUN(a_smaller_budget_takes_what_was_used_last);
     RUN(files_are_replaced_as_a_whole);
