@@ -58,12 +58,14 @@ void mem_free(void *p) {
 void *mem_alloc_aligned(size_t n) {
     if (must_fail() || n > SIZE_MAX - (4u << 20)) return NULL;
     size_t huge = (size_t)2 << 20;
-    size_t align = n >= huge ? huge : 64;
+    /* Where less than whole large pages are used, what is left of the last one is held for nothing. */
+    bool large = n >= 8 * huge || (n && n % huge == 0);
+    size_t align = large ? huge : 64;
     void *p = NULL;
     size_t rounded = (n + align - 1) / align * align;
     if (posix_memalign(&p, align, rounded ? rounded : align) != 0) return NULL;
     /* Only a request: where the kernel has no huge pages to give, small ones do. */
-    if (align == huge) (void)madvise(p, rounded, MADV_HUGEPAGE);
+    if (large) (void)madvise(p, rounded, MADV_HUGEPAGE);
     return p;
 }
 

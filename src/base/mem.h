@@ -20,7 +20,8 @@ void *mem_realloc(void *p, size_t len_bytes);
 char *mem_strdup(const char *s);
 char *mem_strndup(const char *s, size_t len_bytes); /* copies exactly len bytes and appends NUL */
 void mem_free(void *p);
-/* Aligned to 64 bytes, in 2 MiB pages where len is at least that; not zeroed. Free with mem_free_aligned. */
+/* Aligned to 64 bytes; in 2 MiB pages where len is a multiple of that, or large. Not zeroed. Free with
+ * mem_free_aligned. */
 void *mem_alloc_aligned(size_t len_bytes);
 void mem_free_aligned(void *p);
 /* Overwrite secrets; the compiler may not drop it. */
