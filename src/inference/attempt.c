@@ -161,6 +161,7 @@ static err_code tell_ledger(const attempt *x, const attempt_world *w, uint32_t n
 
 err_code attempt_start(attempt *x, const attempt_world *w, uint32_t number, bool first, bool *refused, err *e) {
     *refused = false;
+    x->number = number;
     if (!x->recorded && (x->call.body || !first)) {
         err_code rc = tell_ledger(x, w, number, refused, e);
         if (rc) return rc;

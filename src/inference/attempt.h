@@ -17,7 +17,8 @@
 
 typedef struct attempt {
     const candidate *c;
-    uint32_t index; /* of the candidate */
+    uint32_t index;  /* of the candidate */
+    uint32_t number; /* from 1, in the order of starting */
     const provider *p;
     const driver *d; /* NULL: not prepared */
     driver_call call;

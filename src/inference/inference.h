@@ -43,13 +43,13 @@
  *              max_tokens, grammar, and the contents prompt and prompt_tokens (lengths, form).
  *   completed and failed have attempts [{provider, model, outcome: "answered", "lost" or an error's name, status,
  *              sent_bytes, received_bytes, ms; sendings where it went out twice (upstream.h)}], route (who answered),
- *              cost_eur where prices are known, and with keep_turn the content turn: canonical JSON {"message": {role,
- *              content, reasoning_content, tool_calls}, "finish"} of choice 0, restored.
- *   refused    the policy said no before admitted: key, project, dialect, model, label, flags, found, policy, reason
- * (an error's name) and why. Its request has no other record. What a quota refuses is counted only (usage).
- *   replayed   answers were derived anew (replay.h): since, through (records looked at), answers (how many there are of
- *              the local engine), others (of providers), drawn, seed (decimal; which were drawn follows from it),
- * equal, unequal, not_possible (how many), first_unequal [up to 100 seqs], numerics, isa. Content: outcomes
+ * attempt (which, where it was not the first), cost_eur where prices are known, and with keep_turn the content turn:
+ * canonical JSON {"message": {role, content, reasoning_content, tool_calls}, "finish"} of choice 0, restored. refused
+ * the policy said no before admitted: key, project, dialect, model, label, flags, found, policy, reason (an error's
+ * name) and why. Its request has no other record. What a quota refuses is counted only (usage). replayed   answers were
+ * derived anew (replay.h): since, through (records looked at), answers (how many there are of the local engine), others
+ * (of providers), drawn, seed (decimal; which were drawn follows from it), equal, unequal, not_possible (how many),
+ * first_unequal [up to 100 seqs], numerics, isa. Content: outcomes
  *              ({equal, unequal, not_possible: [seqs of admitted]}).
  *   model.imported, model.named, model.removed: model, artifact; the first with the file's facts.
  * tokens counts every token that was drawn, an end token and those of a stop string included; logits_sha256 is over

@@ -107,7 +107,8 @@ typedef struct ending { /* of a request */
     const attempt_note *notes;
     uint32_t n_notes;
     const char *route;
-    double cost_eur; /* negative: not known */
+    uint32_t attempt; /* who answered: the number of that attempt; 0: nobody did */
+    double cost_eur;  /* negative: not known */
 } ending;
 
 /* `f` is the first attempt. */

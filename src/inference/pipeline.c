@@ -433,6 +433,7 @@ static err_code append_outcome(run *x, err_code rc, bool with_contents, bool *ma
                   .notes = x->notes,
                   .n_notes = x->n_notes,
                   .route = x->now ? x->now->p->facts.name : NULL,
+                  .attempt = x->now ? x->now->number : 0,
                   .cost_eur = cost_of(x)};
     err_code bad = records_outcome(&rec, &x->a, &end, with_contents, e);
     *made = false;

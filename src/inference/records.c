@@ -399,6 +399,7 @@ static err_code fill_outcome(record *rec, const admission *a, const ending *x, b
     if (!embed) jflat_num(f, "completion_tokens", (double)o->completion_tokens);
     if (!embed) put_choices(f, o);
     if (x->route) jflat_str(f, "route", x->route);
+    if (x->attempt > 1) jflat_num(f, "attempt", x->attempt);
     if (o->provider_id[0]) jflat_str(f, "provider_id", o->provider_id);
     if (x->cost_eur >= 0) jflat_num(f, "cost_eur", x->cost_eur);
     put_attempts(f, x);

@@ -121,33 +121,38 @@ static err_code find_admitted(replay_case *x, uint64_t seq, err *e) {
     return rc;
 }
 
-/* The records between admitted and outcome: the outcome itself, and the last by which the engine took the request over
- * from a provider. */
-static err_code find_others(replay_case *x, err *e) {
-    ledger *l = island_ledger(x->r->i);
-    uint64_t end = x->ended ? x->out->ended : ledger_size(l);
-    bool moved = x->ended && strcmp(text_of(x->admitted, "route"), text_of(x->ended, "route")) == 0;
-    for (uint64_t seq = x->out->admitted + 1; seq < end && !moved; seq++) {
+typedef bool is_wanted(const replay_case *x, const cJSON *rec);
+
+static bool is_its_outcome(const replay_case *x, const cJSON *rec) {
+    return is_outcome(rec);
+}
+
+/* The attempt that answered was not the first: the engine took the request over. */
+static bool is_its_rerouting(const replay_case *x, const cJSON *rec) {
+    return is_event(rec, "rerouted") && replay_u64(rec, "attempt") == replay_u64(x->ended, "attempt");
+}
+
+/* The first record of this request before `end` that is wanted; *out stays NULL where there is none. */
+static err_code find_record(const replay_case *x, is_wanted *wanted, uint64_t end, cJSON **out, uint64_t *at, err *e) {
+    for (uint64_t seq = x->out->admitted + 1; seq < end; seq++) {
         cJSON *rec = NULL;
         err_code rc = read_record(x->r, seq, &rec, e);
         if (rc) return rc;
-        cJSON **keep = NULL;
-        if (is_of(rec, x->out->admitted) && is_outcome(rec)) {
-            x->out->ended = seq;
-            keep = &x->ended;
-        } else if (is_of(rec, x->out->admitted) && is_event(rec, "rerouted")) {
-            x->facts_seq = seq;
-            keep = &x->rerouted;
+        if (is_of(rec, x->out->admitted) && wanted(x, rec)) {
+            *out = rec;
+            *at = seq;
+            return ERR_OK;
         }
-        if (!keep) {
-            cJSON_Delete(rec);
-            continue;
-        }
-        cJSON_Delete(*keep);
-        *keep = rec;
-        if (keep == &x->ended) break;
+        cJSON_Delete(rec);
     }
     return ERR_OK;
+}
+
+static err_code find_others(replay_case *x, err *e) {
+    uint64_t size = ledger_size(island_ledger(x->r->i));
+    err_code rc = x->ended ? ERR_OK : find_record(x, is_its_outcome, size, &x->ended, &x->out->ended, e);
+    if (rc || !x->ended || replay_u64(x->ended, "attempt") < 2) return rc;
+    return find_record(x, is_its_rerouting, x->out->ended, &x->rerouted, &x->facts_seq, e);
 }
 
 /* Which record says how the answer was made; that it was made here, by these numerics. */
@@ -165,7 +170,7 @@ static err_code find_facts(replay_case *x) {
                              "record %llu: provider %s gave this answer; what a provider computes cannot be derived "
                              "here, and its tokens and logits are not known",
                              (unsigned long long)out->admitted, route);
-    bool first = strcmp(text_of(x->admitted, "route"), ENGINE_ROUTE) == 0;
+    bool first = replay_u64(x->ended, "attempt") < 2;
     x->facts = first ? x->admitted : x->rerouted;
     if (first) x->facts_seq = out->admitted;
     if (!x->facts)
