@@ -95,7 +95,9 @@ class Server:
         self.run("init", self.dir, "--name", f"test.example/{name}", island=False)
         path = self.dir / "island.yaml"
         text = path.read_text()
-        for key, value in {"listen": '"127.0.0.1:0"', **(config or {})}.items():
+        # a long prompt may be silent for minutes on a busy machine
+        own = {"listen": '"127.0.0.1:0"', "idle_timeout_s": 3600, **(config or {})}
+        for key, value in own.items():
             text, n = re.subn(rf"(?m)^  {key}:.*$", f"  {key}: {value}", text)
             if n != 1:
                 raise RuntimeError(f"island.yaml has no key {key}, or several")
