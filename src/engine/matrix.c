@@ -214,5 +214,8 @@ void matrix_mul(pool *p, const matmul *ops, size_t n_ops, acts *a) {
     uint64_t grain = GRAIN_BYTES / (bytes / n_tasks + 1);
     if (a->v.n >= MANY_TOKENS && grain < MANY_GRAIN) grain = MANY_GRAIN;
     size_t fair = n_tasks / (8 * (size_t)pool_threads(p)) + 1;
-    pool_run(p, n_tasks, grain < 1 ? 1 : grain < fair ? (size_t)grain : fair, mul_range, &j);
+    if (grain > fair) grain = fair;
+    if (grain < 1) grain = 1;
+    if (quantised && a->v.n > 1) grain = (grain + 3) / 4 * 4; /* kernels take up to four groups at once */
+    pool_run(p, n_tasks, (size_t)grain, mul_range, &j);
 }

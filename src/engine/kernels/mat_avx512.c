@@ -509,8 +509,8 @@ INLINE void mul_few(tensor_type type, int nt, const packed *p, uint32_t begin, u
 
 /* ---- more tokens ----------------------------------------------------------------------------------------------- */
 
-#define TILE    48 /* tokens whose sums stay in the first cache while rows pass */
-#define AT_ONCE 12 /* tokens: with two registers of rows, 24 sums */
+#define TILE    64 /* tokens whose sums stay in the first cache while rows pass */
+#define AT_ONCE 8  /* tokens: with two registers of rows, 16 sums */
 
 /* Tokens at once: Q6_K has two sums. */
 INLINE int at_once(sum_kind kind) {
@@ -684,13 +684,14 @@ INLINE void float_step(tensor_type type, int nt, const uint8_t *w, size_t k_byte
     UNROLL for (int t = 0; t < nt; t++) sums[2 * t] = acc[t][0], sums[2 * t + 1] = acc[t][1];
 }
 
-/* A panel times one token, from where it stands. */
-INLINE void mul_panel_1(tensor_type type, const packed *p, const uint8_t *w, size_t k_bytes, __mmask32 mask,
-                        const float *x, __m512 *sums) {
+/* Few tokens: the panel is read once, from where it stands. */
+INLINE void mul_panel_few(tensor_type type, int nt, const packed *p, const uint8_t *w, __mmask32 mask, const float *x,
+                          size_t ldx, __m512 *sums) {
+    const size_t k_bytes = (size_t)__builtin_popcount(mask) * (type == TT_F32 ? 4 : 2);
     if (mask == 0xffffffff)
-        float_step(type, 1, w, PANEL_ROWS * (type == TT_F32 ? 4 : 2), true, mask, p->cols, x, 0, sums);
+        float_step(type, nt, w, PANEL_ROWS * (type == TT_F32 ? 4 : 2), true, mask, p->cols, x, ldx, sums);
     else
-        float_step(type, 1, w, k_bytes, false, mask, p->cols, x, 0, sums);
+        float_step(type, nt, w, k_bytes, false, mask, p->cols, x, ldx, sums);
 }
 
 static void float_steps(const float *w, uint32_t n_k, const float *x, size_t ldx, uint32_t n, __m512 *sums) {
@@ -710,9 +711,16 @@ INLINE void mul_panel(tensor_type type, const packed *p, uint32_t panel, const a
     const __mmask32 mask = (__mmask32)(0xffffffffu >> (PANEL_ROWS - n_groups * LANES));
     const size_t k_bytes = (size_t)n_groups * LANES * p->unit_bytes;
     const float *x = a->x + t0 * a->ldx;
-    if (n == 1) {
-        mul_panel_1(type, p, w, k_bytes, mask, x, sums);
-        return;
+    switch (n) {
+    case 1: mul_panel_few(type, 1, p, w, mask, x, a->ldx, sums); return;
+    case 2: mul_panel_few(type, 2, p, w, mask, x, a->ldx, sums); return;
+    case 3: mul_panel_few(type, 3, p, w, mask, x, a->ldx, sums); return;
+    case 4: mul_panel_few(type, 4, p, w, mask, x, a->ldx, sums); return;
+    case 5: mul_panel_few(type, 5, p, w, mask, x, a->ldx, sums); return;
+    case 6: mul_panel_few(type, 6, p, w, mask, x, a->ldx, sums); return;
+    case 7: mul_panel_few(type, 7, p, w, mask, x, a->ldx, sums); return;
+    case 8: mul_panel_few(type, 8, p, w, mask, x, a->ldx, sums); return;
+    default: break;
     }
     float room[CHUNK * PANEL_ROWS];
     for (uint32_t k = 0; k < p->cols; k += CHUNK) {
