@@ -2,19 +2,23 @@
  *
  *     bench_mat [TYPE]
  *
- * n = 1 (decode): bytes of packed weights read per second; `% mem` is against reading memory without computing.
- * n = 256 (prefill): multiplications and additions per second; `% peak` is against registers alone (floats: FMA;
- * others: unsigned by signed bytes). Best of seven rounds (other programs only ever take time away), by 1 and by 2
- * threads. Matrices are 2048 x 8192. */
+ * For 1, 4, 16 and 512 tokens, by 1 and by 2 threads: bytes of packed weights read and multiplications and additions
+ * done per second (10^9), and the percentage of the limit that binds: the time that reading the bytes or computing in
+ * registers alone would take, whichever is longer, over the time taken. Limits: reading memory; for floats FMA; for
+ * weights of up to 6 bits unsigned by signed bytes, for 8 bits products of int16 (AVX-512: dpbusd for both). Best of
+ * some rounds (other programs only ever take time away), one thread by its CPU time. Matrices are 2048 x 8192; up to 16
+ * tokens they are read from memory. */
 #include "base/bytes.h"
 #include "base/mem.h"
 #include "base/sys.h"
 #include "engine/engine.h"
+#include "engine/kernels/limits.h"
 #include "engine/tensor.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -22,13 +26,23 @@
 
 #define ROWS       2048u
 #define COLS       8192u
-#define TOKENS     256u
+#define TOKENS     512u
 #define POOL_BYTES (160u << 20) /* more than a last-level cache holds */
-#define ROUNDS     7
+#define ROUNDS     5
 
 static void die(const err *e) {
     fprintf(stderr, "bench_mat: %s\n", e->msg);
     exit(3);
+}
+
+/* One thread: its own CPU time, so that other programs matter less. Two: the clock on the wall. */
+static const clockid_t clock_of[] = {CLOCK_THREAD_CPUTIME_ID, CLOCK_MONOTONIC};
+static clockid_t clock_used;
+
+static double now_s(void) {
+    struct timespec t;
+    clock_gettime(clock_used, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
 /* Seconds of fn(ctx), the shortest. */
@@ -36,9 +50,9 @@ static double measure(void (*fn)(void *), void *ctx) {
     double best = 1e9;
     fn(ctx);
     for (int i = 0; i < ROUNDS; i++) {
-        uint64_t t = time_mono_ns();
+        double t = now_s();
         fn(ctx);
-        double s = (double)(time_mono_ns() - t) * 1e-9;
+        double s = now_s() - t;
         if (s < best) best = s;
     }
     return best;
@@ -49,7 +63,7 @@ static double measure(void (*fn)(void *), void *ctx) {
 typedef struct limit_job {
     pool *p;
     uint8_t *data;
-    size_t len;
+    uint64_t (*spin)(uint64_t n);
     volatile uint64_t sink[2];
 } limit_job;
 
@@ -68,55 +82,50 @@ __attribute__((target("avx2"))) static void read_range(void *ctx, size_t begin, 
     j->sink[thread] = (uint64_t)_mm256_extract_epi64(x, 0);
 }
 
-#define SPINS 2000000ull
-__attribute__((target("avx2,fma"))) static void fma_range(void *ctx, size_t begin, size_t end, unsigned thread) {
-    limit_job *j = ctx;
-    __m256 a[12], m = _mm256_set1_ps(0.999f), c = _mm256_set1_ps(1e-3f);
-    for (int i = 0; i < 12; i++) a[i] = _mm256_set1_ps((float)i);
-    for (uint64_t n = 0; n < SPINS; n++)
-        for (int i = 0; i < 12; i++) a[i] = _mm256_fmadd_ps(a[i], m, c);
-    for (int i = 1; i < 12; i++) a[0] = _mm256_add_ps(a[0], a[i]);
-    j->sink[thread] = (uint64_t)_mm256_extract_epi64(_mm256_castps_si256(a[0]), 0);
-}
-
-__attribute__((target("avx2"))) static void int8_range(void *ctx, size_t begin, size_t end, unsigned thread) {
-    limit_job *j = ctx;
-    __m256i a[6], w[6], x = _mm256_set1_epi8((char)thread);
-    for (int i = 0; i < 6; i++) a[i] = w[i] = _mm256_set1_epi8((char)i);
-    for (uint64_t n = 0; n < SPINS; n++) {
-        for (int i = 0; i < 6; i++) a[i] = _mm256_add_epi16(a[i], _mm256_maddubs_epi16(w[i], x));
+#define SPINS 500000ull
+__attribute__((target("avx2"))) static uint64_t int16_avx2(uint64_t n) {
+    __m256i a[6], w[6], x = _mm256_set1_epi8(1);
+    for (int i = 0; i < 6; i++) a[i] = w[i] = _mm256_set1_epi16((short)i);
+    for (uint64_t k = 0; k < n; k++) {
+        for (int i = 0; i < 6; i++) a[i] = _mm256_add_epi32(a[i], _mm256_madd_epi16(w[i], x));
         __asm__ volatile("" : "+x"(x)); /* or the products are taken out of the loop */
     }
-    for (int i = 1; i < 6; i++) a[0] = _mm256_add_epi16(a[0], a[i]);
-    j->sink[thread] = (uint64_t)_mm256_extract_epi64(a[0], 0);
+    for (int i = 1; i < 6; i++) a[0] = _mm256_add_epi32(a[0], a[i]);
+    return (uint64_t)_mm256_extract_epi64(a[0], 0);
+}
+
+static void spin_range(void *ctx, size_t begin, size_t end, unsigned thread) {
+    limit_job *j = ctx;
+    j->sink[thread] = j->spin(SPINS);
 }
 
 static void run_read(void *ctx) {
     pool_run(((limit_job *)ctx)->p, POOL_BYTES / 4096, 256, read_range, ctx);
 }
-static void run_fma(void *ctx) {
-    pool_run(((limit_job *)ctx)->p, pool_threads(((limit_job *)ctx)->p), 1, fma_range, ctx);
+static void run_spin(void *ctx) {
+    pool_run(((limit_job *)ctx)->p, pool_threads(((limit_job *)ctx)->p), 1, spin_range, ctx);
 }
-static void run_int8(void *ctx) {
-    pool_run(((limit_job *)ctx)->p, pool_threads(((limit_job *)ctx)->p), 1, int8_range, ctx);
+static double spin_rate(limit_job *j, uint64_t (*spin)(uint64_t), uint32_t ops) {
+    j->spin = spin;
+    return spin ? pool_threads(j->p) * (double)SPINS * ops / measure(run_spin, j) * 1e-9 : 0;
 }
 #endif
 
 typedef struct limits {
-    double read, f32, int8; /* GB/s, GFLOP/s, GOP/s; 0 where not measured */
+    double read, f32, int8, int16; /* GB/s, GFLOP/s, GOP/s; 0 where not measured */
 } limits;
 
 static limits measure_limits(pool *p) {
     limits l = {0};
 #if defined(__x86_64__)
-    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return l;
+    limit_kernels k = limit_kernels_get(engine_isa());
     limit_job j = {.p = p, .data = mem_alloc_aligned(POOL_BYTES)};
-    if (!j.data) return l;
+    if (!k.int8 || !j.data) return l;
     memset(j.data, 1, POOL_BYTES);
-    double n = pool_threads(p);
     l.read = POOL_BYTES / measure(run_read, &j) * 1e-9;
-    l.f32 = n * (double)SPINS * 12 * 16 / measure(run_fma, &j) * 1e-9;
-    l.int8 = n * (double)SPINS * 6 * 64 / measure(run_int8, &j) * 1e-9;
+    l.f32 = spin_rate(&j, k.f32, k.f32_ops);
+    l.int8 = spin_rate(&j, k.int8, k.int8_ops);
+    l.int16 = strcmp(engine_isa(), "avx2") == 0 ? spin_rate(&j, int16_avx2, 6 * 32) : l.int8;
     mem_free_aligned(j.data);
 #endif
     return l;
@@ -128,21 +137,17 @@ typedef struct mat_job {
     pool *p;
     matrix **m;
     size_t n;
+    uint32_t tokens;
     acts *a;
     float *x, *y;
 } mat_job;
 
-static void run_decode(void *ctx) {
+static void run_products(void *ctx) {
     mat_job *j = ctx;
-    for (size_t i = 0; i < j->n; i++) {
-        acts_set(j->a, j->p, j->x, COLS, 1, COLS);
+    for (size_t i = 0; i < (j->tokens <= 16 ? j->n : 1); i++) {
+        acts_set(j->a, j->p, j->x, COLS, j->tokens, COLS);
         matrix_mul(j->p, &(matmul){j->m[i], j->y, ROWS}, 1, j->a);
     }
-}
-static void run_prefill(void *ctx) {
-    mat_job *j = ctx;
-    acts_set(j->a, j->p, j->x, COLS, TOKENS, COLS);
-    matrix_mul(j->p, &(matmul){j->m[0], j->y, ROWS}, 1, j->a);
 }
 
 /* Random bytes, with every exponent of an f16 or wider scale pulled to a small value. */
@@ -159,6 +164,7 @@ static uint8_t *random_weights(const tensor_type_facts *f, size_t *len) {
 }
 
 static void bench_type(const tensor_type_facts *f, pool **pools, const limits *l) {
+    static const uint32_t tokens[] = {1, 4, 16, 512};
     err e = {0};
     size_t len;
     uint8_t *data = random_weights(f, &len);
@@ -171,16 +177,22 @@ static void bench_type(const tensor_type_facts *f, pool **pools, const limits *l
     for (size_t i = 0; i < n; i++)
         if (matrix_new(&m[i], f->type, ROWS, COLS, data, f->name, &e)) die(&e);
     double pack = (double)(time_mono_ns() - t) * 1e-9;
-    printf("%-7s %5.2f %7.2f", f->name, (double)matrix_bytes(m[0]) / (double)len, (double)(len * n) / pack * 1e-9);
-    for (int i = 0; i < 2; i++) {
-        j.p = pools[i];
-        double gbs = (double)matrix_bytes(m[0]) * (double)n / measure(run_decode, &j) * 1e-9;
-        double gops = 2.0 * ROWS * COLS * TOKENS / measure(run_prefill, &j) * 1e-9;
-        double peak = f->block_len == 1 ? l[i].f32 : l[i].int8;
-        printf(" | %7.2f %5.0f %8.1f %5.0f", gbs, l[i].read > 0 ? 100 * gbs / l[i].read : 0, gops,
-               peak > 0 ? 100 * gops / peak : 0);
+    printf("%-7s %5.2f %7.2f\n", f->name, (double)matrix_bytes(m[0]) / (double)len, (double)(len * n) / pack * 1e-9);
+    bool eight = f->type == TT_Q8_0 || f->type == TT_IQ4_NL || f->type == TT_IQ4_XS;
+    for (size_t k = 0; k < sizeof tokens / sizeof *tokens; k++) {
+        printf("%14u tok", j.tokens = tokens[k]);
+        for (int i = 0; i < 2; i++) {
+            j.p = pools[i];
+            clock_used = clock_of[i];
+            double times = tokens[k] <= 16 ? (double)n : 1, s = measure(run_products, &j) / times;
+            double gb = (double)matrix_bytes(m[0]) * 1e-9, gop = 2e-9 * ROWS * COLS * tokens[k];
+            double peak = f->block_len == 1 ? l[i].f32 : eight ? l[i].int16 : l[i].int8;
+            double t_read = tokens[k] <= 16 && l[i].read > 0 ? gb / l[i].read : 0, t_ops = peak > 0 ? gop / peak : 0;
+            printf(" | %7.2f %8.1f %4.0f %s", gb / s, gop / s, 100 * (t_read > t_ops ? t_read : t_ops) / s,
+                   t_read > t_ops ? "mem" : "ops");
+        }
+        printf("\n");
     }
-    printf("\n");
     for (size_t i = 0; i < n; i++) matrix_free(m[i]);
     acts_free(j.a);
     mem_free(j.x);
@@ -199,16 +211,13 @@ int main(int argc, char **argv) {
     limits l[2];
     for (unsigned i = 0; i < 2; i++) {
         if (pool_new(&pools[i], i + 1, &e)) die(&e);
+        clock_used = clock_of[i];
         l[i] = measure_limits(pools[i]);
-        printf("%u thread%s: memory read %.1f GB/s, f32 FMA %.0f GFLOP/s, int8 %.0f GOP/s\n", i + 1, i ? "s" : "",
-               l[i].read, l[i].f32, l[i].int8);
+        printf("%u thread%s: memory read %.1f GB/s, f32 FMA %.0f GFLOP/s, int8 %.0f GOP/s, int16 %.0f GOP/s\n", i + 1,
+               i ? "s" : "", l[i].read, l[i].f32, l[i].int8, l[i].int16);
     }
-    printf("kernels: %s; columns for 1 thread | 2 threads\n", engine_isa());
-    printf("%-7s %5s %7s", "type", "size", "pack");
-    for (int i = 0; i < 2; i++) printf(" | %7s %5s %8s %5s", "n=1", "% mem", "n=256", "%peak");
-    printf("\n%-7s %5s %7s", "", "ratio", "GB/s");
-    for (int i = 0; i < 2; i++) printf(" | %7s %5s %8s %5s", "GB/s", "", "GOP/s", "");
-    printf("\n");
+    printf("kernels: %s; columns for 1 thread | 2 threads: GB/s, GOP/s, %% of the limit that binds\n", engine_isa());
+    printf("%-7s %5s %7s\n%-7s %5s %7s\n", "type", "size", "pack", "", "ratio", "GB/s");
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         const tensor_type_facts *f = tensor_type_get(types[i]);
         if (argc > 1 && strcmp(argv[1], f->name) != 0) continue;
