@@ -148,6 +148,7 @@ static void answer_request(exchange *x) {
         reply_bytes(x, 204, NULL, "no-store", &none);
     } else {
         x->route->serve(x);
+        exchange_was_busy(x);
     }
 }
 

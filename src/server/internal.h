@@ -120,6 +120,7 @@ void reply_json(exchange *x, int status, buf *body);
 void reply_error(exchange *x, int status, const err *e, const char *param);
 /* The status for a failure: err_http_status but for cancellation by a stopping server (503). */
 int reply_status(const exchange *x, err_code code);
+void exchange_was_busy(exchange *x); /* the connection is not silent: an answer was being made */
 void reply_stream(exchange *x);
 /* Failures of this machine name its files: the log gets the sentence, the client (but for the control socket) one
  * without them. */

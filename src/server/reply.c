@@ -118,9 +118,18 @@ void reply_error(exchange *x, int status, const err *e, const char *param) {
     reply_json(x, status, &b);
 }
 
+/* libmicrohttpd measures silence from its own last read or write. Time that went into an answer is none of the
+ * client's: setting a timeout where there was none begins it anew. */
+void exchange_was_busy(exchange *x) {
+    unsigned idle_s = (unsigned)island_get_config(x->s->isl)->server_idle_timeout_s;
+    MHD_set_connection_option(x->conn, MHD_CONNECTION_OPTION_TIMEOUT, 0u);
+    MHD_set_connection_option(x->conn, MHD_CONNECTION_OPTION_TIMEOUT, idle_s);
+}
+
 static ssize_t read_stream(void *cls, uint64_t pos, char *p, size_t max) {
     exchange *x = cls;
     long n = stream_read(x->stream, p, max);
+    exchange_was_busy(x);
     if (n < 0) return MHD_CONTENT_READER_END_WITH_ERROR;
     if (n == 0) return MHD_CONTENT_READER_END_OF_STREAM;
     x->sent += (uint64_t)n;

@@ -308,6 +308,10 @@ static err_code run(script *s, err *e) {
     if (strcmp(m, "filtered") == 0) return run_filtered(s) == ERR_OK ? ERR_OK : cancelled(e);
     if (strcmp(m, "stopped") == 0) return run_stopped(s) == ERR_OK ? ERR_OK : cancelled(e);
     if (strcmp(m, "show") == 0) return run_show(s) == ERR_OK ? ERR_OK : cancelled(e);
+    if (strcmp(m, "late") == 0) {
+        usleep(2500000);
+        return run_ok(s) == ERR_OK ? ERR_OK : cancelled(e);
+    }
     if (strcmp(m, "busy") == 0) return err_set(e, ERR_BUSY, "the queue is full");
     if (strcmp(m, "down") == 0) return err_set(e, ERR_UNAVAILABLE, "the ledger cannot be written");
     if (strcmp(m, "long") == 0) return err_set(e, ERR_TOO_LONG, "the prompt has 9 tokens, 8 fit");

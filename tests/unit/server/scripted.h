@@ -4,6 +4,7 @@
  *   ok        "Hello" and " world" in two events with log-probabilities, then stop
  *   absent, busy, down, long   ERR_NOT_FOUND, ERR_BUSY, ERR_UNAVAILABLE, ERR_TOO_LONG before anything is admitted
  *   breaks    admitted, one text, then ERR_IO
+ *   late      as ok, after two and a half seconds
  *   ticking   admitted, a text every 5 ms until it is cancelled
  *   silent    admitted, then nothing until it is cancelled
  *   waiting   not admitted until it is cancelled

@@ -857,6 +857,26 @@ TEST(slow_heads_and_bodies_are_cut_off) {
     w = old;
 }
 
+/* Breaks where the time that goes into an answer counts as the client's silence. */
+TEST(answers_may_take_longer_than_clients_may_be_silent) {
+    world old = w;
+    CHECK_OK(world_open(&w, quick_timeout, &e), e);
+    CHECK_OK(world_start(&w, &e), e);
+    static const char *const more[] = {"", ",\"stream\":true"};
+    for (int i = 0; i < 2; i++) {
+        char body[200];
+        reply r;
+        snprintf(body, sizeof body, "{\"model\":\"late\",\"prompt\":\"x\"%s}", more[i]);
+        client_request(w.port, w.key[ROLE_USER], "POST", "/v1/completions", body, &r);
+        CHECK_INT(r.status, 200);
+        CHECK_HAS(buf_str(&r.body), "Hello");
+        CHECK_HAS(buf_str(&r.body), i ? "data: [DONE]" : "stop");
+        reply_free(&r);
+    }
+    world_end(&w);
+    w = old;
+}
+
 TEST(connections_past_the_limit_are_closed) {
     world old = w;
     CHECK_OK(world_open(&w, few_connections, &e), e);
@@ -1031,6 +1051,7 @@ int main(int argc, char **argv) {
     RUN(the_ledger_is_served);
     RUN(the_control_socket_needs_no_key);
     RUN(operations_check_their_arguments);
+    RUN(answers_may_take_longer_than_clients_may_be_silent);
     RUN(slow_heads_and_bodies_are_cut_off);
     RUN(connections_past_the_limit_are_closed);
     RUN(without_keys_only_the_loopback_is_answered);
