@@ -514,9 +514,8 @@ static void plan_guesses(scheduler *s, uint32_t n_decoding, uint32_t budget) {
     for (uint32_t i = 0; i < s->n_running; i++) {
         choice *c = s->running[i];
         if (!c->grant) continue;
-        uint32_t most = min_u32(guess_room(s, c, n_decoding), budget / 2);
-        c->n_guess = most ? min_u32(most, guess_want(&c->guessing)) : 0;
-        budget -= c->n_guess;
+        c->most_guess = min_u32(guess_room(s, c, n_decoding), budget / n_decoding / 2);
+        c->n_guess = c->most_guess ? min_u32(c->most_guess, guess_want(&c->guessing)) : 0;
     }
 }
 
@@ -549,7 +548,7 @@ static void plan_decoding(scheduler *s, uint32_t *budget) {
     for (uint32_t i = 0; i < s->n_running; i++) {
         choice *c = s->running[i];
         history h = text_of(c);
-        if (!s->drafter && c->n_guess) c->n_guess = guess_lookup(&h, c->guess, c->n_guess);
+        if (!s->drafter && c->n_guess) c->n_guess = guess_lookup(&h, c->guess, c->n_guess, c->most_guess);
         c->grant += c->n_guess;
         *budget -= c->n_guess;
     }

@@ -28,6 +28,7 @@ typedef struct choice {
     bool kept;            /* its prompt's positions are there for others */
     uint32_t grant;       /* tokens of this step, */
     uint32_t n_guess;     /* of these, those that were guessed */
+    uint32_t most_guess;  /* that there is room for */
     int32_t guess[GUESS_MAX];
     guess_state guessing;
     uint32_t echoed; /* prompt tokens whose echo has gone out */

@@ -41,7 +41,7 @@ static uint32_t repeats(const history *h, uint32_t i, uint32_t end) {
     return n;
 }
 
-uint32_t guess_lookup(const history *h, int32_t *out, uint32_t most) {
+uint32_t guess_lookup(const history *h, int32_t *out, uint32_t few, uint32_t many) {
     uint32_t end = h->n_prompt + h->n_made, best = 0, from = 0;
     if (end < LOOKUP_LEAST + 1) return 0;
     uint32_t stop = end > LOOKUP_BACK ? end - LOOKUP_BACK : 1;
@@ -55,6 +55,7 @@ uint32_t guess_lookup(const history *h, int32_t *out, uint32_t most) {
         }
     }
     if (best < LOOKUP_LEAST) return 0;
+    uint32_t most = best >= LOOKUP_ENOUGH ? many : few;
     /* past the end it goes on with what it has guessed: what repeats with a short period */
     for (uint32_t k = 0; k < most; k++) out[k] = from + k < end ? at(h, from + k) : out[from + k - end];
     return most;

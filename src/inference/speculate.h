@@ -31,11 +31,12 @@ typedef struct history {
 } history;
 
 /* What followed the last place where the text's last tokens stood before (n-gram lookup): the longest repetition of at
- * least LOOKUP_LEAST tokens, of several the latest. Writes at most `most` tokens to out, returns how many. Looks back
- * at most LOOKUP_BACK tokens: some tens of microseconds. */
+ * least LOOKUP_LEAST tokens, of several the latest. Writes `few` tokens to out, or after a repetition of LOOKUP_ENOUGH,
+ * which is seldom chance, `many`; returns how many. Looks back at most LOOKUP_BACK tokens: some tens of microseconds.
+ */
 #define LOOKUP_LEAST  2
 #define LOOKUP_ENOUGH 8
 #define LOOKUP_BACK   65536
-uint32_t guess_lookup(const history *h, int32_t *out, uint32_t most);
+uint32_t guess_lookup(const history *h, int32_t *out, uint32_t few, uint32_t many);
 
 #endif

@@ -104,7 +104,7 @@ static const struct {
 #define N_KNOWN (sizeof known / sizeof *known)
 
 /* The image of a good tokenizer. */
-static void make_image(spec_model model, buf *out) {
+static void make_image(spec_model which, buf *out) {
     static const spec_merge merges[] = {{4, 5}, {7, 6}, {9, 10}, {12, 11}, {4, 4}, {14, 14}};
     spec_token tokens[N_KNOWN];
     char text[256];
@@ -118,21 +118,21 @@ static void make_image(spec_model model, buf *out) {
         memcpy(text + at, known[i].text, tokens[i].len);
         at += tokens[i].len;
     }
-    vocab_spec s = {.model = model,
+    vocab_spec s = {.model = which,
                     .n_tokens = N_KNOWN,
                     .tokens = tokens,
                     .bytes = text,
                     .n_bytes = at,
                     .n_merges = sizeof merges / sizeof *merges,
                     .merges = (spec_merge *)(uintptr_t)merges,
-                    .escape_spaces = model != SPEC_BPE,
+                    .escape_spaces = which != SPEC_BPE,
                     .bos = 1,
                     .eos = 2,
                     .eot = -1,
                     .eom = -1,
                     .before = {1},
                     .n_before = 1};
-    if (model == SPEC_BPE) memcpy(s.pre, "llama-bpe", 10);
+    if (which == SPEC_BPE) memcpy(s.pre, "llama-bpe", 10);
     vocab *v;
     err e = {0};
     out->max = 64u << 20;
@@ -140,10 +140,10 @@ static void make_image(spec_model model, buf *out) {
     vocab_free(v);
 }
 
-static void change_image(spec_model model, const uint8_t *p, size_t n) {
+static void change_image(spec_model which, const uint8_t *p, size_t n) {
     static buf good[SPEC_WORDPIECE + 1];
-    buf *g = &good[model];
-    if (!g->len) make_image(model, g);
+    buf *g = &good[which];
+    if (!g->len) make_image(which, g);
     uint8_t *image = mem_alloc_aligned(g->len);
     if (!image) return;
     memcpy(image, g->ptr, g->len);

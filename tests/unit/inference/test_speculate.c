@@ -14,7 +14,7 @@
 
 static uint32_t lookup(const int32_t *text, uint32_t n_prompt, uint32_t n_made, int32_t *out, uint32_t most) {
     const history h = {text, text + n_prompt, n_prompt, n_made};
-    return guess_lookup(&h, out, most);
+    return guess_lookup(&h, out, most, most);
 }
 
 TEST(lookup_finds_what_followed) {
@@ -44,6 +44,17 @@ TEST(lookup_goes_on_with_what_it_guessed) {
     const int32_t text[] = {9, 5, 6, 5, 6};
     CHECK_INT(lookup(text, 5, 0, out, 6), 6);
     for (int i = 0; i < 6; i++) CHECK_INT(out[i], i % 2 ? 6 : 5);
+}
+
+TEST(lookup_trusts_long_repetitions) {
+    int32_t out[GUESS_MAX];
+    int32_t text[40];
+    for (int i = 0; i < 40; i++) text[i] = i % 20;
+    history h = {text, NULL, 40, 0};
+    CHECK_INT(guess_lookup(&h, out, 2, 11), 11);
+    for (int i = 0; i < 11; i++) CHECK_INT(out[i], i);
+    text[39 - LOOKUP_ENOUGH + 1] = 99; /* one short of enough */
+    CHECK_INT(guess_lookup(&h, out, 2, 11), 2);
 }
 
 TEST(guesses_grow_with_success_and_rest_after_failure) {
@@ -346,6 +357,7 @@ int main(int argc, char **argv) {
     RUN(lookup_finds_what_followed);
     RUN(lookup_takes_the_longest_and_of_those_the_latest);
     RUN(lookup_goes_on_with_what_it_guessed);
+    RUN(lookup_trusts_long_repetitions);
     RUN(guesses_grow_with_success_and_rest_after_failure);
     RUN(owners_come_and_go);
     RUN(answers_are_the_same_however_they_were_made);
