@@ -1,7 +1,7 @@
 /* For tests: kernels in which terms of a sum have changed places, put over the scalar set by the linker (--wrap of
  * vec_get and of the table mat_scalar). Each gives the right kernel what it reads in another order, so that all else is
- * as it was: norm       the lanes of the sum of squares attention  the elements of a score product    the first two
- * terms of a product's rows What compares kernel sets must see each of them. */
+ * as it was: norm: the first two terms of a sum of squares; attention: the elements of a score; product: the first two
+ * terms of a product's rows. What compares kernel sets must see each of them. */
 #ifndef POLDER_TESTS_MUTANT_H
 #define POLDER_TESTS_MUTANT_H
 
@@ -22,13 +22,14 @@ static mutation mutate;
 
 static void mutant_norm(float *y, const float *x, const float *w, uint32_t n, float eps) {
     float *rx = mem_array(3 * (size_t)n, sizeof *rx), *rw = rx + n, *ry = rw + n;
-    for (uint32_t i = 0; i < n; i++) { /* element i and i + 8 of the same lane */
-        uint32_t from = i / 16 * 16 + 16 <= n ? i ^ 8 : i;
+    for (uint32_t i = 0; i < n;
+         i++) { /* the first two: they stand in lanes that the tree adds up at different places */
+        uint32_t from = i < 2 && n > 2 ? 1 - i : i;
         rx[i] = x[from];
         rw[i] = w[from];
     }
     __real_vec_get(ISA_SCALAR)->rms_norm(ry, rx, rw, n, eps);
-    for (uint32_t i = 0; i < n; i++) y[i] = ry[i / 16 * 16 + 16 <= n ? i ^ 8 : i];
+    for (uint32_t i = 0; i < n; i++) y[i] = ry[i < 2 && n > 2 ? 1 - i : i];
     mem_free(rx);
 }
 
