@@ -1,8 +1,10 @@
 /* Internal to engine: the kernels between the matrix products, one table for each instruction set.
  *
  * 1. Every function of a table gives the bits of vec_scalar (NaN payloads aside): vec_scalar.c is the definition.
- * 2. A sum over elements has eight lanes: lane i takes elements i, 8 + i, 16 + i, … in increasing order, starting from
- *    +0; then ((0+4)+(2+6)) + ((1+5)+(3+7)). See vec_tree.
+ * 2. A sum over elements has n lanes: lane i takes elements i, n + i, 2 n + i, … in increasing order, starting
+ *    from +0. The norms' sums have 128, as many as hide an addition's latency: eight registers of 512 bits. They are
+ *    folded in halves: lanes 64 to 127 onto 0 to 63, and so on down to eight lanes. See vec_fold. Sums of weights
+ *    (exp_sum, attention) have eight from the start. Eight lanes: ((0+4)+(2+6)) + ((1+5)+(3+7)). See vec_tree.
  * 3. An attention score is a chain of fused multiply-adds over the head's elements in increasing order; so is an output
  *    element over positions, tile by tile. How rows are grouped does not enter.
  */
@@ -14,6 +16,8 @@
 
 #include <stddef.h>
 #include <stdint.h>
+
+#define VEC_LANES 128 /* of the norms' sums */
 
 #define VEC_TILE 64 /* positions in a page of KV memory, and in a tile of attention */
 
@@ -62,7 +66,7 @@ typedef struct vec_kernels {
     void (*add)(float *x, const float *y, size_t n);              /* x += y */
     void (*scale)(float *x, float f, size_t n);                   /* x *= f */
     void (*mul_add)(float *y, const float *x, float f, size_t n); /* y = fma(f, x, y) */
-    /* w[i] = e^((x[i] - max) / div); returns the sum in double (eight lanes as above). */
+    /* w[i] = e^((x[i] - max) / div); returns the sum in double (eight lanes). */
     double (*exp_sum)(float *w, const float *x, float max, float div, size_t n);
 } vec_kernels;
 
@@ -79,6 +83,12 @@ static inline float vec_swiglu_clamped(float gate, float up) {
 
 static inline float vec_tree(const float s[8]) {
     return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
+}
+/* s is overwritten. */
+static inline float vec_fold(float s[VEC_LANES]) {
+    for (uint32_t half = VEC_LANES / 2; half >= 8; half /= 2)
+        for (uint32_t i = 0; i < half; i++) s[i] += s[half + i];
+    return vec_tree(s);
 }
 static inline double vec_tree64(const double s[8]) {
     return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));

@@ -50,21 +50,57 @@ INLINE __m256i lanes_below(int n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 
+/* What a norm adds up of an element v. */
+typedef enum addend {
+    SQUARE,
+    ITSELF,
+    SQUARE_OFF_MEAN, /* (v - mean)^2 */
+} addend;
+
+INLINE __m256 add_of(addend what, __m256 s, __m256 v, __m256 mean) {
+    if (what == ITSELF) return _mm256_add_ps(s, v);
+    if (what == SQUARE_OFF_MEAN) v = _mm256_sub_ps(v, mean);
+    return _mm256_fmadd_ps(v, v, s);
+}
+
+/* Lanes [first, first + 64) of the sum over x: eight registers, for two multiply-adds a cycle of four cycles each. */
+INLINE void sum_64(addend what, __m256 *s, const float *x, uint32_t n, uint32_t first, __m256 mean) {
+    uint32_t i = first;
+    UNROLL
+    for (int j = 0; j < 8; j++) s[j] = _mm256_setzero_ps();
+    for (; i + 64 <= n; i += VEC_LANES) {
+        UNROLL
+        for (int j = 0; j < 8; j++) s[j] = add_of(what, s[j], _mm256_loadu_ps(x + i + 8 * j), mean);
+    }
+    UNROLL
+    for (int j = 0; j < 8; j++, i += 8) {
+        if (i + 8 <= n) {
+            s[j] = add_of(what, s[j], _mm256_loadu_ps(x + i), mean);
+        } else if (i < n) { /* a lane without an element keeps its sum */
+            __m256i tail = lanes_below((int)(n - i));
+            __m256 t = add_of(what, s[j], _mm256_maskload_ps(x + i, tail), mean);
+            s[j] = _mm256_blendv_ps(s[j], t, _mm256_castsi256_ps(tail));
+        }
+    }
+}
+
+/* The sum of a norm in 128 lanes, by two walks: the registers hold 64. */
+INLINE float norm_sum(addend what, const float *x, uint32_t n, float mean) {
+    __m256 s[8], t[8], vm = _mm256_set1_ps(mean);
+    sum_64(what, s, x, n, 0, vm);
+    sum_64(what, t, x, n, 64, vm);
+    UNROLL
+    for (int j = 0; j < 8; j++) s[j] = _mm256_add_ps(s[j], t[j]);
+    UNROLL
+    for (int j = 0; j < 4; j++) s[j] = _mm256_add_ps(s[j], s[j + 4]);
+    return tree_ps(_mm256_add_ps(_mm256_add_ps(s[0], s[2]), _mm256_add_ps(s[1], s[3])));
+}
+
 static void avx2_rms_norm(float *y, const float *x, const float *w, uint32_t n, float eps) {
-    __m256 s = _mm256_setzero_ps();
-    uint32_t i = 0;
-    for (; i + 8 <= n; i += 8) {
-        __m256 v = _mm256_loadu_ps(x + i);
-        s = _mm256_fmadd_ps(v, v, s);
-    }
-    __m256i tail = lanes_below((int)(n - i));
-    if (i < n) { /* a lane without an element adds 0 to a sum that is not negative: no change */
-        __m256 v = _mm256_maskload_ps(x + i, tail);
-        s = _mm256_fmadd_ps(v, v, s);
-    }
-    float f = 1.0f / sqrtf(tree_ps(s) / (float)n + eps);
+    float f = 1.0f / sqrtf(norm_sum(SQUARE, x, n, 0) / (float)n + eps);
     __m256 vf = _mm256_set1_ps(f);
-    for (i = 0; i + 8 <= n; i += 8)
+    uint32_t i = 0;
+    for (; i + 8 <= n; i += 8)
         _mm256_storeu_ps(y + i, _mm256_mul_ps(_mm256_mul_ps(_mm256_loadu_ps(x + i), vf), _mm256_loadu_ps(w + i)));
     for (; i < n; i++) y[i] = x[i] * f * w[i];
 }
@@ -98,31 +134,16 @@ static void avx2_rope_halves(float *x, const float *cc, const float *ss, uint32_
     }
 }
 
-/* A tail's missing lanes add 0 to sums that start at +0: no change, for +0 + -0 is +0. */
 static void avx2_layer_norm(float *y, const float *x, const float *w, const float *b, uint32_t n, float eps) {
-    __m256 s = _mm256_setzero_ps(), q = s;
-    uint32_t full = n / 8 * 8;
-    __m256i tail = lanes_below((int)(n - full));
-    for (uint32_t i = 0; i < full; i += 8) s = _mm256_add_ps(s, _mm256_loadu_ps(x + i));
-    if (full < n) s = _mm256_add_ps(s, _mm256_maskload_ps(x + full, tail));
-    float mean = tree_ps(s) / (float)n;
-    __m256 vm = _mm256_set1_ps(mean);
-    for (uint32_t i = 0; i < full; i += 8) {
-        __m256 d = _mm256_sub_ps(_mm256_loadu_ps(x + i), vm);
-        q = _mm256_fmadd_ps(d, d, q);
-    }
-    if (full < n) {
-        __m256 d = _mm256_sub_ps(_mm256_maskload_ps(x + full, tail), vm);
-        d = _mm256_and_ps(d, _mm256_castsi256_ps(tail));
-        q = _mm256_fmadd_ps(d, d, q);
-    }
-    float f = 1.0f / sqrtf(tree_ps(q) / (float)n + eps);
-    __m256 vf = _mm256_set1_ps(f);
-    for (uint32_t i = 0; i < full; i += 8) {
+    float mean = norm_sum(ITSELF, x, n, 0) / (float)n;
+    float f = 1.0f / sqrtf(norm_sum(SQUARE_OFF_MEAN, x, n, mean) / (float)n + eps);
+    __m256 vm = _mm256_set1_ps(mean), vf = _mm256_set1_ps(f);
+    uint32_t i = 0;
+    for (; i + 8 <= n; i += 8) {
         __m256 d = _mm256_mul_ps(_mm256_sub_ps(_mm256_loadu_ps(x + i), vm), vf);
         _mm256_storeu_ps(y + i, _mm256_fmadd_ps(d, _mm256_loadu_ps(w + i), _mm256_loadu_ps(b + i)));
     }
-    for (uint32_t i = full; i < n; i++) y[i] = fmaf((x[i] - mean) * f, w[i], b[i]);
+    for (; i < n; i++) y[i] = fmaf((x[i] - mean) * f, w[i], b[i]);
 }
 
 /* num_tanh32 */

@@ -1,6 +1,5 @@
 /* vec.h with AVX-512. Operation by operation the same as vec_scalar.c and num.h: only the grouping of independent
- * results into registers differs. Sums have eight lanes by contract: norms are those of vec_avx2.c, half a register
- * wide, as are rotations, which are a few registers long. */
+ * results into registers differs. Rotations, a few registers long, are those of vec_avx2.c. */
 #include "engine/kernels/vec.h"
 
 #include "engine/kernels/avx512.h"
@@ -81,17 +80,60 @@ INLINE __m256 high_half(__m512 v) {
 
 /* ---- what AVX2 does as well ------------------------------------------------------------------------------------- */
 
-static void avx512_rms_norm(float *y, const float *x, const float *w, uint32_t n, float eps) {
-    vec_avx2.rms_norm(y, x, w, n, eps);
-}
-static void avx512_layer_norm(float *y, const float *x, const float *w, const float *b, uint32_t n, float eps) {
-    vec_avx2.layer_norm(y, x, w, b, n, eps);
-}
 static void avx512_rope_pairs(float *x, const float *cc, const float *ss, uint32_t n) {
     vec_avx2.rope_pairs(x, cc, ss, n);
 }
 static void avx512_rope_halves(float *x, const float *cc, const float *ss, uint32_t n) {
     vec_avx2.rope_halves(x, cc, ss, n);
+}
+
+/* ---- norms ------------------------------------------------------------------------------------------------------ */
+
+/* What a norm adds up of an element v. */
+typedef enum addend {
+    SQUARE,
+    ITSELF,
+    SQUARE_OFF_MEAN, /* (v - mean)^2 */
+} addend;
+
+INLINE __m512 add_of(addend what, __m512 s, __m512 v, __m512 mean) {
+    if (what == ITSELF) return _mm512_add_ps(s, v);
+    if (what == SQUARE_OFF_MEAN) v = _mm512_sub_ps(v, mean);
+    return _mm512_fmadd_ps(v, v, s);
+}
+
+/* The sum of a norm in 128 lanes: eight registers. */
+INLINE float norm_sum(addend what, const float *x, uint32_t n, float mean) {
+    const __m512 vm = _mm512_set1_ps(mean);
+    __m512 s[8];
+    uint32_t i = 0;
+    UNROLL for (int j = 0; j < 8; j++) s[j] = _mm512_setzero_ps();
+    for (; i + VEC_LANES <= n; i += VEC_LANES)
+        UNROLL for (int j = 0; j < 8; j++) s[j] = add_of(what, s[j], _mm512_loadu_ps(x + i + 16 * j), vm);
+    UNROLL for (int j = 0; j < 8; j++, i += 16) {
+        if (i >= n) continue;
+        __m512 t = add_of(what, s[j], load_ps(x + i, n - i), vm);
+        s[j] = _mm512_mask_mov_ps(s[j], lanes_below(n - i), t); /* a lane without an element keeps its sum */
+    }
+    for (int half = 4; half >= 1; half /= 2)
+        UNROLL for (int j = 0; j < half; j++) s[j] = _mm512_add_ps(s[j], s[half + j]);
+    return tree_ps(_mm256_add_ps(low_half(s[0]), high_half(s[0])));
+}
+
+static void avx512_rms_norm(float *y, const float *x, const float *w, uint32_t n, float eps) {
+    const __m512 f = _mm512_set1_ps(1.0f / sqrtf(norm_sum(SQUARE, x, n, 0) / (float)n + eps));
+    for (uint32_t i = 0; i < n; i += 16)
+        store_ps(y + i, n - i, _mm512_mul_ps(_mm512_mul_ps(load_ps(x + i, n - i), f), load_ps(w + i, n - i)));
+}
+
+static void avx512_layer_norm(float *y, const float *x, const float *w, const float *b, uint32_t n, float eps) {
+    const float mean = norm_sum(ITSELF, x, n, 0) / (float)n;
+    const __m512 f = _mm512_set1_ps(1.0f / sqrtf(norm_sum(SQUARE_OFF_MEAN, x, n, mean) / (float)n + eps));
+    const __m512 vm = _mm512_set1_ps(mean);
+    for (uint32_t i = 0; i < n; i += 16) {
+        __m512 d = _mm512_mul_ps(_mm512_sub_ps(load_ps(x + i, n - i), vm), f);
+        store_ps(y + i, n - i, _mm512_fmadd_ps(d, load_ps(w + i, n - i), load_ps(b + i, n - i)));
+    }
 }
 
 /* ---- attention -------------------------------------------------------------------------------------------------- */

@@ -44,20 +44,42 @@ INLINE float tree(float32x4_t lo, float32x4_t hi) {
     return vget_lane_f32(b, 0) + vget_lane_f32(b, 1);
 }
 
-static void neon_rms_norm(float *y, const float *x, const float *w, uint32_t n, float eps) {
-    float32x4_t lo = vdupq_n_f32(0), hi = lo;
-    uint32_t i = 0;
-    for (; i + 8 <= n; i += 8) {
-        float32x4_t a = vld1q_f32(x + i), b = vld1q_f32(x + i + 4);
-        lo = vfmaq_f32(lo, a, a);
-        hi = vfmaq_f32(hi, b, b);
+/* What a norm adds up of an element v. */
+typedef enum addend {
+    SQUARE,
+    ITSELF,
+    SQUARE_OFF_MEAN, /* (v - mean)^2 */
+} addend;
+
+INLINE float32x4_t add_of(addend what, float32x4_t s, float32x4_t v, float32x4_t mean) {
+    if (what == ITSELF) return vaddq_f32(s, v);
+    if (what == SQUARE_OFF_MEAN) v = vsubq_f32(v, mean);
+    return vfmaq_f32(s, v, v);
+}
+
+/* The sum of a norm in 128 lanes, by two walks: the registers hold 64. */
+INLINE float norm_sum(addend what, const float *x, uint32_t n, float mean) {
+    const float32x4_t vm = vdupq_n_f32(mean);
+    const uint32_t full = n / VEC_LANES * VEC_LANES;
+    float lanes[VEC_LANES];
+    for (uint32_t first = 0; first < VEC_LANES; first += 64) {
+        float32x4_t s[16];
+        UNROLL for (int j = 0; j < 16; j++) s[j] = vdupq_n_f32(0);
+        for (uint32_t i = first; i < full; i += VEC_LANES)
+            UNROLL for (int j = 0; j < 16; j++) s[j] = add_of(what, s[j], vld1q_f32(x + i + 4 * j), vm);
+        UNROLL for (int j = 0; j < 16; j++) vst1q_f32(lanes + first + 4 * j, s[j]);
     }
-    float s[8];
-    vst1q_f32(s, lo);
-    vst1q_f32(s + 4, hi);
-    for (; i < n; i++) s[i % 8] = fmaf(x[i], x[i], s[i % 8]);
-    float f = 1.0f / sqrtf(vec_tree(s) / (float)n + eps);
-    for (i = 0; i + 4 <= n; i += 4) vst1q_f32(y + i, vmulq_f32(vmulq_n_f32(vld1q_f32(x + i), f), vld1q_f32(w + i)));
+    for (uint32_t i = full; i < n; i++) {
+        float v = what == SQUARE_OFF_MEAN ? x[i] - mean : x[i], *to = lanes + (i - full);
+        *to = what == ITSELF ? *to + v : fmaf(v, v, *to);
+    }
+    return vec_fold(lanes);
+}
+
+static void neon_rms_norm(float *y, const float *x, const float *w, uint32_t n, float eps) {
+    float f = 1.0f / sqrtf(norm_sum(SQUARE, x, n, 0) / (float)n + eps);
+    uint32_t i = 0;
+    for (; i + 4 <= n; i += 4) vst1q_f32(y + i, vmulq_f32(vmulq_n_f32(vld1q_f32(x + i), f), vld1q_f32(w + i)));
     for (; i < n; i++) y[i] = x[i] * f * w[i];
 }
 
@@ -90,33 +112,15 @@ static void neon_rope_halves(float *x, const float *cc, const float *ss, uint32_
 }
 
 static void neon_layer_norm(float *y, const float *x, const float *w, const float *b, uint32_t n, float eps) {
-    float32x4_t lo = vdupq_n_f32(0), hi = lo;
-    float s[8];
-    uint32_t full = n / 8 * 8;
-    for (uint32_t i = 0; i < full; i += 8) {
-        lo = vaddq_f32(lo, vld1q_f32(x + i));
-        hi = vaddq_f32(hi, vld1q_f32(x + i + 4));
-    }
-    vst1q_f32(s, lo);
-    vst1q_f32(s + 4, hi);
-    for (uint32_t i = full; i < n; i++) s[i % 8] += x[i];
-    const float mean = vec_tree(s) / (float)n;
+    const float mean = norm_sum(ITSELF, x, n, 0) / (float)n;
+    const float f = 1.0f / sqrtf(norm_sum(SQUARE_OFF_MEAN, x, n, mean) / (float)n + eps);
     const float32x4_t vm = vdupq_n_f32(mean);
-    lo = hi = vdupq_n_f32(0);
-    for (uint32_t i = 0; i < full; i += 8) {
-        float32x4_t a = vsubq_f32(vld1q_f32(x + i), vm), c = vsubq_f32(vld1q_f32(x + i + 4), vm);
-        lo = vfmaq_f32(lo, a, a);
-        hi = vfmaq_f32(hi, c, c);
-    }
-    vst1q_f32(s, lo);
-    vst1q_f32(s + 4, hi);
-    for (uint32_t i = full; i < n; i++) s[i % 8] = fmaf(x[i] - mean, x[i] - mean, s[i % 8]);
-    const float f = 1.0f / sqrtf(vec_tree(s) / (float)n + eps);
-    for (uint32_t i = 0; i < full; i += 4) {
+    uint32_t i = 0;
+    for (; i + 4 <= n; i += 4) {
         float32x4_t d = vmulq_n_f32(vsubq_f32(vld1q_f32(x + i), vm), f);
         vst1q_f32(y + i, vfmaq_f32(vld1q_f32(b + i), d, vld1q_f32(w + i)));
     }
-    for (uint32_t i = full; i < n; i++) y[i] = fmaf((x[i] - mean) * f, w[i], b[i]);
+    for (; i < n; i++) y[i] = fmaf((x[i] - mean) * f, w[i], b[i]);
 }
 
 /* num_to_half: a NaN passes the clamp. */

@@ -20,9 +20,9 @@ const vec_kernels *vec_get(isa i) {
 }
 
 static void scalar_rms_norm(float *y, const float *x, const float *w, uint32_t n, float eps) {
-    float s[8] = {0};
-    for (uint32_t i = 0; i < n; i++) s[i % 8] = fmaf(x[i], x[i], s[i % 8]);
-    float f = 1.0f / sqrtf(vec_tree(s) / (float)n + eps);
+    float s[VEC_LANES] = {0};
+    for (uint32_t i = 0; i < n; i++) s[i % VEC_LANES] = fmaf(x[i], x[i], s[i % VEC_LANES]);
+    float f = 1.0f / sqrtf(vec_fold(s) / (float)n + eps);
     for (uint32_t i = 0; i < n; i++) y[i] = x[i] * f * w[i];
 }
 
@@ -43,11 +43,11 @@ static void scalar_rope_halves(float *x, const float *cc, const float *ss, uint3
 }
 
 static void scalar_layer_norm(float *y, const float *x, const float *w, const float *b, uint32_t n, float eps) {
-    float s[8] = {0}, v[8] = {0};
-    for (uint32_t i = 0; i < n; i++) s[i % 8] += x[i];
-    float mean = vec_tree(s) / (float)n;
-    for (uint32_t i = 0; i < n; i++) v[i % 8] = fmaf(x[i] - mean, x[i] - mean, v[i % 8]);
-    float f = 1.0f / sqrtf(vec_tree(v) / (float)n + eps);
+    float s[VEC_LANES] = {0}, v[VEC_LANES] = {0};
+    for (uint32_t i = 0; i < n; i++) s[i % VEC_LANES] += x[i];
+    float mean = vec_fold(s) / (float)n;
+    for (uint32_t i = 0; i < n; i++) v[i % VEC_LANES] = fmaf(x[i] - mean, x[i] - mean, v[i % VEC_LANES]);
+    float f = 1.0f / sqrtf(vec_fold(v) / (float)n + eps);
     for (uint32_t i = 0; i < n; i++) y[i] = fmaf((x[i] - mean) * f, w[i], b[i]);
 }
 
