@@ -4,6 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 static _Atomic int64_t fail_after = -1;
 static _Atomic int64_t n_allocations;
@@ -72,6 +76,21 @@ void *mem_alloc_aligned(size_t n) {
 void mem_free_aligned(void *p) {
     free(p);
 }
+
+void mem_drop_pages(void *p, size_t n, bool large) {
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    uintptr_t from = ((uintptr_t)p + page - 1) / page * page, end = ((uintptr_t)p + n) / page * page;
+    if (!p || end <= from) return;
+    (void)madvise((void *)from, end - from, large ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+    (void)madvise((void *)from, end - from, MADV_DONTNEED);
+}
+
+void mem_trim(void) {
+#ifdef __GLIBC__
+    (void)malloc_trim(0);
+#endif
+}
+
 void mem_wipe(void *p, size_t n) {
     if (p && n) explicit_bzero(p, n);
 }

@@ -24,6 +24,11 @@ void mem_free(void *p);
  * mem_free_aligned. */
 void *mem_alloc_aligned(size_t len_bytes);
 void mem_free_aligned(void *p);
+/* The content of mem_alloc_aligned's memory is not needed any more: its whole pages go back to the system, and come
+ * again, zeroed, when they are touched; from then on as 2 MiB pages where `large` is set, otherwise as small ones. */
+void mem_drop_pages(void *p, size_t len_bytes, bool large);
+/* Give back what the allocator holds of freed memory: after something large was made of many small pieces. */
+void mem_trim(void);
 /* Overwrite secrets; the compiler may not drop it. */
 void mem_wipe(void *p, size_t len_bytes);
 

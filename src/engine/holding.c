@@ -293,7 +293,10 @@ err_code holding_vocab(holding *h, vocab **out, err *e) {
         if (h->has_sha && (rc = hash_begin(h, e)) != ERR_OK) return rc;
     }
     err_code rc = vocab_new(out, h->g, e);
-    if (rc == ERR_OK && h->cache_path) rc = through_image(h, out, e);
+    if (rc == ERR_OK && h->cache_path) {
+        rc = through_image(h, out, e);
+        mem_trim(); /* making it took several times its size, in small pieces */
+    }
     if (rc != ERR_OK) {
         vocab_free(*out);
         *out = NULL;

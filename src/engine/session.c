@@ -16,6 +16,9 @@
 #define STEP_TOKENS_MAX   65536
 #define THREADS_MAX       1024
 #define STEP_TOKENS_USUAL 512
+#define SCRATCH_LARGE     ((size_t)16 << 20) /* from here on the size of its pages matters */
+#define ROWS_LARGE        32                 /* a step with so many goes through most of it */
+#define STEPS_SMALL       256                /* without such a step, and its memory goes back */
 
 /* ---- life ------------------------------------------------------------------------------------------------- */
 
@@ -130,6 +133,8 @@ static err_code take_memory(session *s, err *e) {
         s->seqs[i].ids = s->id_table + per_seq * i;
     }
     lay_out(s, s->scratch);
+    s->scratch_bytes = (size_t)floats * sizeof(float);
+    if (s->scratch_bytes >= SCRATCH_LARGE) mem_drop_pages(s->scratch, s->scratch_bytes, false);
     uint64_t one_seq = sizeof *s->seqs + sizeof *s->spans + per_seq * (sizeof(void *) + sizeof *s->id_table),
              one_page = sizeof *s->all + sizeof *s->free_pages + (s->n_keep ? VEC_TILE * sizeof *s->page_tokens : 0);
     s->fixed_bytes =
@@ -356,11 +361,23 @@ static void commit(session *s, const chunk *chunks, size_t n) {
     session_keep_to_budget(s);
 }
 
+/* Scratch is sized for the largest step. Steps of a few rows use a little of each buffer: with small pages the rest
+ * takes no memory. Prompts use all of it, and are faster with large ones. */
+static void fit_scratch(session *s) {
+    bool large = s->st.n_rows >= ROWS_LARGE;
+    s->n_small = large ? 0 : s->n_small + 1;
+    if (s->scratch_bytes < SCRATCH_LARGE || large == s->scratch_large) return;
+    if (!large && s->n_small < STEPS_SMALL) return;
+    mem_drop_pages(s->scratch, s->scratch_bytes, large);
+    s->scratch_large = large;
+}
+
 err_code session_step(session *s, chunk *chunks, size_t n_chunks, err *e) {
     err_code rc = model_wait(s->m, e); /* weights from a packed file are used when they are checked */
     if (rc == ERR_OK) rc = plan(s, chunks, n_chunks, e);
     if (rc != ERR_OK) return rc;
     commit(s, chunks, n_chunks);
+    fit_scratch(s);
     s->m->arch->run(s->m, &s->st);
     const float *row = s->logits;
     for (size_t i = 0; i < n_chunks; i++) {

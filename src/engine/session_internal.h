@@ -65,7 +65,10 @@ struct session {
     size_t n_checkpoints, n_checkpoints_max, n_marks; /* made, of sequences and nodes; marks are counted apart */
     uint32_t checkpoint_every;                        /* positions; 0: there are no checkpoints */
     uint64_t n_steps, fixed_bytes;
-    float *scratch; /* all of step's buffers but logits */
+    float *scratch; /* all of step's buffers but logits; nothing in it outlives a step */
+    size_t scratch_bytes;
+    bool scratch_large; /* it has 2 MiB pages */
+    uint32_t n_small;   /* steps since then that did not need them */
     float *logits;
     uint32_t logits_cap; /* rows */
     int32_t *tokens;     /* (max_rows) */

@@ -19,6 +19,7 @@
 #define ALIGN_MAX        (1u << 20)
 #define KV_BYTES_MIN     14 /* length and byte of the key, its type, one byte of value */
 #define TENSOR_BYTES_MIN 33 /* length and byte of the name, n_dims, one dim, type, offset */
+#define RELEASE_UNIT     ((uintptr_t)2 << 20)
 
 typedef struct kv {
     gguf_str key;
@@ -604,8 +605,14 @@ void gguf_release(const gguf *g, const void *p, size_t n) {
         return;
     }
     if (n > (size_t)(end - from)) n = (size_t)(end - from);
-    size_t page = (size_t)sysconf(_SC_PAGESIZE), before = (size_t)(from - g->ptr) % page;
-    (void)madvise((void *)(uintptr_t)(from - before), n + before, MADV_DONTNEED); /* a file's: nothing is lost */
+    /* One fault may map 2 MiB, so what was released before comes back with its neighbours: whole units go. */
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    uintptr_t map = (uintptr_t)g->ptr, map_end = map + (g->len + page - 1) / page * page;
+    uintptr_t first = (uintptr_t)from / RELEASE_UNIT * RELEASE_UNIT;
+    uintptr_t last = ((uintptr_t)from + n + RELEASE_UNIT - 1) / RELEASE_UNIT * RELEASE_UNIT;
+    if (first < map) first = map;
+    if (last > map_end) last = map_end;
+    (void)madvise((void *)first, last - first, MADV_DONTNEED); /* a file's: nothing is lost */
 }
 
 const char *gguf_path(const gguf *g) {
