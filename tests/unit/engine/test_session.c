@@ -6,7 +6,11 @@
 #include "base/mem.h"
 #include "engine/isa.h"
 #include "engine/models/models.h"
+#include "engine/session_internal.h"
 #include "tiny_model.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
 
 #define N_MAX 520 /* tokens of the longest prompt here */
 
@@ -63,11 +67,11 @@ static float *run(const model *m, const int32_t *tokens, uint32_t n, way w) {
     err e = {0};
     bool good = false;
     session_options o = {.n_threads = w.threads, .n_seq_max = w.neighbours + 1, .max_step_tokens = 700};
-    int seq;
+    int id;
     if (isa_select(isa_name(w.set), &e) || session_new(&s, m, &o, &e)) goto out;
     for (uint32_t i = 0; i <= w.neighbours; i++) {
         random_tokens(others[i], N_MAX, v, i + 50);
-        if (session_seq_new(s, &seq, &e) || seq != (int)i) goto out;
+        if (session_seq_new(s, &id, &e) || id != (int)i) goto out;
     }
     for (uint32_t at = 0; at < n; round++) {
         chunk c[16];
@@ -244,8 +248,8 @@ TEST(used_pages_do_not_show) {
     rig_down(&r);
 }
 
-static err_code step_of(rig *r, int seq, const int32_t *t, uint32_t n, uint32_t n_logits) {
-    chunk c = {.seq = seq, .tokens = t, .n = n, .n_logits = n_logits};
+static err_code step_of(rig *r, int id, const int32_t *t, uint32_t n, uint32_t n_logits) {
+    chunk c = {.seq = id, .tokens = t, .n = n, .n_logits = n_logits};
     r->e = (err){0};
     return session_step(r->s, &c, 1, &r->e);
 }
@@ -326,6 +330,45 @@ TEST(decoding_does_not_allocate) {
 }
 
 /* The n-th allocation fails: an error, and the sequence goes on as if nothing had been asked. */
+static size_t resident_bytes(const void *p, size_t n) {
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), count = 0, n_pages = n / page;
+    unsigned char *there = mem_zalloc(n_pages);
+    uintptr_t from = ((uintptr_t)p + page - 1) / page * page;
+    if (!there || mincore((void *)from, (n_pages - 1) * page, there) != 0) count = n_pages;
+    for (size_t i = 0; there && i < n_pages - 1; i++) count += there[i] & 1;
+    mem_free(there);
+    return count * page;
+}
+
+/* Scratch for 16,384 rows: single tokens hold little of it, also again after a prompt, and its coming and going does
+ * not show. Fails when a step expects something of the one before in it. */
+TEST(scratch_comes_and_goes) {
+    model *m = open_tiny(&plain);
+    session *a = NULL, *b = NULL;
+    err e = {0};
+    int id;
+    int32_t tokens[N_MAX];
+    session_options o = {.n_threads = 2, .n_seq_max = 1, .max_step_tokens = 16384}, few = o;
+    few.max_step_tokens = 64;
+    CHECK(m && session_new(&a, m, &o, &e) == ERR_OK && session_new(&b, m, &few, &e) == ERR_OK);
+    CHECK(session_seq_new(a, &id, &e) == ERR_OK && session_seq_new(b, &id, &e) == ERR_OK);
+    CHECK(a->scratch_bytes >= (size_t)16 << 20);
+    uint32_t v = model_get_facts(m)->n_vocab;
+    random_tokens(tokens, N_MAX, v, 8);
+    for (uint32_t at = 0, n; at < 500; at += n) {
+        n = at == 3 || at == 400 ? 60 : 1;
+        chunk x = {.seq = 0, .tokens = tokens + at, .n = n, .n_logits = 1}, y = x;
+        CHECK(session_step(a, &x, 1, &e) == ERR_OK && session_step(b, &y, 1, &e) == ERR_OK);
+        CHECK(memcmp(x.logits, y.logits, v * sizeof *x.logits) == 0);
+        bool large = (at >= 3 && at < 62 + 256) || at >= 400;
+        CHECK(a->scratch_large == large);
+        CHECK(large || resident_bytes(a->scratch, a->scratch_bytes) < (size_t)1 << 20);
+    }
+    session_free(a);
+    session_free(b);
+    model_free(m);
+}
+
 TEST(failed_allocations_in_a_step_change_nothing) {
     rig r;
     CHECK(rig_up(&r, (session_options){.n_seq_max = 2, .max_step_tokens = 300}, 60));
@@ -400,6 +443,7 @@ int main(int argc, char **argv) {
     RUN(refused_steps_change_nothing);
     RUN(full_kv_memory_is_busy);
     RUN(decoding_does_not_allocate);
+    RUN(scratch_comes_and_goes);
     RUN(failed_allocations_in_a_step_change_nothing);
     RUN(options_are_checked);
     RUN(every_failed_allocation_of_session_new_is_an_error);
