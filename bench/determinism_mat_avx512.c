@@ -1,0 +1,125 @@
+/* The products of mat_avx512.c: sums of even and odd blocks (floats: of each fourth column, of each chunk) apart. */
+#define mat_avx512 free_own_mat_avx512
+#include "engine/kernels/mat_avx512.c"
+
+#include "determinism.h"
+
+/* One token, as mul_one: blocks x and y of a register stay apart in its halves until the end. */
+INLINE void meet_apart(tensor_type type, const weights *w, const act_block *x, const act_block *y, __m512 *acc,
+                       __m512 *min) {
+    const sum_kind kind = kind_of(type);
+    const __m512i to_halves = two256(_mm256_setzero_si256(), _mm256_set1_epi32(8));
+    const __m512i q = two256(load256(x->q), load256(y->q));
+    const act_facts f = facts_of_two(x, y);
+    __m512i dot = start_of(kind, shift_of(type), f, 0), high = start_of(kind, shift_of(type), f, 1);
+    UNROLL for (int j = 0; j < 8; j++) {
+        __m512i *sum = kind == SUM_SCALES_16 && j >= 4 ? &high : &dot;
+        __m512i v = _mm512_permutexvar_epi32(_mm512_add_epi32(to_halves, _mm512_set1_epi32(j)), q);
+        *sum = _mm512_dpbusd_epi32(*sum, w->q[j], v);
+    }
+    addends a = addends_of(kind, dot, high, w, f);
+    *acc = _mm512_fmadd_ps(a.scale, a.dot, *acc);
+    if (has_min(kind)) *min = _mm512_fmadd_ps(a.min, a.of_min, *min);
+}
+
+INLINE void one_token(tensor_type type, const packed *p, uint32_t g, const acts_view *a, float *y) {
+    const uint32_t n = p->cols / 32;
+    const size_t step = 2 * block_bytes(type, p);
+    const uint8_t *group = p->data + g * p->task_bytes;
+    const act_block *x = a->blocks;
+    __m512 acc = _mm512_setzero_ps(), min = acc;
+    unit_head h = {0};
+    weights w;
+    for (uint32_t b = 0; b < n; b += 2, x += 2 * a->ldb) {
+        load_two(type, p, group, b, &h, &w);
+        fetch(group + b / 2 * step + AHEAD, step);
+        meet_apart(type, &w, x, x + a->ldb, &acc, &min);
+    }
+    acc = _mm512_add_ps(acc, min);
+    _mm256_storeu_ps(y + g * LANES, _mm256_add_ps(half_of(acc, 0), half_of(acc, 1)));
+}
+
+/* More tokens, as mul_tile. */
+static void tile_apart(const type_kernels *k, const packed *p, uint32_t group, const acts_view *a, uint32_t t0,
+                       float *y, size_t ldy) {
+    walk walks[2] = {{.unit = pair_at(p, group, p->n_groups)}, {.unit = pair_at(p, group + 2, p->n_groups)}};
+    __m512 acc[2][2 * TILE];
+    for (uint32_t i = 0; i < 2 * TILE; i++) acc[0][i] = acc[1][i] = _mm512_setzero_ps();
+    for (uint32_t b = 0; b < p->cols / 32; b++) {
+        weights w[2];
+        for (uint32_t r = 0; r < 2; r++) k->spell(p, &walks[r], b, &w[r]);
+        k->meet[1](w, a->blocks + (size_t)b * a->ldb + t0, acc[b % 2], TILE);
+    }
+    for (uint32_t t = 0; t < TILE; t++)
+        for (uint32_t r = 0; r < 2; r++)
+            _mm512_storeu_ps(y + (t0 + t) * ldy + (group + 2 * r) * LANES,
+                             _mm512_add_ps(acc[0][2 * t + r], acc[1][2 * t + r]));
+}
+
+INLINE void blocks_apart(tensor_type type, const packed *p, const acts_view *a, float *y, size_t ldy) {
+    for (uint32_t g = 0; g < p->n_groups && a->n == 1; g++) one_token(type, p, g, a, y);
+    for (uint32_t t = 0; t < a->n && a->n > 1; t += TILE)
+        for (uint32_t g = 0; g < p->n_groups; g += 4) tile_apart(&by_type[type], p, g, a, t, y, ldy);
+}
+
+INLINE void floats_one(tensor_type type, const packed *p, uint32_t panel, const acts_view *a, float *y) {
+    const uint8_t *w = p->data + panel * p->task_bytes;
+    __m512 acc[4][2];
+    UNROLL for (int i = 0; i < 4; i++) acc[i][0] = acc[i][1] = _mm512_setzero_ps();
+    for (uint32_t k = 0; k < p->cols; k += 4)
+        UNROLL for (uint32_t i = 0; i < 4; i++, w += PANEL_ROWS * (type == TT_F32 ? 4 : 2)) {
+            __m512 v[2];
+            const __m512 x = _mm512_set1_ps(a->x[k + i]);
+            load_floats(type, v, w, true, 0);
+            acc[i][0] = _mm512_fmadd_ps(v[0], x, acc[i][0]);
+            acc[i][1] = _mm512_fmadd_ps(v[1], x, acc[i][1]);
+        }
+    UNROLL for (int r = 0; r < 2; r++)
+        _mm512_storeu_ps(y + panel * PANEL_ROWS + 16 * r,
+                         _mm512_add_ps(_mm512_add_ps(acc[0][r], acc[1][r]), _mm512_add_ps(acc[2][r], acc[3][r])));
+}
+
+/* As mul_panel, the sums of even and odd chunks apart. */
+INLINE void floats_tile(tensor_type type, const packed *p, uint32_t panel, const acts_view *a, uint32_t t0, uint32_t n,
+                        float *y, size_t ldy) {
+    const uint8_t *w = p->data + panel * p->task_bytes;
+    const size_t k_bytes = (size_t)PANEL_ROWS * p->unit_bytes;
+    __m512 sums[2][2 * FLOAT_TILE];
+    for (uint32_t s = 0; s < 2 * n; s++) sums[0][s] = sums[1][s] = _mm512_setzero_ps();
+    float room[CHUNK * PANEL_ROWS];
+    for (uint32_t k = 0; k < p->cols; k += CHUNK) {
+        uint32_t n_k = p->cols - k < CHUNK ? p->cols - k : CHUNK;
+        for (uint32_t i = 0; i < n_k; i++) {
+            __m512 v[2];
+            load_floats(type, v, w + (k + i) * k_bytes, false, 0xffffffff);
+            _mm512_storeu_ps(room + i * PANEL_ROWS, v[0]);
+            _mm512_storeu_ps(room + i * PANEL_ROWS + 16, v[1]);
+        }
+        float_steps(room, n_k, a->x + t0 * a->ldx + k, a->ldx, n, sums[k / CHUNK % 2]);
+    }
+    for (uint32_t t = 0; t < n; t++)
+        for (uint32_t r = 0; r < 2; r++)
+            _mm512_storeu_ps(y + (t0 + t) * ldy + panel * PANEL_ROWS + 16 * r,
+                             _mm512_add_ps(sums[0][2 * t + r], sums[1][2 * t + r]));
+}
+
+INLINE void floats_apart(tensor_type type, const packed *p, const acts_view *a, float *y, size_t ldy) {
+    for (uint32_t t = 0; t < a->n; t += FLOAT_TILE)
+        for (uint32_t i = 0; i < p->n_tasks; i++) {
+            if (a->n == 1)
+                floats_one(type, p, i, a, y);
+            else
+                floats_tile(type, p, i, a, t, a->n - t < FLOAT_TILE ? a->n - t : FLOAT_TILE, y, ldy);
+        }
+}
+
+void free_mul_avx512(const packed *p, const acts_view *a, float *y, size_t ldy) {
+    switch (p->type) {
+    case TT_Q8_0: blocks_apart(TT_Q8_0, p, a, y, ldy); break;
+    case TT_Q4_0: blocks_apart(TT_Q4_0, p, a, y, ldy); break;
+    case TT_Q4_K: blocks_apart(TT_Q4_K, p, a, y, ldy); break;
+    case TT_Q6_K: blocks_apart(TT_Q6_K, p, a, y, ldy); break;
+    case TT_F16: floats_apart(TT_F16, p, a, y, ldy); break;
+    default: floats_apart(TT_F32, p, a, y, ldy);
+    }
+}
