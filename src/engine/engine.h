@@ -259,6 +259,8 @@ typedef struct chunk {
 /* Prompt chunks and decode tokens of any sequences mixed. On error (ERR_TOO_LONG past n_ctx, ERR_BUSY out of KV
  * pages, ERR_NOMEM, ERR_INVALID a token outside the vocabulary) no sequence has changed. */
 err_code session_step(session *s, chunk *chunks, size_t n_chunks, err *e);
+/* There is nothing to do for now: memory that only steps need goes back to the system until the next one. */
+void session_rest(session *s);
 
 /* ---- embeddings and ranking -------------------------------------------------------------------------------- */
 

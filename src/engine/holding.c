@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 #define PACK_BYTES   ((uint64_t)2 << 20)  /* of the packed form that a thread makes at a time */
-#define SLICE_BYTES  ((size_t)8 << 20)    /* moved into large pages at a time: so much is held twice for a moment */
+#define SLICE_BYTES  ((size_t)2 << 20)    /* moved into large pages at a time: so much is held twice for a moment */
 #define SLICES_MAX   1024                 /* each is a mapping of its own */
 #define THREADS_FROM ((uint64_t)16 << 20) /* below, starting threads takes longer than packing */
 #define HASH_BYTES   ((size_t)1 << 20)

@@ -363,13 +363,20 @@ static void commit(session *s, const chunk *chunks, size_t n) {
 
 /* Scratch is sized for the largest step. Steps of a few rows use a little of each buffer: with small pages the rest
  * takes no memory. Prompts use all of it, and are faster with large ones. */
+static void set_scratch(session *s, bool large) {
+    if (s->scratch_bytes < SCRATCH_LARGE || large == s->scratch_large) return;
+    mem_drop_pages(s->scratch, s->scratch_bytes, large);
+    s->scratch_large = large;
+}
+
 static void fit_scratch(session *s) {
     bool large = s->st.n_rows >= ROWS_LARGE;
     s->n_small = large ? 0 : s->n_small + 1;
-    if (s->scratch_bytes < SCRATCH_LARGE || large == s->scratch_large) return;
-    if (!large && s->n_small < STEPS_SMALL) return;
-    mem_drop_pages(s->scratch, s->scratch_bytes, large);
-    s->scratch_large = large;
+    if (large || s->n_small >= STEPS_SMALL) set_scratch(s, large);
+}
+
+void session_rest(session *s) {
+    set_scratch(s, false);
 }
 
 err_code session_step(session *s, chunk *chunks, size_t n_chunks, err *e) {

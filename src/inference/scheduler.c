@@ -801,14 +801,27 @@ static bool engine_round(scheduler *s) {
     return stepped || dropped;
 }
 
+#define REST_MS 1000 /* without work, and the session lets go of what only steps need */
+
+/* Under lock, until there is something to do. */
+static void wait_for_work(scheduler *s) {
+    bool resting = false;
+    while (!s->quit && !s->kick) {
+        if (resting) {
+            pthread_cond_wait(&s->cond, &s->lock);
+        } else if (!cond_wait_ms(&s->cond, &s->lock, REST_MS)) {
+            session_rest(s->sess); /* this thread's own, and soon done */
+            resting = true;
+        }
+    }
+}
+
 static void *engine_thread(void *arg) {
     scheduler *s = arg;
     pthread_mutex_lock(&s->lock);
-    while (!s->quit) {
-        if (!s->kick) {
-            pthread_cond_wait(&s->cond, &s->lock);
-            continue;
-        }
+    for (;;) {
+        wait_for_work(s);
+        if (s->quit) break;
         s->kick = false;
         pthread_mutex_unlock(&s->lock);
         bool more = engine_round(s);

@@ -364,6 +364,11 @@ TEST(scratch_comes_and_goes) {
         CHECK(a->scratch_large == large);
         CHECK(large || resident_bytes(a->scratch, a->scratch_bytes) < (size_t)1 << 20);
     }
+    session_rest(a);
+    CHECK(!a->scratch_large && resident_bytes(a->scratch, a->scratch_bytes) < (size_t)1 << 20);
+    chunk x = {.seq = 0, .tokens = tokens + 500, .n = 1, .n_logits = 1}, y = x;
+    CHECK(session_step(a, &x, 1, &e) == ERR_OK && session_step(b, &y, 1, &e) == ERR_OK);
+    CHECK(memcmp(x.logits, y.logits, v * sizeof *x.logits) == 0);
     session_free(a);
     session_free(b);
     model_free(m);
