@@ -4,47 +4,75 @@
 
 #include "engine/kernels/avx512.h"
 
-static __m512 first_sum(const float *s, const float *k, uint32_t dk) {
-    __m512 m = _mm512_setzero_ps();
-    for (uint32_t j = 0; j < dk; j++, s += DELTA_LANES) m = _mm512_fmadd_ps(_mm512_load_ps(s), _mm512_set1_ps(k[j]), m);
-    return m;
-}
+#include <stdbool.h>
 
-/* S with this token in it; returns its output; with next_k, *mem is the sum over S and the next token's key. */
-INLINE __m512 walk(float *s, const float *q, const float *k, const float *next_k, uint32_t dk, __m512 decay,
-                   __m512 diff, __m512 *mem) {
-    __m512 out = _mm512_setzero_ps(), m = out;
+#define AT_ONCE 4 /* registers of columns: their sums do not wait for each other */
+
+/* s: the state of G neighbouring registers of columns, `apart` floats from each other. */
+INLINE void first_sum(const float *s, size_t apart, const float *k, uint32_t dk, __m512 *mem, const int G) {
+    __m512 m[AT_ONCE];
+    UNROLL for (int g = 0; g < G; g++) m[g] = _mm512_setzero_ps();
     for (uint32_t j = 0; j < dk; j++, s += DELTA_LANES) {
-        __m512 kj = _mm512_set1_ps(k[j]), qj = _mm512_set1_ps(q[j]);
-        __m512 sj = _mm512_fmadd_ps(kj, diff, _mm512_mul_ps(decay, _mm512_load_ps(s)));
-        _mm512_store_ps(s, sj);
-        out = _mm512_fmadd_ps(sj, qj, out);
-        if (next_k) m = _mm512_fmadd_ps(sj, _mm512_set1_ps(next_k[j]), m);
+        const __m512 kj = _mm512_set1_ps(k[j]);
+        UNROLL for (int g = 0; g < G; g++) m[g] = _mm512_fmadd_ps(_mm512_load_ps(s + (size_t)g * apart), kj, m[g]);
     }
-    *mem = m;
-    return out;
+    UNROLL for (int g = 0; g < G; g++) mem[g] = m[g];
 }
 
-/* Columns [c, c + n), n at most DELTA_LANES. Lanes past n hold zeros and stay so: they read v as 0. */
-static void run_columns(const delta_head *h, float *s, uint32_t c, uint32_t n) {
-    const __mmask16 lanes = (__mmask16)(0xffffu >> (DELTA_LANES - n));
-    __m512 mem = first_sum(s, h->k, h->dk);
+/* S with this token in it; *out is its output; with more, *mem is the sum over S and the next token's key. */
+INLINE void walk(float *s, size_t apart, const float *q, const float *k, const float *next_k, uint32_t dk, __m512 decay,
+                 const __m512 *diff, __m512 *out, __m512 *mem, const int G, const bool more) {
+    __m512 d[AT_ONCE], o[AT_ONCE], m[AT_ONCE];
+    UNROLL for (int g = 0; g < G; g++) {
+        d[g] = diff[g];
+        o[g] = m[g] = _mm512_setzero_ps();
+    }
+    for (uint32_t j = 0; j < dk; j++, s += DELTA_LANES) {
+        const __m512 kj = _mm512_set1_ps(k[j]), qj = _mm512_set1_ps(q[j]), nj = _mm512_set1_ps(next_k[j]);
+        UNROLL for (int g = 0; g < G; g++) {
+            float *at = s + (size_t)g * apart;
+            __m512 sj = _mm512_fmadd_ps(kj, d[g], _mm512_mul_ps(decay, _mm512_load_ps(at)));
+            _mm512_store_ps(at, sj);
+            o[g] = _mm512_fmadd_ps(sj, qj, o[g]);
+            if (more) m[g] = _mm512_fmadd_ps(sj, nj, m[g]);
+        }
+    }
+    UNROLL for (int g = 0; g < G; g++) {
+        out[g] = o[g];
+        mem[g] = m[g];
+    }
+}
+
+/* Columns [c, c + n) in G registers; the last may not be full: lanes past n hold zeros and stay so, they read v as 0.
+ */
+INLINE void run_columns(const delta_head *h, uint32_t c, uint32_t n, const int G) {
+    float *s = h->state + (size_t)c * h->dk;
+    const size_t apart = (size_t)DELTA_LANES * h->dk;
+    const __mmask16 last = (__mmask16)(0xffffu >> ((uint32_t)G * DELTA_LANES - n));
+    __m512 mem[AT_ONCE], diff[AT_ONCE], out[AT_ONCE];
+    first_sum(s, apart, h->k, h->dk, mem, G);
     for (uint32_t t = 0; t < h->n; t++) {
-        const float *q = h->q + t * h->ld_qk, *k = h->k + t * h->ld_qk;
-        __m512 v = _mm512_maskz_loadu_ps(lanes, h->v + t * h->ld_v + c), out;
-        __m512 decay = _mm512_set1_ps(h->decay[t * h->ld_gates]), beta = _mm512_set1_ps(h->beta[t * h->ld_gates]);
-        __m512 diff = _mm512_mul_ps(beta, _mm512_fnmadd_ps(decay, mem, v));
+        const float *q = h->q + t * h->ld_qk, *k = h->k + t * h->ld_qk, *v = h->v + t * h->ld_v + c;
+        const __m512 decay = _mm512_set1_ps(h->decay[t * h->ld_gates]), beta = _mm512_set1_ps(h->beta[t * h->ld_gates]);
+        UNROLL for (int g = 0; g < G; g++) {
+            const __m512 vg = _mm512_maskz_loadu_ps(g == G - 1 ? last : 0xffff, v + DELTA_LANES * g);
+            diff[g] = _mm512_mul_ps(beta, _mm512_fnmadd_ps(decay, mem[g], vg));
+        }
         if (t + 1 < h->n)
-            out = walk(s, q, k, k + h->ld_qk, h->dk, decay, diff, &mem);
+            walk(s, apart, q, k, k + h->ld_qk, h->dk, decay, diff, out, mem, G, true);
         else
-            out = walk(s, q, k, NULL, h->dk, decay, diff, &mem);
-        _mm512_mask_storeu_ps(h->out + t * h->ld_out + c, lanes, out);
+            walk(s, apart, q, k, k, h->dk, decay, diff, out, mem, G, false);
+        float *to = h->out + t * h->ld_out + c;
+        UNROLL for (int g = 0; g < G; g++)
+            _mm512_mask_storeu_ps(to + DELTA_LANES * g, g == G - 1 ? last : 0xffff, out[g]);
     }
 }
 
 static void avx512_run(const delta_head *h) {
-    for (uint32_t c = 0; c < h->dv; c += DELTA_LANES)
-        run_columns(h, h->state + (size_t)c * h->dk, c, h->dv - c < DELTA_LANES ? h->dv - c : DELTA_LANES);
+    const uint32_t many = AT_ONCE * DELTA_LANES;
+    uint32_t c = 0;
+    for (; c + many <= h->dv; c += many) run_columns(h, c, many, AT_ONCE);
+    for (; c < h->dv; c += DELTA_LANES) run_columns(h, c, h->dv - c < DELTA_LANES ? h->dv - c : DELTA_LANES, 1);
 }
 
 static void avx512_conv(float *y, const float *const *x, const float *w, size_t ld_w, uint32_t taps, size_t n) {

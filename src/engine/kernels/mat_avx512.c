@@ -379,9 +379,15 @@ INLINE __m512 add_block(sum_kind kind, __m512 acc, addends a) {
 INLINE __m256 half_of(__m512 v, int half) {
     return half ? _mm512_extractf32x8_ps(v, 1) : _mm512_castps512_ps256(v);
 }
-INLINE __m256 add_block_half(sum_kind kind, __m256 acc, addends a, int half) {
-    acc = _mm256_fmadd_ps(half_of(a.scale, half), half_of(a.dot, half), acc);
-    return has_min(kind) ? _mm256_fmadd_ps(half_of(a.min, half), half_of(a.of_min, half), acc) : acc;
+/* The rows of one half; what belongs to the activations is broadcast to 256 bits, so that nothing is put together to be
+ * taken apart here. dot: the block's sums as floats; mins: SUM_MINS_16. */
+INLINE __m256 add_block_half(sum_kind kind, __m256 acc, const weights *w, __m512 dot, __m512 mins, const act_block *x,
+                             int half) {
+    const __m256 d = _mm256_set1_ps(x->d);
+    acc = _mm256_fmadd_ps(_mm256_mul_ps(half_of(w->scale, half), d), half_of(dot, half), acc);
+    if (kind == SUM_MIN) acc = _mm256_fmadd_ps(half_of(w->min, half), _mm256_set1_ps(x->asum), acc);
+    if (kind == SUM_MINS_16) acc = _mm256_fmadd_ps(_mm256_mul_ps(half_of(w->min, half), d), half_of(mins, half), acc);
+    return acc;
 }
 
 /* ---- one token -------------------------------------------------------------------------------------------------- */
@@ -406,9 +412,9 @@ INLINE __m256 meet_one(tensor_type type, const weights *w, const act_block *x, c
         __m512i v = _mm512_permutexvar_epi32(_mm512_add_epi32(to_halves, _mm512_set1_epi32(j)), q);
         *sum = _mm512_dpbusd_epi32(*sum, w->q[j], v);
     }
-    addends a = addends_of(kind, dot, high, w, f);
-    acc = add_block_half(kind, acc, a, 0);
-    return only_x ? acc : add_block_half(kind, acc, a, 1);
+    const addends a = addends_of(kind, dot, high, w, f); /* its factors of activations are not used */
+    acc = add_block_half(kind, acc, w, a.dot, a.of_min, x, 0);
+    return only_x ? acc : add_block_half(kind, acc, w, a.dot, a.of_min, y, 1);
 }
 
 /* Blocks b and b + 1 of a group as two places. */

@@ -72,6 +72,7 @@ INLINE void sum_64(addend what, __m256 *s, const float *x, uint32_t n, uint32_t 
         UNROLL
         for (int j = 0; j < 8; j++) s[j] = add_of(what, s[j], _mm256_loadu_ps(x + i + 8 * j), mean);
     }
+    if (i >= n) return;
     UNROLL
     for (int j = 0; j < 8; j++, i += 8) {
         if (i + 8 <= n) {

@@ -115,8 +115,8 @@ INLINE float norm_sum(addend what, const float *x, uint32_t n, float mean) {
         __m512 t = add_of(what, s[j], load_ps(x + i, n - i), vm);
         s[j] = _mm512_mask_mov_ps(s[j], lanes_below(n - i), t); /* a lane without an element keeps its sum */
     }
-    for (int half = 4; half >= 1; half /= 2)
-        UNROLL for (int j = 0; j < half; j++) s[j] = _mm512_add_ps(s[j], s[half + j]);
+    UNROLL for (int j = 0; j < 4; j++) s[j] = _mm512_add_ps(s[j], s[j + 4]);
+    s[0] = _mm512_add_ps(_mm512_add_ps(s[0], s[2]), _mm512_add_ps(s[1], s[3]));
     return tree_ps(_mm256_add_ps(low_half(s[0]), high_half(s[0])));
 }
 
@@ -184,10 +184,10 @@ INLINE __mmask16 lanes_seen(uint32_t p, uint32_t first, uint32_t n) {
     return (__mmask16)(lanes_below(n - p) & ~(p < first ? lanes_below(first - p) : 0));
 }
 
-/* Scores to weights; returns the factor for what was summed before. */
-INLINE float weigh(attn_row *r, float *s, float cap) {
+/* Scores to weights; returns the factor for what was summed before. whole: the row sees all of the tile. */
+INLINE float weigh_tile(attn_row *r, float *s, float cap, const bool whole) {
     const __m512 vc = _mm512_set1_ps(cap);
-    const uint32_t n = r->n_valid, first = r->first, begin = first & ~15u;
+    const uint32_t n = whole ? VEC_TILE : r->n_valid, first = whole ? 0 : r->first, begin = first & ~15u;
     __m512 vm = _mm512_set1_ps(r->m);
     for (uint32_t p = begin; p < n; p += 16) {
         __m512 v = _mm512_loadu_ps(s + p);
@@ -195,7 +195,7 @@ INLINE float weigh(attn_row *r, float *s, float cap) {
             v = _mm512_mul_ps(vc, tanh_ps(_mm512_div_ps(v, vc)));
             _mm512_storeu_ps(s + p, v);
         }
-        vm = _mm512_mask_max_ps(vm, lanes_seen(p, first, n), v, vm);
+        vm = whole ? _mm512_max_ps(v, vm) : _mm512_mask_max_ps(vm, lanes_seen(p, first, n), v, vm);
     }
     __m256 h8 = _mm256_max_ps(low_half(vm), high_half(vm));
     __m128 h = _mm_max_ps(_mm256_castps256_ps128(h8), _mm256_extractf128_ps(h8, 1));
@@ -206,7 +206,7 @@ INLINE float weigh(attn_row *r, float *s, float cap) {
     __m256 sum = _mm256_setzero_ps();
     for (uint32_t p = begin; p < n; p += 16) { /* adding 0 for what is not seen changes no sum of weights */
         __m512 e = exp_ps(_mm512_sub_ps(_mm512_loadu_ps(s + p), vm));
-        e = _mm512_maskz_mov_ps(lanes_seen(p, first, n), e);
+        if (!whole) e = _mm512_maskz_mov_ps(lanes_seen(p, first, n), e);
         _mm512_storeu_ps(s + p, e);
         sum = _mm256_add_ps(_mm256_add_ps(sum, low_half(e)), high_half(e));
     }
@@ -214,6 +214,11 @@ INLINE float weigh(attn_row *r, float *s, float cap) {
     r->m = m;
     r->l = fmaf(r->l, corr, tree_ps(sum));
     return corr;
+}
+
+INLINE float weigh(attn_row *r, float *s, float cap) {
+    if (r->first == 0 && r->n_valid == VEC_TILE) return weigh_tile(r, s, cap, true);
+    return weigh_tile(r, s, cap, false);
 }
 
 /* Values of a tile and the weights of rows: acc += s v over positions [p0, p1). */
