@@ -237,8 +237,8 @@ typedef err_code session_read_fn(void *ctx, void *p, size_t n, err *e);
 /* identity: what tells the model's bytes apart from all others (digests of its files and adapters). */
 err_code session_kept_save(const session *s, const uint8_t identity[32], session_write_fn *write, void *ctx, err *e);
 /* Adds to what is kept, up to the budget. ERR_UNSUPPORTED: made for another model, other numerics, another shape of
- * pages. ERR_INVALID: not such bytes. ERR_CORRUPT: damaged. What was read and checked before an error stays; nothing that
- * fails its checksum is ever used. Never a reason not to start. */
+ * pages. ERR_INVALID: not such bytes. ERR_CORRUPT: damaged. What was read and checked before an error stays; nothing
+ * that fails its checksum is ever used. Never a reason not to start. */
 err_code session_kept_load(session *s, const uint8_t identity[32], session_read_fn *read, void *ctx, err *e);
 /* The same with a file, unsealed: written beside it, synced and renamed. For a bench and for tests. */
 err_code session_kept_save_file(const session *s, const uint8_t identity[32], const char *path, err *e);

@@ -73,9 +73,9 @@ typedef struct answer {
     uint64_t completed;    /* the record of the last run's end */
     int64_t created_unix_s;
     char fingerprint[64];
-    char label[SENSITIVITY_TEXT], route[PROVIDER_NAME_MAX + 1];  /* of the first run */
+    char label[SENSITIVITY_TEXT], route[PROVIDER_NAME_MAX + 1];                 /* of the first run */
     uint64_t prompt_tokens, completion_tokens, reasoning_tokens, cached_tokens; /* over all runs */
-    choice *choices;                                             /* n_runs * r.n_choices */
+    choice *choices;                                                            /* n_runs * r.n_choices */
     uint32_t n_choices;
 } answer;
 
