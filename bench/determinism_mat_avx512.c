@@ -39,27 +39,39 @@ INLINE void one_token(tensor_type type, const packed *p, uint32_t g, const acts_
     _mm256_storeu_ps(y + g * LANES, _mm256_add_ps(half_of(acc, 0), half_of(acc, 1)));
 }
 
-/* More tokens, as mul_tile. */
-static void tile_apart(const type_kernels *k, const packed *p, uint32_t group, const acts_view *a, uint32_t t0,
-                       float *y, size_t ldy) {
-    walk walks[2] = {{.unit = pair_at(p, group, p->n_groups)}, {.unit = pair_at(p, group + 2, p->n_groups)}};
-    __m512 acc[2][2 * TILE];
-    for (uint32_t i = 0; i < 2 * TILE; i++) acc[0][i] = acc[1][i] = _mm512_setzero_ps();
-    for (uint32_t b = 0; b < p->cols / 32; b++) {
-        weights w[2];
-        for (uint32_t r = 0; r < 2; r++) k->spell(p, &walks[r], b, &w[r]);
-        k->meet[1](w, a->blocks + (size_t)b * a->ldb + t0, acc[b % 2], TILE);
-    }
+/* More tokens, as mul_batch, of whole batches and tiles. */
+static void batch_apart(const type_kernels *k, const packed *p, uint32_t begin, const acts_view *a, uint32_t t0,
+                        float *y, size_t ldy) {
+    const uint32_t n_blocks = p->cols / 32;
+    const size_t step = p->task_bytes / n_blocks;
+    __m512 acc[BATCH / 4][2][2 * TILE];
+    for (uint32_t i = 0; i < BATCH / 4; i++)
+        for (uint32_t s = 0; s < 2 * TILE; s++) acc[i][0][s] = acc[i][1][s] = _mm512_setzero_ps();
+    for (uint32_t b0 = 0; b0 < n_blocks; b0 += BLOCKS)
+        for (uint32_t i = 0; i < BATCH / 4; i++) {
+            const place groups[2] = {pair_at(p, begin + 4 * i, p->n_groups),
+                                     pair_at(p, begin + 4 * i + 2, p->n_groups)};
+            unit_head h[2] = {0};
+            for (uint32_t b = b0; b < n_blocks && b < b0 + BLOCKS; b++) {
+                weights w[2];
+                for (uint32_t r = 0; r < 2; r++) {
+                    k->spell(p, groups[r], b, &h[r], &w[r]);
+                    for (uint32_t side = 0; side < 2 && t0 == 0; side++)
+                        fetch((side ? groups[r].b : groups[r].a) + b * step + AHEAD, step);
+                }
+                k->meet[1](w, a->blocks + (size_t)b * a->ldb + t0, acc[i][b % 2], TILE);
+            }
+        }
     for (uint32_t t = 0; t < TILE; t++)
-        for (uint32_t r = 0; r < 2; r++)
-            _mm512_storeu_ps(y + (t0 + t) * ldy + (group + 2 * r) * LANES,
-                             _mm512_add_ps(acc[0][2 * t + r], acc[1][2 * t + r]));
+        for (uint32_t i = 0; i < BATCH / 2; i++)
+            _mm512_storeu_ps(y + (t0 + t) * ldy + (begin + 2 * i) * LANES,
+                             _mm512_add_ps(acc[i / 2][0][2 * t + i % 2], acc[i / 2][1][2 * t + i % 2]));
 }
 
 INLINE void blocks_apart(tensor_type type, const packed *p, const acts_view *a, float *y, size_t ldy) {
     for (uint32_t g = 0; g < p->n_groups && a->n == 1; g++) one_token(type, p, g, a, y);
-    for (uint32_t t = 0; t < a->n && a->n > 1; t += TILE)
-        for (uint32_t g = 0; g < p->n_groups; g += 4) tile_apart(&by_type[type], p, g, a, t, y, ldy);
+    for (uint32_t g = 0; g < p->n_groups && a->n > 1; g += BATCH)
+        for (uint32_t t = 0; t < a->n; t += TILE) batch_apart(&by_type[type], p, g, a, t, y, ldy);
 }
 
 INLINE void floats_one(tensor_type type, const packed *p, uint32_t panel, const acts_view *a, float *y) {

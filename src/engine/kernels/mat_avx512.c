@@ -13,7 +13,8 @@
  *
  * Few tokens (FEW): weights go from memory to registers and meet all tokens there. More: a block of 32 rows is spelt
  * out in the first cache and meets the tokens of a tile, AT_ONCE at a time, each activation that is loaded meeting two
- * registers of weights.
+ * registers of weights. Weights are fetched ahead when the first tile meets them; without that, 9 to 32 tokens wait for
+ * memory. Activations are not: fetching the next block's by hand costs 5 to 10 %.
  */
 #include "engine/kernels/kernels.h"
 
@@ -296,19 +297,13 @@ INLINE void load_block(tensor_type t, weights *w, unit_head h, place part) {
     load_integers(t, w, part);
 }
 
-/* Walks over the blocks of two places; of units of 256 the head is read once. */
-typedef struct walk {
-    place unit;
-    unit_head head;
-} walk;
-
-INLINE void walk_block(tensor_type t, const packed *p, walk *k, uint32_t b, weights *w) {
+/* Block b of two places. The head of a unit of 256 is read with its first block: whoever walks over blocks begins there
+ * and keeps h. */
+INLINE void load_at(tensor_type t, const packed *p, place groups, uint32_t b, unit_head *h, weights *w) {
     const uint32_t i = is_256(t) ? b % 8 : 0;
-    if (i == 0) {
-        if (b > 0) k->unit = after(k->unit, p->unit_bytes);
-        k->head = load_head(t, k->unit);
-    }
-    load_block(t, w, k->head, after(k->unit, head_bytes(t) + i * p->part_bytes));
+    const place unit = after(groups, (size_t)(is_256(t) ? b / 8 : b) * p->unit_bytes);
+    if (i == 0) *h = load_head(t, unit);
+    load_block(t, w, *h, after(unit, head_bytes(t) + i * p->part_bytes));
 }
 
 /* ---- sums of a block ------------------------------------------------------------------------------------------- */
@@ -498,12 +493,12 @@ INLINE void mul_few(tensor_type type, int nt, const packed *p, uint32_t begin, u
     for (uint32_t g = begin; g < end; g += 2) {
         place groups = pair_at(p, g, end), ahead = after(groups, AHEAD);
         const act_block *x = a->blocks;
-        walk k = {.unit = groups};
+        unit_head h = {0};
         __m512 acc[FEW];
         UNROLL for (int t = 0; t < nt; t++) acc[t] = _mm512_setzero_ps();
         for (uint32_t b = 0; b < p->cols / 32; b++, x += a->ldb, ahead = after(ahead, step)) {
             weights w;
-            walk_block(type, p, &k, b, &w);
+            load_at(type, p, groups, b, &h, &w);
             size_t skip = b * step + AHEAD < p->task_bytes ? 0 : p->task_bytes; /* then in the next two groups */
             fetch(ahead.a + skip, step);
             fetch(ahead.b + skip, step);
@@ -515,8 +510,10 @@ INLINE void mul_few(tensor_type type, int nt, const packed *p, uint32_t begin, u
 
 /* ---- more tokens ----------------------------------------------------------------------------------------------- */
 
-#define TILE    64 /* tokens whose sums stay in the first cache while rows pass */
-#define AT_ONCE 8  /* tokens: with two registers of rows, 16 sums */
+#define TILE    128 /* tokens whose sums and activations of a block stay in the first cache while rows pass */
+#define BATCH   16  /* groups that pass before the next chunk of blocks: its activations stay in the second cache */
+#define BLOCKS  48  /* of a chunk; units of 256 are not cut */
+#define AT_ONCE 8   /* tokens: with two registers of rows, 16 sums */
 
 /* Tokens at once: Q6_K has two sums. */
 INLINE int at_once(sum_kind kind) {
@@ -571,32 +568,56 @@ MEET(meet_scales_16, SUM_SCALES_16, 0)
 
 typedef struct type_kernels {
     void (*few)(const packed *p, uint32_t begin, uint32_t end, const acts_view *a, float *y, size_t ldy);
-    void (*spell)(const packed *p, walk *k, uint32_t b, weights *w);
+    void (*spell)(const packed *p, place groups, uint32_t b, unit_head *h, weights *w);
     meet_fn *meet[2];
 } type_kernels;
 
-/* Up to four groups, as two registers of rows. */
-static void mul_tile(const type_kernels *k, const packed *p, uint32_t group, uint32_t end, const acts_view *a,
-                     uint32_t t0, uint32_t n, float *y, size_t ldy) {
+/* Blocks [b0, b1) of up to four groups, as two registers of rows. first: of the tokens of a product, so the weights
+ * come from memory, and the next four groups will. */
+static void mul_quad(const type_kernels *k, const packed *p, uint32_t group, uint32_t end, uint32_t b0, uint32_t b1,
+                     const act_block *x, size_t ldb, uint32_t n, bool first, __m512 *acc) {
     const uint32_t nr = end - group > 2 ? 2 : 1;
-    walk walks[2] = {{.unit = pair_at(p, group, end)}, {.unit = pair_at(p, group + 2 * (nr - 1), end)}};
-    __m512 acc[2 * TILE];
-    for (uint32_t i = 0; i < 2 * n; i++) acc[i] = _mm512_setzero_ps();
-    for (uint32_t b = 0; b < p->cols / 32; b++) {
+    const place groups[2] = {pair_at(p, group, end), pair_at(p, group + 2 * (nr - 1), end)};
+    const size_t step = p->task_bytes / (p->cols / 32);
+    unit_head h[2] = {0};
+    for (uint32_t b = b0; b < b1; b++, x += ldb) {
         weights w[2];
-        for (uint32_t r = 0; r < nr; r++) k->spell(p, &walks[r], b, &w[r]);
-        k->meet[nr - 1](w, a->blocks + (size_t)b * a->ldb + t0, acc, n);
+        size_t ahead = b * step + AHEAD;
+        if (ahead >= p->task_bytes) ahead += 3 * p->task_bytes;
+        for (uint32_t r = 0; r < nr; r++) {
+            k->spell(p, groups[r], b, &h[r], &w[r]);
+            if (!first) continue;
+            fetch(groups[r].a + ahead, step);
+            fetch(groups[r].b + ahead, step);
+        }
+        k->meet[nr - 1](w, x, acc, n);
     }
+}
+
+/* Groups [begin, end), at most BATCH, times n tokens from t0 on, at most TILE. */
+static void mul_batch(const type_kernels *k, const packed *p, uint32_t begin, uint32_t end, const acts_view *a,
+                      uint32_t t0, uint32_t n, float *y, size_t ldy) {
+    const uint32_t n_blocks = p->cols / 32;
+    __m512 acc[BATCH / 4][2 * TILE];
+    for (uint32_t i = 0; i < (end - begin + 3) / 4; i++)
+        for (uint32_t s = 0; s < 2 * n; s++) acc[i][s] = _mm512_setzero_ps();
+    for (uint32_t b = 0; b < n_blocks; b += BLOCKS)
+        for (uint32_t g = begin; g < end; g += 4)
+            mul_quad(k, p, g, end - g < 4 ? end : g + 4, b, n_blocks - b < BLOCKS ? n_blocks : b + BLOCKS,
+                     a->blocks + (size_t)b * a->ldb + t0, a->ldb, n, t0 == 0, acc[(g - begin) / 4]);
     for (uint32_t t = 0; t < n; t++)
-        for (uint32_t r = 0; r < nr; r++)
-            store_rows(y + (t0 + t) * ldy + (group + 2 * r) * LANES, acc[2 * t + r], rows_at(p, group + 2 * r, end));
+        for (uint32_t g = begin; g < end; g += 2)
+            store_rows(y + (t0 + t) * ldy + g * LANES, acc[(g - begin) / 4][2 * t + (g - begin) / 2 % 2],
+                       rows_at(p, g, end));
 }
 
 static void mul_many(const type_kernels *k, const packed *p, uint32_t begin, uint32_t end, const acts_view *a, float *y,
                      size_t ldy) {
-    for (uint32_t t = 0; t < a->n; t += TILE)
-        for (uint32_t g = begin; g < end; g += 4)
-            mul_tile(k, p, g, end - g < 4 ? end : g + 4, a, t, a->n - t < TILE ? a->n - t : TILE, y, ldy);
+    const uint32_t n_tiles = (a->n + TILE - 1) / TILE;
+    const uint32_t tile = ((a->n + n_tiles - 1) / n_tiles + AT_ONCE - 1) / AT_ONCE * AT_ONCE; /* all alike */
+    for (uint32_t g = begin; g < end; g += BATCH)
+        for (uint32_t t = 0; t < a->n; t += tile)
+            mul_batch(k, p, g, end - g < BATCH ? end : g + BATCH, a, t, a->n - t < tile ? a->n - t : tile, y, ldy);
 }
 
 #define KERNELS(name, type)                                                                                           \
@@ -612,8 +633,8 @@ static void mul_many(const type_kernels *k, const packed *p, uint32_t begin, uin
         default: mul_few(type, 8, p, begin, end, a, y, ldy);                                                          \
         }                                                                                                             \
     }                                                                                                                 \
-    static void spell_##name(const packed *p, walk *k, uint32_t b, weights *w) {                                      \
-        walk_block(type, p, k, b, w);                                                                                 \
+    static void spell_##name(const packed *p, place groups, uint32_t b, unit_head *h, weights *w) {                   \
+        load_at(type, p, groups, b, h, w);                                                                            \
     }
 KERNELS(q8_0, TT_Q8_0)
 KERNELS(q4_0, TT_Q4_0)
