@@ -104,6 +104,7 @@ INLINE void floats_one(tensor_type type, const packed *p, uint32_t panel, const 
     __m256 acc[2][PANEL_GROUPS];
     UNROLL for (int g = 0; g < PANEL_GROUPS; g++) acc[0][g] = acc[1][g] = _mm256_setzero_ps();
     for (uint32_t k = 0; k < p->cols; k += 2) UNROLL for (uint32_t i = 0; i < 2; i++, w += row) {
+            fetch_row(w, (int)row);
             const __m256 v = _mm256_set1_ps(a->x[k + i]);
             UNROLL for (int g = 0; g < PANEL_GROUPS; g++) acc[i][g] =
                 _mm256_fmadd_ps(load_weights(type, w + g * LANES * (type == TT_F32 ? 4 : 2)), v, acc[i][g]);
@@ -126,8 +127,9 @@ INLINE void floats_tile(tensor_type type, const packed *p, uint32_t panel, const
         const float *x = a->x + t0 * a->ldx + k;
         __m256 *s = sums[k / CHUNK % 2];
         for (; t + AT_ONCE <= n; t += AT_ONCE)
-            float_step(TT_F32, PANEL_GROUPS, AT_ONCE, f, CHUNK, x + t * a->ldx, a->ldx, s + t * PANEL_GROUPS);
-        for (; t < n; t++) float_step(TT_F32, PANEL_GROUPS, 1, f, CHUNK, x + t * a->ldx, a->ldx, s + t * PANEL_GROUPS);
+            float_step(TT_F32, PANEL_GROUPS, AT_ONCE, f, false, CHUNK, x + t * a->ldx, a->ldx, s + t * PANEL_GROUPS);
+        for (; t < n; t++)
+            float_step(TT_F32, PANEL_GROUPS, 1, f, false, CHUNK, x + t * a->ldx, a->ldx, s + t * PANEL_GROUPS);
     }
     for (uint32_t t = 0; t < n; t++)
         for (uint32_t g = 0; g < PANEL_GROUPS; g++)

@@ -436,19 +436,29 @@ INLINE void fetch(tensor_type t, const uint8_t *p) {
         _mm_prefetch((const char *)(p + 64 * i), _MM_HINT_T0);
 }
 
+INLINE void stream_block(tensor_type type, const uint8_t *unit, const uint8_t *part, const uint8_t *at,
+                         const act_block *x, const int n, __m256 *acc) {
+    weights w;
+    fetch(type, at + AHEAD);
+    load_scales(type, &w, unit, part);
+    load_integers(type, &w, part);
+    step(type, acc, &w, x, n);
+}
+
 /* A few tokens: memory is the limit, so each group streams by once and is fetched ahead of its use. One group at a
- * time: two streams side by side halve what memory delivers. */
+ * time: two streams side by side halve what memory delivers. The walk knows the sizes of units and parts, for in the
+ * products of one token there is little to hide the search for a block behind. */
 INLINE void mul_stream(tensor_type type, const packed *p, uint32_t group, const acts_view *a, const int n, float *y,
                        size_t ldy) {
-    const uint8_t *start = p->data + group * p->task_bytes;
+    const uint32_t per_unit = is_256(type) ? 8 : 1, head = type == TT_MXFP4 ? 8 : has_head_min(type) ? 32 : 16;
+    const uint32_t part_bytes = block_bytes(type) - head / per_unit;
+    const uint8_t *unit = p->data + group * p->task_bytes, *end = unit + p->task_bytes;
+    const act_block *x = a->blocks;
     __m256 acc[4];
     UNROLL for (int t = 0; t < n; t++) acc[t] = _mm256_setzero_ps();
-    for (uint32_t b = 0; b < p->cols / 32; b++) {
-        weights w;
-        fetch(type, start + (size_t)b * block_bytes(type) + AHEAD);
-        load_block(type, &w, p, start, b);
-        step(type, acc, &w, a->blocks + b * a->ldb, n);
-    }
+    for (; unit < end; unit += (size_t)per_unit * block_bytes(type))
+        for (uint32_t i = 0; i < per_unit; i++, x += a->ldb)
+            stream_block(type, unit, unit + head + i * part_bytes, unit + i * block_bytes(type), x, n, acc);
     UNROLL for (int t = 0; t < n; t++) store_rows(y + (size_t)t * ldy + group * LANES, acc[t], p->rows - group * LANES);
 }
 
@@ -718,14 +728,20 @@ INLINE __m256 load_weights(tensor_type type, const uint8_t *p) {
     return type == TT_F16 ? load_f16(p) : load_bf16(p);
 }
 
-INLINE void float_step(tensor_type type, int n_groups, int nt, const uint8_t *w, uint32_t n_k, const float *x,
-                       size_t ldx, __m256 *sums /* (nt, PANEL_GROUPS) */) {
+INLINE void fetch_row(const uint8_t *w, int bytes) {
+    UNROLL for (int i = 0; i < bytes; i += 64) _mm_prefetch((const char *)(w + AHEAD + i), _MM_HINT_T0);
+}
+
+/* sums: (nt, PANEL_GROUPS). ahead: w comes from memory. */
+INLINE void float_step(tensor_type type, int n_groups, int nt, const uint8_t *w, bool ahead, uint32_t n_k,
+                       const float *x, size_t ldx, __m256 *sums) {
     const int size = type == TT_F32 ? 4 : 2;
     __m256 acc[AT_ONCE][PANEL_GROUPS];
     UNROLL for (int t = 0; t < nt; t++) UNROLL for (int g = 0; g < n_groups; g++) acc[t][g] =
         sums[t * PANEL_GROUPS + g];
     for (uint32_t k = 0; k < n_k; k++, w += n_groups * LANES * size) {
         __m256 v[AT_ONCE];
+        if (ahead) fetch_row(w, n_groups * LANES * size);
         UNROLL for (int t = 0; t < nt; t++) v[t] = _mm256_set1_ps(x[t * ldx + k]);
         UNROLL for (int g = 0; g < n_groups; g++) {
             __m256 wg = load_weights(type, w + g * LANES * size);
@@ -748,7 +764,7 @@ INLINE void mul_panel_tile(tensor_type type, int n_groups, const packed *p, uint
     const uint8_t *w = p->data + panel * p->task_bytes;
     const size_t k_bytes = (size_t)n_groups * LANES * (type == TT_F32 ? 4 : 2);
     if (n == 1) {
-        float_step(type, n_groups, 1, w, p->cols, a->x + t0 * a->ldx, a->ldx, sums);
+        float_step(type, n_groups, 1, w, true, p->cols, a->x + t0 * a->ldx, a->ldx, sums);
         return;
     }
     float room[CHUNK * PANEL_GROUPS * LANES];
@@ -757,8 +773,9 @@ INLINE void mul_panel_tile(tensor_type type, int n_groups, const packed *p, uint
         const uint8_t *f = spell_out(type, room, w + k * k_bytes, (size_t)n_k * (size_t)n_groups * LANES);
         const float *x = a->x + t0 * a->ldx + k;
         for (; t + AT_ONCE <= n; t += AT_ONCE)
-            float_step(TT_F32, n_groups, AT_ONCE, f, n_k, x + t * a->ldx, a->ldx, sums + t * PANEL_GROUPS);
-        for (; t < n; t++) float_step(TT_F32, n_groups, 1, f, n_k, x + t * a->ldx, a->ldx, sums + t * PANEL_GROUPS);
+            float_step(TT_F32, n_groups, AT_ONCE, f, false, n_k, x + t * a->ldx, a->ldx, sums + t * PANEL_GROUPS);
+        for (; t < n; t++)
+            float_step(TT_F32, n_groups, 1, f, false, n_k, x + t * a->ldx, a->ldx, sums + t * PANEL_GROUPS);
     }
 }
 

@@ -122,15 +122,22 @@ INLINE float norm_sum(addend what, const float *x, uint32_t n, float mean) {
 
 static void avx512_rms_norm(float *y, const float *x, const float *w, uint32_t n, float eps) {
     const __m512 f = _mm512_set1_ps(1.0f / sqrtf(norm_sum(SQUARE, x, n, 0) / (float)n + eps));
-    for (uint32_t i = 0; i < n; i += 16)
-        store_ps(y + i, n - i, _mm512_mul_ps(_mm512_mul_ps(load_ps(x + i, n - i), f), load_ps(w + i, n - i)));
+    uint32_t i = 0;
+    for (; i + 16 <= n; i += 16)
+        _mm512_storeu_ps(y + i, _mm512_mul_ps(_mm512_mul_ps(_mm512_loadu_ps(x + i), f), _mm512_loadu_ps(w + i)));
+    if (i < n) store_ps(y + i, n - i, _mm512_mul_ps(_mm512_mul_ps(load_ps(x + i, n - i), f), load_ps(w + i, n - i)));
 }
 
 static void avx512_layer_norm(float *y, const float *x, const float *w, const float *b, uint32_t n, float eps) {
     const float mean = norm_sum(ITSELF, x, n, 0) / (float)n;
     const __m512 f = _mm512_set1_ps(1.0f / sqrtf(norm_sum(SQUARE_OFF_MEAN, x, n, mean) / (float)n + eps));
     const __m512 vm = _mm512_set1_ps(mean);
-    for (uint32_t i = 0; i < n; i += 16) {
+    uint32_t i = 0;
+    for (; i + 16 <= n; i += 16) {
+        __m512 d = _mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(x + i), vm), f);
+        _mm512_storeu_ps(y + i, _mm512_fmadd_ps(d, _mm512_loadu_ps(w + i), _mm512_loadu_ps(b + i)));
+    }
+    if (i < n) {
         __m512 d = _mm512_mul_ps(_mm512_sub_ps(load_ps(x + i, n - i), vm), f);
         store_ps(y + i, n - i, _mm512_fmadd_ps(d, load_ps(w + i, n - i), load_ps(b + i, n - i)));
     }
