@@ -82,6 +82,7 @@ INLINE void floats_one(tensor_type type, const packed *p, uint32_t panel, const 
         UNROLL for (uint32_t i = 0; i < 4; i++, w += PANEL_ROWS * (type == TT_F32 ? 4 : 2)) {
             __m512 v[2];
             const __m512 x = _mm512_set1_ps(a->x[k + i]);
+            fetch(w + AHEAD, PANEL_ROWS * (type == TT_F32 ? 4 : 2));
             load_floats(type, v, w, true, 0);
             acc[i][0] = _mm512_fmadd_ps(v[0], x, acc[i][0]);
             acc[i][1] = _mm512_fmadd_ps(v[1], x, acc[i][1]);

@@ -694,13 +694,14 @@ INLINE void load_floats(tensor_type type, __m512 *w, const uint8_t *p, bool full
     }
 }
 
-/* sums (nt, 2) += n_k k's of nt tokens. */
+/* sums (nt, 2) += n_k k's of nt tokens. ahead: w comes from memory. */
 INLINE void float_step(tensor_type type, int nt, const uint8_t *w, size_t k_bytes, bool full, __mmask32 mask,
-                       uint32_t n_k, const float *x, size_t ldx, __m512 *sums) {
+                       bool ahead, uint32_t n_k, const float *x, size_t ldx, __m512 *sums) {
     __m512 acc[AT_ONCE][2];
     UNROLL for (int t = 0; t < nt; t++) acc[t][0] = sums[2 * t], acc[t][1] = sums[2 * t + 1];
     for (uint32_t k = 0; k < n_k; k++, w += k_bytes) {
         __m512 v[2];
+        if (ahead) fetch(w + AHEAD, PANEL_ROWS * (type == TT_F32 ? 4 : 2));
         load_floats(type, v, w, full, mask);
         UNROLL for (int t = 0; t < nt; t++) {
             const __m512 xt = _mm512_set1_ps(x[(size_t)t * ldx + k]);
@@ -716,18 +717,18 @@ INLINE void mul_panel_few(tensor_type type, int nt, const packed *p, const uint8
                           size_t ldx, __m512 *sums) {
     const size_t k_bytes = (size_t)__builtin_popcount(mask) * (type == TT_F32 ? 4 : 2);
     if (mask == 0xffffffff)
-        float_step(type, nt, w, PANEL_ROWS * (type == TT_F32 ? 4 : 2), true, mask, p->cols, x, ldx, sums);
+        float_step(type, nt, w, PANEL_ROWS * (type == TT_F32 ? 4 : 2), true, mask, true, p->cols, x, ldx, sums);
     else
-        float_step(type, nt, w, k_bytes, false, mask, p->cols, x, ldx, sums);
+        float_step(type, nt, w, k_bytes, false, mask, true, p->cols, x, ldx, sums);
 }
 
 static void float_steps(const float *w, uint32_t n_k, const float *x, size_t ldx, uint32_t n, __m512 *sums) {
     const uint8_t *p = (const uint8_t *)w;
     const size_t row = PANEL_ROWS * sizeof *w;
     for (; n >= AT_ONCE; n -= AT_ONCE, x += AT_ONCE * ldx, sums += 2 * AT_ONCE)
-        float_step(TT_F32, AT_ONCE, p, row, true, 0, n_k, x, ldx, sums);
-    for (; n >= 4; n -= 4, x += 4 * ldx, sums += 8) float_step(TT_F32, 4, p, row, true, 0, n_k, x, ldx, sums);
-    for (; n > 0; n--, x += ldx, sums += 2) float_step(TT_F32, 1, p, row, true, 0, n_k, x, ldx, sums);
+        float_step(TT_F32, AT_ONCE, p, row, true, 0, false, n_k, x, ldx, sums);
+    for (; n >= 4; n -= 4, x += 4 * ldx, sums += 8) float_step(TT_F32, 4, p, row, true, 0, false, n_k, x, ldx, sums);
+    for (; n > 0; n--, x += ldx, sums += 2) float_step(TT_F32, 1, p, row, true, 0, false, n_k, x, ldx, sums);
 }
 
 INLINE void mul_panel(tensor_type type, const packed *p, uint32_t panel, const acts_view *a, uint32_t t0, uint32_t n,
