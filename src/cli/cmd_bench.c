@@ -177,8 +177,9 @@ static err_code print_json(const bench *b, const figures *g, err *e) {
 /* What was given is a file, or a model of the island. */
 static err_code find_model(const cli *c, const char *what, char *path, size_t cap, err *e) {
     if (file_exists(what)) {
-        if (strlen(what) >= cap) return err_set(e, ERR_TOO_LONG, "%.60s…: the path is too long", what);
-        strcpy(path, what);
+        size_t n = strlen(what);
+        if (n >= cap) return err_set(e, ERR_TOO_LONG, "%.60s…: the path is too long", what);
+        memcpy(path, what, n + 1);
         return ERR_OK;
     }
     island *i = NULL;

@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -48,10 +49,10 @@ static void find_out(void) {
     int last = ISA_SCALAR;
     for (int i = 0; i < ISA_COUNT; i++)
         if (have[i]) last = i;
+    size_t n = 0;
     for (int i = 0; i <= last; i++) {
-        if (!have[i]) continue;
-        if (i > 0) strcat(list, i == last ? " and " : ", ");
-        strcat(list, names[i]);
+        const char *before = i == 0 ? "" : i == last ? " and " : ", ";
+        if (have[i]) n += (size_t)snprintf(list + n, sizeof list - n, "%s%s", before, names[i]);
     }
 }
 

@@ -583,7 +583,7 @@ static void plan_prompts(scheduler *s, int priority, uint32_t *budget) {
             job *j = s->running[(start + k) % n]->j;
             if (!j->want || (round == 0 && j->in_round)) continue;
             j->in_round = true;
-            uint32_t even = each / j->owner->n_asking;
+            uint32_t asking = j->owner->n_asking, even = asking ? each / asking : 0;
             uint32_t take = min_u32(j->want, min_u32(*budget, round ? *budget : even ? even : 1));
             j->share += take;
             j->want -= take;
