@@ -222,10 +222,10 @@ INLINE __m256 lanes_seen(int p, int first, int n) {
     return _mm256_castsi256_ps(_mm256_andnot_si256(lanes_below(first - p), lanes_below(n - p)));
 }
 
-/* Scores to weights; returns the factor for what was summed before. */
-INLINE float weigh(attn_row *r, float *s, float cap) {
+/* Scores to weights; returns the factor for what was summed before. whole: the row sees all of the tile. */
+INLINE float weigh_tile(attn_row *r, float *s, float cap, const bool whole) {
     const __m256 low = _mm256_set1_ps(-INFINITY), vc = _mm256_set1_ps(cap);
-    int n = (int)r->n_valid, first = (int)r->first;
+    const int n = whole ? VEC_TILE : (int)r->n_valid, first = whole ? 0 : (int)r->first;
     __m256 vm = _mm256_set1_ps(r->m);
     for (int p = first & ~7; p < n; p += 8) {
         __m256 v = _mm256_loadu_ps(s + p);
@@ -233,7 +233,7 @@ INLINE float weigh(attn_row *r, float *s, float cap) {
             v = _mm256_mul_ps(vc, tanh_ps(_mm256_div_ps(v, vc)));
             _mm256_storeu_ps(s + p, v);
         }
-        vm = _mm256_max_ps(_mm256_blendv_ps(low, v, lanes_seen(p, first, n)), vm);
+        vm = _mm256_max_ps(whole ? v : _mm256_blendv_ps(low, v, lanes_seen(p, first, n)), vm);
     }
     __m128 h = _mm_max_ps(_mm256_castps256_ps128(vm), _mm256_extractf128_ps(vm, 1));
     h = _mm_max_ps(h, _mm_movehl_ps(h, h));
@@ -243,7 +243,7 @@ INLINE float weigh(attn_row *r, float *s, float cap) {
     __m256 sum = _mm256_setzero_ps();
     for (int p = first & ~7; p < n; p += 8) {
         __m256 e = exp_ps(_mm256_sub_ps(_mm256_loadu_ps(s + p), vm));
-        e = _mm256_and_ps(e, lanes_seen(p, first, n)); /* adding 0 changes no sum of weights */
+        if (!whole) e = _mm256_and_ps(e, lanes_seen(p, first, n)); /* adding 0 changes no sum of weights */
         _mm256_storeu_ps(s + p, e);
         sum = _mm256_add_ps(sum, e);
     }
@@ -251,6 +251,11 @@ INLINE float weigh(attn_row *r, float *s, float cap) {
     r->m = m;
     r->l = fmaf(r->l, corr, tree_ps(sum));
     return corr;
+}
+
+INLINE float weigh(attn_row *r, float *s, float cap) {
+    if (r->first == 0 && r->n_valid == VEC_TILE) return weigh_tile(r, s, cap, true);
+    return weigh_tile(r, s, cap, false);
 }
 
 /* Values of a tile and the weights of rows: acc += s v over positions [p0, p1). */
