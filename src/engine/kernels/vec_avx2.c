@@ -88,8 +88,19 @@ INLINE void sum_64(addend what, __m256 *s, const float *x, uint32_t n, uint32_t 
 /* The sum of a norm in 128 lanes, by two walks: the registers hold 64. */
 INLINE float norm_sum(addend what, const float *x, uint32_t n, float mean) {
     __m256 s[8], t[8], vm = _mm256_set1_ps(mean);
-    sum_64(what, s, x, n, 0, vm);
-    sum_64(what, t, x, n, 64, vm);
+    if (what == ITSELF && n % VEC_LANES == 0) { /* additions read memory: all 16 sums fit, and one walk does */
+        UNROLL
+        for (int j = 0; j < 8; j++) s[j] = t[j] = _mm256_setzero_ps();
+        for (uint32_t i = 0; i < n; i += VEC_LANES) {
+            UNROLL
+            for (int j = 0; j < 8; j++) s[j] = _mm256_add_ps(s[j], _mm256_loadu_ps(x + i + 8 * j));
+            UNROLL
+            for (int j = 0; j < 8; j++) t[j] = _mm256_add_ps(t[j], _mm256_loadu_ps(x + i + 64 + 8 * j));
+        }
+    } else {
+        sum_64(what, s, x, n, 0, vm);
+        sum_64(what, t, x, n, 64, vm);
+    }
     UNROLL
     for (int j = 0; j < 8; j++) s[j] = _mm256_add_ps(s[j], t[j]);
     UNROLL
