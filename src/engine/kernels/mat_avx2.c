@@ -410,7 +410,6 @@ INLINE void spell_wide(tensor_type type, weights *w, const uint8_t *p) {
     }
 }
 
-#define FEW 16 /* tokens */
 /* As load_block, the integers as int16. */
 INLINE void load_block_wide(tensor_type type, weights *w, const packed *p, const uint8_t *group, uint32_t b) {
     const bool super = type == TT_IQ4_XS;
@@ -420,7 +419,8 @@ INLINE void load_block_wide(tensor_type type, weights *w, const packed *p, const
     spell_wide(type, w, part + (super ? 8 : 0));
 }
 
-#define AHEAD 4096 /* bytes */
+#define STREAM 4    /* tokens whose sums stay in registers */
+#define AHEAD  4096 /* bytes */
 /* Bytes of a block of 32 in a unit, with its share of the head. */
 INLINE uint32_t block_bytes(tensor_type t) {
     uint32_t head = t == TT_MXFP4 ? 8 : has_head_min(t) ? 32 : 16;
@@ -454,7 +454,7 @@ INLINE void mul_stream(tensor_type type, const packed *p, uint32_t group, const 
     const uint32_t part_bytes = block_bytes(type) - head / per_unit;
     const uint8_t *unit = p->data + group * p->task_bytes, *end = unit + p->task_bytes;
     const act_block *x = a->blocks;
-    __m256 acc[4];
+    __m256 acc[STREAM];
     UNROLL for (int t = 0; t < n; t++) acc[t] = _mm256_setzero_ps();
     for (; unit < end; unit += (size_t)per_unit * block_bytes(type))
         for (uint32_t i = 0; i < per_unit; i++, x += a->ldb)
@@ -462,22 +462,25 @@ INLINE void mul_stream(tensor_type type, const packed *p, uint32_t group, const 
     UNROLL for (int t = 0; t < n; t++) store_rows(y + (size_t)t * ldy + group * LANES, acc[t], p->rows - group * LANES);
 }
 
-/* More of them: sums no longer fit into registers. */
+/* How many tokens pass by STREAM at a time; more of them share the weights that mul_pair spells out. */
+INLINE uint32_t few_of(tensor_type type) {
+    return kind_of(type) == DOT_5 ? 8 : 7;
+}
+
+/* A group stays in the first or second cache while the tokens pass. */
 INLINE void mul_few(tensor_type type, const packed *p, uint32_t group, const acts_view *a, float *y, size_t ldy) {
-    const uint8_t *start = p->data + group * p->task_bytes;
-    const uint32_t n = a->n;
-    __m256 acc[FEW];
-    for (uint32_t t = 0; t < n; t++) acc[t] = _mm256_setzero_ps();
-    for (uint32_t b = 0; b < p->cols / 32; b++) {
-        weights w;
-        fetch(type, start + (size_t)b * block_bytes(type) + AHEAD);
-        load_block(type, &w, p, start, b);
-        const act_block *x = a->blocks + b * a->ldb;
-        uint32_t t = 0;
-        for (; t + 4 <= n; t += 4) step(type, acc + t, &w, x + t, 4);
-        for (; t < n; t++) step(type, acc + t, &w, x + t, 1);
+    const uint32_t n_passes = (a->n + STREAM - 1) / STREAM;
+    acts_view part = *a;
+    for (uint32_t i = 0, t = 0; i < n_passes; i++, t += part.n) {
+        part.n = (a->n - t + n_passes - i - 1) / (n_passes - i); /* of 5: 3 and 2 */
+        part.blocks = a->blocks + t;
+        switch (part.n) {
+        case 1: mul_stream(type, p, group, &part, 1, y + t * ldy, ldy); break;
+        case 2: mul_stream(type, p, group, &part, 2, y + t * ldy, ldy); break;
+        case 3: mul_stream(type, p, group, &part, 3, y + t * ldy, ldy); break;
+        default: mul_stream(type, p, group, &part, STREAM, y + t * ldy, ldy);
+        }
     }
-    for (uint32_t t = 0; t < n; t++) store_rows(y + t * ldy + group * LANES, acc[t], p->rows - group * LANES);
 }
 
 /* ---- products of quantised types, several tokens ---------------------------------------------------------------- */
@@ -685,16 +688,10 @@ INLINE void mul_batch(tensor_type type, const packed *p, uint32_t begin, uint32_
 
 INLINE void mul_type(tensor_type type, const packed *p, uint32_t begin, uint32_t end, const acts_view *a, float *y,
                      size_t ldy) {
-    for (uint32_t g = begin; g < end && a->n <= FEW; g++) {
-        switch (a->n) {
-        case 1: mul_stream(type, p, g, a, 1, y, ldy); break;
-        case 2: mul_stream(type, p, g, a, 2, y, ldy); break;
-        case 3: mul_stream(type, p, g, a, 3, y, ldy); break;
-        case 4: mul_stream(type, p, g, a, 4, y, ldy); break;
-        default: mul_few(type, p, g, a, y, ldy);
-        }
+    if (a->n <= few_of(type)) {
+        for (uint32_t g = begin; g < end; g++) mul_few(type, p, g, a, y, ldy);
+        return;
     }
-    if (a->n <= FEW) return;
     for (uint32_t g = begin; g < end; g += BATCH)
         for (uint32_t t = 0; t < a->n; t += TILE)
             mul_batch(type, p, g, end - g < BATCH ? end : g + BATCH, a, t, a->n - t < TILE ? a->n - t : TILE, y, ldy);
