@@ -530,6 +530,7 @@ INLINE void centre_set(tensor_type type, act_block *to, const act_block *x) {
     *to = *x;
     memcpy(to->s, &first, 4);
     if (is_per_16(type)) to->nsum8 = _mm_cvtsi128_si32(hi);
+    if (type == TT_Q5_1 || type == TT_Q5_K) to->nsum8 = -2 * x->nsum8; /* puts the centre back: 16 (s0 + s1) */
 }
 
 INLINE void wide_set(wide *to, const act_block *x) {
@@ -568,8 +569,7 @@ INLINE void dot_narrow(tensor_type type, __m256i (*dot)[NT], const weights *w, c
         UNROLL for (int r = 0; r < 2; r++) UNROLL for (int t = 0; t < nt; t++) {
             dot[r][t] = _mm256_madd_epi16(dot[r][t], ones);
             __m256i n = bcast(&x[t].nsum8);
-            if (type == TT_Q4_0) dot[r][t] = _mm256_add_epi32(dot[r][t], n);
-            if (type == TT_Q5_1 || type == TT_Q5_K) dot[r][t] = _mm256_sub_epi32(dot[r][t], _mm256_slli_epi32(n, 1));
+            if (type == TT_Q4_0 || type == TT_Q5_1 || type == TT_Q5_K) dot[r][t] = _mm256_add_epi32(dot[r][t], n);
         }
         return;
     }
