@@ -96,7 +96,7 @@ static float *plain_answer(void) {
 }
 
 static bool flip(const char *path, uint64_t at, uint8_t mask) {
-    uint8_t b;
+    uint8_t b = 0;
     struct stat st;
     struct timespec keep[2] = {{0}};
     int fd = open(path, O_RDWR);
