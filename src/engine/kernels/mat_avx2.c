@@ -462,13 +462,38 @@ INLINE void mul_stream(tensor_type type, const packed *p, uint32_t group, const 
     UNROLL for (int t = 0; t < n; t++) store_rows(y + (size_t)t * ldy + group * LANES, acc[t], p->rows - group * LANES);
 }
 
-/* How many tokens pass by STREAM at a time; more of them share the weights that mul_pair spells out. */
+/* More of them than STREAM, sooner than mul_pair gains anything by spelling out the weights. */
 INLINE uint32_t few_of(tensor_type type) {
     return kind_of(type) == DOT_5 ? 8 : 7;
 }
+/* Types whose weights cost more to unpack than sums to spill. */
+INLINE bool is_slow_to_unpack(tensor_type type) {
+    return kind_of(type) == DOT_5 || type == TT_Q3_K || type == TT_Q6_K;
+}
 
-/* A group stays in the first or second cache while the tokens pass. */
+/* Weights are unpacked once, sums are spilled. */
+INLINE void mul_once(tensor_type type, const packed *p, uint32_t group, const acts_view *a, float *y, size_t ldy) {
+    const uint8_t *start = p->data + group * p->task_bytes;
+    __m256 acc[2 * STREAM];
+    for (uint32_t t = 0; t < a->n; t++) acc[t] = _mm256_setzero_ps();
+    for (uint32_t b = 0; b < p->cols / 32; b++) {
+        weights w;
+        fetch(type, start + (size_t)b * block_bytes(type) + AHEAD);
+        load_block(type, &w, p, start, b);
+        const act_block *x = a->blocks + b * a->ldb;
+        uint32_t t = 0;
+        for (; t + STREAM <= a->n; t += STREAM) step(type, acc + t, &w, x + t, STREAM);
+        for (; t < a->n; t++) step(type, acc + t, &w, x + t, 1);
+    }
+    for (uint32_t t = 0; t < a->n; t++) store_rows(y + t * ldy + group * LANES, acc[t], p->rows - group * LANES);
+}
+
+/* In passes: the group stays in the first or second cache meanwhile. */
 INLINE void mul_few(tensor_type type, const packed *p, uint32_t group, const acts_view *a, float *y, size_t ldy) {
+    if (is_slow_to_unpack(type) && a->n > STREAM) {
+        mul_once(type, p, group, a, y, ldy);
+        return;
+    }
     const uint32_t n_passes = (a->n + STREAM - 1) / STREAM;
     acts_view part = *a;
     for (uint32_t i = 0, t = 0; i < n_passes; i++, t += part.n) {
