@@ -9,6 +9,7 @@
  *     8 bits: none, so w + 128 is cut into two chains of four bits, w = 16 hi + lo - 128
  */
 #include "engine/kernels/kernels.h"
+#include "engine/kernels/types.h"
 
 #include <immintrin.h>
 #include <string.h>
@@ -117,21 +118,6 @@ INLINE dot_kind kind_of(tensor_type t) {
     case TT_Q6_K: return DOT_16_MANY;
     default: return DOT_4;
     }
-}
-INLINE bool has_added_min(tensor_type t) {
-    return t == TT_Q4_1 || t == TT_Q5_1;
-}
-INLINE bool has_scaled_min(tensor_type t) {
-    return t == TT_Q4_K || t == TT_Q5_K;
-}
-INLINE bool has_head_min(tensor_type t) {
-    return has_added_min(t) || has_scaled_min(t) || t == TT_Q2_K;
-}
-INLINE bool is_per_16(tensor_type t) {
-    return t == TT_Q2_K || t == TT_Q3_K || t == TT_Q6_K;
-}
-INLINE bool is_256(tensor_type t) {
-    return is_per_16(t) || has_scaled_min(t) || t == TT_IQ4_XS;
 }
 
 INLINE __m256i load(const uint8_t *p) {

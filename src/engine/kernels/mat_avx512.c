@@ -17,6 +17,7 @@
  * memory. Activations are not: fetching the next block's by hand costs 5 to 10 %.
  */
 #include "engine/kernels/kernels.h"
+#include "engine/kernels/types.h"
 
 #include "engine/kernels/avx512.h"
 
@@ -100,18 +101,6 @@ INLINE sum_kind kind_of(tensor_type t) {
 /* Log2 of a type's offset / 8, where it has one. */
 INLINE int shift_of(tensor_type t) {
     return t == TT_Q4_0 ? 0 : t == TT_Q5_0 || t == TT_MXFP4 ? 1 : 4;
-}
-INLINE bool has_scaled_min(tensor_type t) {
-    return t == TT_Q4_K || t == TT_Q5_K;
-}
-INLINE bool is_per_16(tensor_type t) {
-    return t == TT_Q2_K || t == TT_Q3_K || t == TT_Q6_K;
-}
-INLINE bool has_head_min(tensor_type t) {
-    return kind_of(t) == SUM_MIN || t == TT_Q2_K;
-}
-INLINE bool is_256(tensor_type t) {
-    return is_per_16(t) || has_scaled_min(t) || t == TT_IQ4_XS;
 }
 
 /* The same place in two groups. */

@@ -10,6 +10,7 @@
 #define POLDER_ENGINE_KERNELS_MAT_NEON_H
 
 #include "engine/kernels/kernels.h"
+#include "engine/kernels/types.h"
 
 #include <arm_neon.h>
 
@@ -39,22 +40,6 @@ typedef struct weights {
 typedef struct int_sums {
     int32x4_t lo[2], hi[2]; /* per 32: lo alone; per 16: over the first and the last 16 */
 } int_sums;
-
-INLINE bool has_added_min(tensor_type t) {
-    return t == TT_Q4_1 || t == TT_Q5_1;
-}
-INLINE bool has_scaled_min(tensor_type t) {
-    return t == TT_Q4_K || t == TT_Q5_K;
-}
-INLINE bool has_head_min(tensor_type t) {
-    return has_added_min(t) || has_scaled_min(t) || t == TT_Q2_K;
-}
-INLINE bool is_per_16(tensor_type t) {
-    return t == TT_Q2_K || t == TT_Q3_K || t == TT_Q6_K;
-}
-INLINE bool is_256(tensor_type t) {
-    return is_per_16(t) || has_scaled_min(t) || t == TT_IQ4_XS;
-}
 
 /* ---- loads ------------------------------------------------------------------------------------------------------- */
 
