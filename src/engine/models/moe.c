@@ -165,7 +165,7 @@ static void sum_rows(void *ctx, size_t begin, size_t end, unsigned thread) {
     }
 }
 
-/* The factor of the shared expert goes on its output: sigmoid of a dot product in eight lanes, as vec.h has it. */
+/* The factor of the shared expert goes on its output: sigmoid of a dot product in eight lanes, then vec_tree. */
 static void gate_shared(void *ctx, size_t begin, size_t end, unsigned thread) {
     (void)thread;
     const moe_job *j = ctx;
