@@ -178,14 +178,14 @@ TEST(cancelled_answers_as_far_as_they_got) {
     client c = {.cancel_after = 5};
     request r = ask(MODEL, "go on and on", 300);
     r.ignore_end = true;
-    r.n_choices = 3;
+    r.n_choices = 16; /* many, so that the engine is not done before a busy machine lets the client say so */
     CHECK_INT(run(&b, &r, &c, &e), ERR_CANCELLED);
     client_free(&c);
     replay_report out;
     last = ledger_size(island_ledger(b.i)) - 1;
     CHECK_OK(replay_answer(rep, last, &out, &e), e);
     if (out.outcome) FAIL("%s", out.why);
-    CHECK(out.tokens > 3 && out.tokens < 900);
+    CHECK(out.tokens > 3 && out.tokens < 16 * 300);
 }
 
 TEST(vectors_and_scores) {
