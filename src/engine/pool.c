@@ -52,6 +52,12 @@
 #define JOB_ONE   (UINT64_C(1) << 33)
 #define INSIDE(s) ((uint32_t)(s))
 
+/* What of a job belongs to one thread, [next, end), on a cache line of its own. */
+typedef struct share {
+    _Alignas(64) _Atomic size_t next; /* first index that no thread has taken */
+    size_t end;
+} share;
+
 typedef struct worker {
     pool *p;
     unsigned index;
@@ -60,10 +66,11 @@ typedef struct worker {
 
 struct pool {
     _Alignas(64) _Atomic uint64_t state;
-    _Alignas(64) _Atomic size_t next; /* first index that no thread has taken */
     _Alignas(64) pool_fn fn;
     void *ctx;
-    size_t n, grain;
+    size_t grain;
+    unsigned n_shares;
+    share *shares; /* one for each thread; of a job the first n_shares count */
     _Atomic bool stop;
     _Atomic unsigned n_asleep; /* workers in wait_job */
     _Atomic bool caller_asleep;
@@ -78,12 +85,28 @@ struct pool {
     } watch;
 };
 
+/* First the thread's own share, so that memory is read in the order in which it lies; then what others have left. */
 static void take_ranges(pool *p, unsigned thread) {
-    for (;;) {
-        size_t begin = atomic_fetch_add_explicit(&p->next, p->grain, memory_order_relaxed);
-        if (begin >= p->n) return;
-        size_t left = p->n - begin;
-        p->fn(p->ctx, begin, begin + (left < p->grain ? left : p->grain), thread);
+    for (unsigned i = 0; i < p->n_shares; i++) {
+        share *s = &p->shares[(thread + i) % p->n_shares];
+        for (;;) {
+            size_t begin = atomic_fetch_add_explicit(&s->next, p->grain, memory_order_relaxed);
+            if (begin >= s->end) break;
+            p->fn(p->ctx, begin, s->end - begin < p->grain ? s->end : begin + p->grain, thread);
+        }
+    }
+}
+
+/* Shares of whole grains. */
+static void cut_shares(pool *p, size_t n, size_t grain) {
+    unsigned n_shares = atomic_load_explicit(&p->n_active, memory_order_relaxed);
+    size_t size = ((n - 1) / grain / n_shares + 1) * grain;
+    p->grain = grain;
+    p->n_shares = n_shares;
+    for (unsigned i = 0; i < n_shares; i++) {
+        size_t begin = i * size < n ? i * size : n;
+        atomic_store_explicit(&p->shares[i].next, begin, memory_order_relaxed);
+        p->shares[i].end = n - begin < size ? n : begin + size;
     }
 }
 
@@ -211,9 +234,7 @@ static void run_alone(size_t n, size_t grain, pool_fn fn, void *ctx) {
 static void run_shared(pool *p, size_t n, size_t grain, pool_fn fn, void *ctx) {
     p->fn = fn;
     p->ctx = ctx;
-    p->n = n;
-    p->grain = grain;
-    atomic_store_explicit(&p->next, 0, memory_order_relaxed);
+    cut_shares(p, n, grain);
     uint64_t job = atomic_load(&p->state) / JOB_ONE + 1;
     atomic_store(&p->state, job * JOB_ONE | OPEN);
     if (atomic_load(&p->n_asleep)) {
@@ -270,7 +291,10 @@ err_code pool_new(pool **out, unsigned n_threads, err *e) {
     if (!p) return err_nomem(e, "a thread pool");
     memset(p, 0, sizeof *p);
     p->workers = mem_array(n_threads, sizeof *p->workers);
-    if (!p->workers) {
+    p->shares = mem_alloc_aligned(n_threads * sizeof *p->shares);
+    if (!p->workers || !p->shares) {
+        mem_free_aligned(p->shares);
+        mem_free(p->workers);
         mem_free_aligned(p);
         return err_nomem(e, "a thread pool");
     }
@@ -302,6 +326,7 @@ void pool_free(pool *p) {
     pthread_cond_destroy(&p->job);
     pthread_cond_destroy(&p->unparked);
     pthread_mutex_destroy(&p->mutex);
+    mem_free_aligned(p->shares);
     mem_free(p->workers);
     mem_free_aligned(p);
 }

@@ -17,9 +17,9 @@ typedef struct pool pool;
 err_code pool_new(pool **out, unsigned n_threads, err *e);
 void pool_free(pool *p);
 unsigned pool_threads(const pool *p);
-/* Calls fn(ctx, begin, end, thread) over disjoint ranges that cover [0, n), each at most `grain` long, taken by
- * threads as they come; returns when all are done. thread is 0..n_threads-1 (for scratch). p may be NULL: runs on
- * the caller. */
+/* Calls fn(ctx, begin, end, thread) over disjoint ranges that cover [0, n), each at most `grain` long and beginning at
+ * a multiple of it; returns when all are done. Each thread walks through a share of its own, then helps with what
+ * others have left. thread is 0..n_threads-1 (for scratch). p may be NULL: runs on the caller. */
 typedef void (*pool_fn)(void *ctx, size_t begin, size_t end, unsigned thread);
 void pool_run(pool *p, size_t n, size_t grain, pool_fn fn, void *ctx);
 
