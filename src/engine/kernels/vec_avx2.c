@@ -1,5 +1,6 @@
 /* vec.h with AVX2 and FMA. Operation by operation the same as vec_scalar.c and num.h: only the grouping of independent
  * results into registers differs. */
+#include "engine/kernels/fetch.h"
 #include "engine/kernels/vec.h"
 
 #include "engine/num.h"
@@ -189,13 +190,14 @@ INLINE float one_kv(const void *p, size_t i, const bool half) {
 /* Scores of R rows for NV * 8 positions from p0: R * NV chains in registers, 8 at least (two multiply-adds a cycle, of
  * four cycles each), 12 at most. */
 INLINE void scores_block(const attn_row *rows, float (*s)[VEC_TILE], const void *k, uint32_t dk, uint32_t p0,
-                         float scale, const int R, const int NV, const bool half) {
+                         float scale, fetching *f, const int R, const int NV, const bool half) {
     __m256 acc[12];
     UNROLL
     for (int i = 0; i < R * NV; i++) acc[i] = _mm256_setzero_ps();
     for (uint32_t d = 0; d < dk; d++) {
         size_t at = (size_t)d * VEC_TILE + p0;
         __m256 kv[8];
+        fetch_step(f);
         UNROLL
         for (int j = 0; j < NV; j++) kv[j] = load_kv(k, at + 8 * (size_t)j, half);
         UNROLL
@@ -215,17 +217,17 @@ INLINE void scores_block(const attn_row *rows, float (*s)[VEC_TILE], const void 
 
 /* Positions past the last valid one are computed and never used: lanes do not touch each other. */
 INLINE void scores(const attn_row *rows, uint32_t n_rows, float (*s)[VEC_TILE], const void *k, const attn_shape *a,
-                   const bool half) {
+                   fetching *f, const bool half) {
     uint32_t most = 0;
     for (uint32_t r = 0; r < n_rows; r++) most = rows[r].n_valid > most ? rows[r].n_valid : most;
     if (n_rows == 4) {
         uint32_t p = 0;
-        for (; p < most && p < 48; p += 24) scores_block(rows, s, k, a->dk, p, a->scale, 4, 3, half);
-        if (p < most) scores_block(rows, s, k, a->dk, p, a->scale, 4, 2, half);
+        for (; p < most && p < 48; p += 24) scores_block(rows, s, k, a->dk, p, a->scale, f, 4, 3, half);
+        if (p < most) scores_block(rows, s, k, a->dk, p, a->scale, f, 4, 2, half);
     }
     if (n_rows == 2 || n_rows == 3)
-        for (uint32_t p = 0; p < most; p += 32) scores_block(rows, s, k, a->dk, p, a->scale, 2, 4, half);
-    if (n_rows & 1) scores_block(rows + n_rows - 1, s + n_rows - 1, k, a->dk, 0, a->scale, 1, 8, half);
+        for (uint32_t p = 0; p < most; p += 32) scores_block(rows, s, k, a->dk, p, a->scale, f, 2, 4, half);
+    if (n_rows & 1) scores_block(rows + n_rows - 1, s + n_rows - 1, k, a->dk, 0, a->scale, f, 1, 8, half);
 }
 
 /* All ones in the lanes of [p, p + 8) that lie in [first, n). */
@@ -274,6 +276,7 @@ typedef struct weighted {
     const float (*s)[VEC_TILE];
     const void *v;
     uint32_t dv;
+    fetching *f;
 } weighted;
 
 /* acc[d0 … d0 + 8 NV) of R rows. */
@@ -285,6 +288,7 @@ INLINE void values_block(attn_row *rows, weighted w, uint32_t d0, uint32_t p0, u
     for (uint32_t p = p0; p < p1; p++) {
         size_t at = (size_t)p * w.dv + d0;
         __m256 vv[8];
+        fetch_step(w.f);
         UNROLL
         for (int j = 0; j < NV; j++) vv[j] = load_kv(w.v, at + 8 * (size_t)j, half);
         UNROLL
@@ -357,22 +361,18 @@ static void avx2_scale(float *x, float f, size_t n) {
     for (; i < n; i++) x[i] *= f;
 }
 
-/* Part i of n of a tile on its way to the second-level cache: the hardware does not guess the next page. */
-INLINE void fetch_part(const char *tile, size_t bytes, uint32_t i, uint32_t n) {
-    for (size_t at = bytes * i / n / 64 * 64, end = bytes * (i + 1) / n; at < end; at += 64)
-        _mm_prefetch(tile + at, _MM_HINT_T1);
-}
-
 INLINE void attn_tile(attn_row *rows, uint32_t n_rows, const void *tile, const void *next, const attn_shape *a,
                       const bool half) {
     float s[ROWS_MAX][VEC_TILE];
     size_t size = half ? sizeof(uint16_t) : sizeof(float);
-    const weighted w = {(const float(*)[VEC_TILE])s, (const char *)tile + VEC_TILE * a->dk * size, a->dv};
+    fetching f;
+    const weighted w = {(const float(*)[VEC_TILE])s, (const char *)tile + VEC_TILE * a->dk * size, a->dv, &f};
     uint32_t n_groups = (n_rows + ROWS_MAX - 1) / ROWS_MAX;
     for (uint32_t g = 0; g < n_groups; g++) {
         uint32_t n = n_rows < ROWS_MAX ? n_rows : ROWS_MAX;
-        if (next) fetch_part(next, VEC_TILE * ((size_t)a->dk + a->dv) * size, g, n_groups);
-        scores(rows, n, s, tile, a, half);
+        uint32_t steps = n == 1 ? a->dk + a->dv : 2 * (a->dk + a->dv); /* as registers hold 64, 32, 24 of a row */
+        f = fetch_part(next, VEC_TILE * ((size_t)a->dk + a->dv) * size, g, n_groups, steps);
+        scores(rows, n, s, tile, a, &f, half);
         for (uint32_t r = 0; r < n; r++) avx2_scale(rows[r].acc, weigh(&rows[r], s[r], a->cap), a->dv);
         values(rows, n, w, half);
         rows += n;

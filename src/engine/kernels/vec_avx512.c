@@ -1,5 +1,6 @@
 /* vec.h with AVX-512. Operation by operation the same as vec_scalar.c and num.h: only the grouping of independent
  * results into registers differs. Rotations, a few registers long, are those of vec_avx2.c. */
+#include "engine/kernels/fetch.h"
 #include "engine/kernels/vec.h"
 
 #include "engine/kernels/avx512.h"
@@ -169,12 +170,13 @@ INLINE __m512 load_kv(const void *p, size_t i, size_t n, const bool half) {
 
 /* Scores of R rows for all positions of a tile. Those past the last valid one are computed and never used: lanes do not
  * touch each other. */
-INLINE void scores(const attn_row *rows, float (*s)[VEC_TILE], const void *k, const attn_shape *a, const int R,
-                   const bool half) {
+INLINE void scores(const attn_row *rows, float (*s)[VEC_TILE], const void *k, const attn_shape *a, fetching *f,
+                   const int R, const bool half) {
     __m512 acc[ROWS_MAX][TILE_REGS];
     UNROLL for (int r = 0; r < R; r++) UNROLL for (int j = 0; j < TILE_REGS; j++) acc[r][j] = _mm512_setzero_ps();
     for (uint32_t d = 0; d < a->dk; d++) {
         __m512 kv[TILE_REGS];
+        fetch_step(f);
         UNROLL for (int j = 0; j < TILE_REGS; j++) kv[j] = load_kv(k, (size_t)d * VEC_TILE + 16 * (size_t)j, 16, half);
         UNROLL for (int r = 0; r < R; r++) {
             const __m512 q = _mm512_set1_ps(rows[r].q[d]);
@@ -233,6 +235,7 @@ typedef struct weighted {
     const float (*s)[VEC_TILE];
     const void *v;
     uint32_t dv, p0, p1;
+    fetching *f;
 } weighted;
 
 /* acc[d0 … d0 + 16 NV) of R rows; of the last register n elements, at most 16. */
@@ -243,6 +246,7 @@ INLINE void values_block(attn_row *rows, const weighted *w, uint32_t d0, const i
         load_ps(rows[r].acc + d0 + 16 * j, j == NV - 1 ? n : 16);
     for (uint32_t p = w->p0; p < w->p1; p++) {
         __m512 v[4];
+        fetch_step(w->f);
         UNROLL for (int j = 0; j < NV; j++) v[j] =
             load_kv(w->v, (size_t)p * w->dv + d0 + 16 * (size_t)j, j == NV - 1 ? n : 16, half);
         UNROLL for (int r = 0; r < R; r++) {
@@ -274,14 +278,14 @@ INLINE void values_together(attn_row *rows, uint32_t n_rows, const weighted *w, 
 }
 
 INLINE void scores_together(attn_row *rows, uint32_t n_rows, float (*s)[VEC_TILE], const void *k, const attn_shape *a,
-                            const bool half) {
+                            fetching *f, const bool half) {
     switch (n_rows) {
-    case 1: scores(rows, s, k, a, 1, half); break;
-    case 2: scores(rows, s, k, a, 2, half); break;
-    case 3: scores(rows, s, k, a, 3, half); break;
-    case 4: scores(rows, s, k, a, 4, half); break;
-    case 5: scores(rows, s, k, a, 5, half); break;
-    default: scores(rows, s, k, a, 6, half);
+    case 1: scores(rows, s, k, a, f, 1, half); break;
+    case 2: scores(rows, s, k, a, f, 2, half); break;
+    case 3: scores(rows, s, k, a, f, 3, half); break;
+    case 4: scores(rows, s, k, a, f, 4, half); break;
+    case 5: scores(rows, s, k, a, f, 5, half); break;
+    default: scores(rows, s, k, a, f, 6, half);
     }
 }
 
@@ -321,22 +325,17 @@ static void avx512_scale(float *x, float f, size_t n) {
     for (size_t i = 0; i < n; i += 16) store_ps(x + i, n - i, _mm512_mul_ps(load_ps(x + i, n - i), vf));
 }
 
-/* Part i of n of a tile on its way to the second-level cache: the hardware does not guess the next page. */
-INLINE void fetch_part(const char *tile, size_t bytes, uint32_t i, uint32_t n) {
-    for (size_t at = bytes * i / n / 64 * 64, end = bytes * (i + 1) / n; at < end; at += 64)
-        _mm_prefetch(tile + at, _MM_HINT_T1);
-}
-
 INLINE void attn_tile(attn_row *rows, uint32_t n_rows, const void *tile, const void *next, const attn_shape *a,
                       const bool half) {
     float s[ROWS_MAX][VEC_TILE];
     const size_t size = half ? sizeof(uint16_t) : sizeof(float);
-    const weighted w = {(const float(*)[VEC_TILE])s, (const char *)tile + VEC_TILE * a->dk * size, a->dv, 0, 0};
+    fetching f;
+    const weighted w = {(const float(*)[VEC_TILE])s, (const char *)tile + VEC_TILE * a->dk * size, a->dv, 0, 0, &f};
     const uint32_t n_groups = (n_rows + ROWS_MAX - 1) / ROWS_MAX;
     for (uint32_t g = 0, at = 0; g < n_groups; g++) {
         const uint32_t end = (uint32_t)((uint64_t)n_rows * (g + 1) / n_groups), n = end - at; /* groups of like size */
-        if (next) fetch_part(next, VEC_TILE * ((size_t)a->dk + a->dv) * size, g, n_groups);
-        scores_together(rows + at, n, s, tile, a, half);
+        f = fetch_part(next, VEC_TILE * ((size_t)a->dk + a->dv) * size, g, n_groups, a->dk + a->dv);
+        scores_together(rows + at, n, s, tile, a, &f, half);
         for (uint32_t r = 0; r < n; r++) avx512_scale(rows[at + r].acc, weigh(&rows[at + r], s[r], a->cap), a->dv);
         values(rows + at, n, w, half);
         at = end;

@@ -184,6 +184,7 @@ static void attend_rows(const att_job *j, const span *sp, uint32_t hk, uint32_t 
         memset(rows[i].acc, 0, a->head_v * sizeof(float));
     }
     uint32_t last = see[n - 1].last;
+    const void *then = hk + 1 < a->n_head_kv ? tile_of(j, sp, see[0].first / VEC_TILE, hk + 1) : NULL; /* most likely */
     for (uint32_t base = see[0].first / VEC_TILE * VEC_TILE, from = 0, to = 0; base <= last; base += VEC_TILE) {
         while (see[from].last < base) from++;
         while (to < n && see[to].first < base + VEC_TILE) to++;
@@ -192,7 +193,7 @@ static void attend_rows(const att_job *j, const span *sp, uint32_t hk, uint32_t 
             rows[i].n_valid = see[i].last - base < VEC_TILE ? see[i].last - base + 1 : VEC_TILE;
         }
         uint32_t page = base / VEC_TILE;
-        const void *next = base + VEC_TILE <= last ? tile_of(j, sp, page + 1, hk) : NULL;
+        const void *next = base + VEC_TILE <= last ? tile_of(j, sp, page + 1, hk) : then;
         if (from < to) attend_tile(j, rows + from, to - from, tile_of(j, sp, page, hk), next, &shape);
     }
     for (uint32_t i = 0; i < n; i++) st->vec->scale(rows[i].acc, 1.0f / rows[i].l, a->head_v);
