@@ -54,7 +54,7 @@ static err_code do_load(const char *path, err *e) {
            "\"head_weights\":%llu,\"kv_bytes\":%llu,\"file_bytes\":%llu}\n",
            (double)(time_mono_ns() - w.wall_ns) * 1e-9, (unsigned long long)sys_rss_kib() * 1024, engine_isa(),
            (unsigned long long)f->step_bytes, (unsigned long long)f->step_weights,
-           (unsigned long long)f->d_model * f->n_vocab, (unsigned long long)f->kv_bytes,
+           (unsigned long long)f->d_model * f->n_vocab, (unsigned long long)f->kv_bytes[KV_F16],
            (unsigned long long)f->file_bytes);
     return ERR_OK;
 }

@@ -57,6 +57,7 @@ extern const char *const command_group_titles[];
 bool cli_flag(const cli *c, const char *name);
 const char *cli_text(const cli *c, const char *name, const char *def);
 int64_t cli_int(const cli *c, const char *name, int64_t def); /* already checked against min and max */
+err_code cli_kv(const cli *c, kv_format *out, err *e);        /* --kv; KV_F16 where it is not given */
 double cli_num(const cli *c, const char *name, double def);
 
 /* Data to stdout. cli_print_json prints the tree on one line and frees it. A closed stdout is ERR_IO. */

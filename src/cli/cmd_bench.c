@@ -15,6 +15,7 @@ typedef struct bench {
     int64_t pp, tg, rounds;
     uint32_t batch; /* sequences; below 2: that part is left out */
     unsigned threads;
+    kv_format kv;
     double load_s, pp_s[ROUNDS_MAX], tg_s[ROUNDS_MAX], batch_s[ROUNDS_MAX];
     machine_limits limits;
     progress line;
@@ -106,7 +107,7 @@ static figures figures_of(bench *b) {
     figures g = {.pp_tps = (double)b->pp / median(b->pp_s, b->rounds),
                  .tg_tps = (double)b->tg / median(b->tg_s, b->rounds)};
     if (b->batch > 1) g.batch_tps = (double)b->tg * b->batch / median(b->batch_s, b->rounds);
-    double read = (double)f->step_bytes + (double)f->kv_bytes * ((double)b->pp + (double)b->tg / 2);
+    double read = (double)f->step_bytes + (double)f->kv_bytes[b->kv] * ((double)b->pp + (double)b->tg / 2);
     double head = (double)f->d_model * f->n_vocab; /* a prompt needs the head for its last token only */
     double products = (double)f->step_weights - head + head / (double)b->pp;
     g.floats = strcmp(f->quant, "F32") == 0 || strcmp(f->quant, "F16") == 0 || strcmp(f->quant, "BF16") == 0;
@@ -157,6 +158,8 @@ static bool add_figures(cJSON *v, const bench *b, const figures *g) {
            cJSON_AddNumberToObject(v, "peak_rss_kib", (double)sys_peak_rss_kib()) &&
            cJSON_AddNumberToObject(v, "rounds", (double)b->rounds) &&
            cJSON_AddNumberToObject(v, "step_bytes", (double)f->step_bytes) &&
+           cJSON_AddStringToObject(v, "kv", kv_format_name(b->kv)) &&
+           cJSON_AddNumberToObject(v, "kv_bytes", (double)f->kv_bytes[b->kv]) &&
            cJSON_AddNumberToObject(v, "pp_of_limit", share(g->pp_gops, g->pp_limit)) &&
            cJSON_AddNumberToObject(v, "tg_of_limit", share(g->tg_gbs, g->tg_limit)) &&
            cJSON_AddStringToObject(v, "arch", f->arch) && cJSON_AddStringToObject(v, "quant", f->quant);
@@ -209,6 +212,7 @@ static err_code open_model(bench *b, const char *path, err *e) {
     session_options o = {.n_threads = b->threads,
                          .n_seq_max = b->batch > 1 ? b->batch : 1,
                          .n_ctx = (uint32_t)(most + b->tg < f->n_ctx_train ? most + b->tg : f->n_ctx_train),
+                         .kv = b->kv,
                          .max_step_tokens = STEP};
     rc = session_new(&b->s, b->m, &o, e);
     b->load_s = (double)(time_mono_ns() - t0) / 1e9;
@@ -242,6 +246,7 @@ err_code run_bench(cli *c, err *e) {
     if (!b->threads) b->threads = sys_cpu_count();
     b->ids = mem_array((size_t)(b->pp + b->tg + CLI_BENCH_BATCH_MAX + BATCH_PROMPT), sizeof *b->ids);
     err_code rc = b->ids ? ERR_OK : err_nomem(e, "tokens of a bench");
+    if (rc == ERR_OK) rc = cli_kv(c, &b->kv, e);
     if (rc == ERR_OK && c->n_args) rc = find_model(c, c->args[0], path, sizeof path, e);
     if (rc == ERR_OK && c->n_args) rc = open_model(b, path, e);
     if (rc == ERR_OK) rc = limits_measure(&b->limits, b->threads, 5, e);

@@ -80,6 +80,12 @@ static err_code logits_of(session *s, const int32_t *ids, size_t n, size_t step,
     return rc;
 }
 
+err_code cli_kv(const cli *c, kv_format *out, err *e) {
+    const char *name = cli_text(c, "kv", kv_format_name(KV_F16));
+    if (kv_format_parse(out, name)) return ERR_OK;
+    return err_set(e, ERR_USAGE, "--kv %s: keys and values are held as f16 or as q8", name);
+}
+
 static err_code run_logits(cli *c, err *e) {
     enum { MAX_TOKENS = 1 << 20 };
     const char *tokens = cli_text(c, "tokens", NULL), *path = cli_text(c, "out", NULL);
@@ -95,6 +101,7 @@ static err_code run_logits(cli *c, err *e) {
     if (rc == ERR_OK) rc = model_open(&m, c->args[0], e);
     session_options o = {
         .n_threads = (unsigned)cli_int(c, "threads", 0), .n_seq_max = 1, .max_step_tokens = (uint32_t)step};
+    if (rc == ERR_OK) rc = cli_kv(c, &o.kv, e);
     if (rc == ERR_OK) rc = session_new(&s, m, &o, e);
     if (rc == ERR_OK && !(f = fopen(path, "wbe"))) rc = err_errno(e, "%s: cannot be created", path);
     const char *p = buf_str(&text);
@@ -133,6 +140,7 @@ const command commands_engine[] = {
      {{OPT_TEXT, "tokens", "FILE", 0, 0, "token ids in decimal, one prompt a line"},
       {OPT_TEXT, "out", "FILE", 0, 0, "float32, little endian"},
       {OPT_INT, "chunk", "N", 1, 65536, "tokens in one step (default 512)"},
+      {OPT_TEXT, "kv", "f16|q8", 0, 0, "how keys and values are held (default f16)"},
       {OPT_INT, "threads", "N", 1, 1024, "default: all CPUs this process may use"}}},
     {"bench",
      "[MODEL]",
@@ -148,6 +156,7 @@ const command commands_engine[] = {
      {{OPT_INT, "pp", "N", 1, 1048576, "tokens of the prompt (default 512)"},
       {OPT_INT, "tg", "N", 1, 1048576, "tokens to generate after it (default 64)"},
       {OPT_INT, "batch", "N", 0, CLI_BENCH_BATCH_MAX, "sequences decoded together (default 16; 0: leave that out)"},
+      {OPT_TEXT, "kv", "f16|q8", 0, 0, "how keys and values are held (default f16)"},
       {OPT_INT, "threads", "N", 1, 1024, "default: all CPUs this process may use"},
       {OPT_INT, "rounds", "N", 3, CLI_BENCH_ROUNDS_MAX, "medians of so many (default 3)"}}},
     {0},

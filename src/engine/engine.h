@@ -4,8 +4,9 @@
  * from unless said otherwise. A `model` is immutable after model_open and shared by all threads. A `session` (KV
  * memory, sequences, worker threads) and a `sampler` are used by one thread at a time.
  *
- * Numerics contract (DESIGN.md §4): the logits of a position depend on the model's bytes and the tokens before it
- * and on POLDER_NUMERICS, on nothing else: not on batch, chunking, neighbours, threads or the instruction set.
+ * Numerics contract (DESIGN.md §4): the logits of a position depend on the model's bytes, the tokens before it, the
+ * session's kv_format and POLDER_NUMERICS, on nothing else: not on batch, chunking, neighbours, threads or the
+ * instruction set.
  */
 #ifndef POLDER_ENGINE_H
 #define POLDER_ENGINE_H
@@ -46,6 +47,15 @@ typedef enum pooling {
 } pooling;
 const char *pooling_name(pooling p); /* "mean"; "" for POOLING_ABSENT */
 
+/* How a session holds keys and values. It is part of what a result is: other bits come from each. */
+typedef enum kv_format {
+    KV_F16, /* binary16; of a model all of whose weights are floats, binary32 */
+    KV_Q8,  /* int8 in blocks of 32 with a binary16 scale each (kernels/kv8.h): about half of the memory */
+} kv_format;
+#define KV_FORMATS 2
+const char *kv_format_name(kv_format f);                /* "f16", "q8" */
+bool kv_format_parse(kv_format *out, const char *name); /* false: there is none of that name */
+
 typedef struct model_facts {
     char arch[32];      /* "llama" */
     char name[128];     /* general.name, sanitised; may be empty */
@@ -56,9 +66,9 @@ typedef struct model_facts {
     uint64_t step_weights; /* weights that a decoded token is multiplied with: of experts only those that are chosen */
     uint64_t step_bytes;   /* what they take in the file: decoding cannot pass memory bandwidth over this */
     uint32_t n_vocab, n_layer, n_ctx_train, d_model, n_head, n_head_kv;
-    uint64_t kv_bytes;    /* KV memory of one position */
-    uint64_t state_bytes; /* memory of a sequence besides (recurrent layers); 0 for most */
-    bool encoder;         /* not causal: for embeddings and ranking only */
+    uint64_t kv_bytes[KV_FORMATS]; /* KV memory of one position */
+    uint64_t state_bytes;          /* memory of a sequence besides (recurrent layers); 0 for most */
+    bool encoder;                  /* not causal: for embeddings and ranking only */
     pooling pooling;
     bool has_template;
 } model_facts;
@@ -154,9 +164,10 @@ const char *model_template_error(const model *m);
 typedef struct session session;
 
 typedef struct session_options {
-    unsigned n_threads;       /* 0: all CPUs this process may use */
-    uint32_t n_seq_max;       /* sequences at once */
-    uint32_t n_ctx;           /* positions a sequence may reach; 0: the model's own */
+    unsigned n_threads; /* 0: all CPUs this process may use */
+    uint32_t n_seq_max; /* sequences at once */
+    uint32_t n_ctx;     /* positions a sequence may reach; 0: the model's own */
+    kv_format kv;
     uint32_t kv_positions;    /* KV memory, positions over all sequences; 0: n_seq_max * n_ctx. Taken page by page */
     uint32_t max_step_tokens; /* tokens that one step may carry; 0: 512 */
     bool hidden; /* rows out are the last layer's, normed, (d_model), instead of logits; encoders: always */

@@ -10,6 +10,21 @@
 
 #define MODEL_MEMORY_MAX (256u << 20) /* layers and lists, without weights */
 
+static const char *const kv_names[KV_FORMATS] = {"f16", "q8"};
+
+const char *kv_format_name(kv_format f) {
+    return kv_names[f];
+}
+
+bool kv_format_parse(kv_format *out, const char *name) {
+    for (int i = 0; i < KV_FORMATS; i++) {
+        if (strcmp(name, kv_names[i]) != 0) continue;
+        *out = (kv_format)i;
+        return true;
+    }
+    return false;
+}
+
 /* ---- opening ---------------------------------------------------------------------------------------------- */
 
 static err_code copy_clean(char *out, size_t cap, gguf_str s, err *e) {
@@ -102,7 +117,7 @@ static err_code read_facts(model *m, const gguf *g, err *e) {
     f->d_model = m->hp.d_model;
     f->n_head = m->hp.n_head;
     f->n_head_kv = m->hp.n_head_kv;
-    f->kv_bytes = m->need.page / VEC_TILE;
+    for (int i = 0; i < KV_FORMATS; i++) f->kv_bytes[i] = m->need.page[i] / VEC_TILE;
     f->state_bytes = m->need.state * sizeof(float);
     f->encoder = m->hp.encoder;
     count_weights(f, g);

@@ -49,6 +49,8 @@ static err_code read_options(session *s, const session_options *o, unsigned *n_t
                        trained);
     if (s->max_rows > STEP_TOKENS_MAX)
         return err_set(e, ERR_INVALID, "session: %u tokens a step; at most %d", s->max_rows, STEP_TOKENS_MAX);
+    if ((unsigned)o->kv >= KV_FORMATS)
+        return err_set(e, ERR_INVALID, "session: KV format %d is none that there is", (int)o->kv);
     if (*n_threads > THREADS_MAX)
         return err_set(e, ERR_INVALID, "session: %u threads; at most %d", *n_threads, THREADS_MAX);
     uint64_t per_seq = ((uint64_t)s->n_ctx + VEC_TILE - 1) / VEC_TILE;
@@ -142,6 +144,16 @@ static err_code take_memory(session *s, err *e) {
     return ERR_OK;
 }
 
+/* Room to spell out a tile of int8, for each thread. */
+static err_code take_tiles(session *s, err *e) {
+    if (s->st.kv != KV_Q8) return ERR_OK;
+    uint64_t bytes = (uint64_t)pool_threads(s->pool) * s->m->need.tile * sizeof *s->st.tiles;
+    s->st.tiles = mem_alloc_aligned((size_t)bytes);
+    if (!s->st.tiles) return err_nomem(e, "a session's scratch");
+    s->fixed_bytes += bytes;
+    return ERR_OK;
+}
+
 err_code session_new(session **out, const model *m, const session_options *o, err *e) {
     *out = NULL;
     session *s = mem_zalloc(sizeof *s);
@@ -150,11 +162,13 @@ err_code session_new(session **out, const model *m, const session_options *o, er
     prefix_init(&s->tree);
     unsigned n_threads = 0;
     s->st.hidden = o->hidden || m->hp.encoder;
+    s->st.kv = o->kv;
     s->width = s->st.hidden ? m->hp.d_model : m->hp.n_vocab;
     err_code rc = read_options(s, o, &n_threads, e);
     if (rc == ERR_OK) rc = take_memory(s, e);
     if (rc == ERR_OK) rc = acts_new(&s->acts, s->max_rows, m->need.acts, e);
     if (rc == ERR_OK) rc = pool_new(&s->pool, n_threads, e);
+    if (rc == ERR_OK) rc = take_tiles(s, e);
     if (rc != ERR_OK) {
         session_free(s);
         return rc;
@@ -176,6 +190,7 @@ void session_free(session *s) {
     mem_free(s->tokens);
     mem_free(s->spans);
     mem_free_aligned(s->scratch);
+    mem_free_aligned(s->st.tiles);
     mem_free_aligned(s->logits);
     mem_free(s);
 }

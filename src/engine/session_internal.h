@@ -77,7 +77,7 @@ struct session {
 };
 
 static inline size_t session_page_bytes(const session *s) {
-    return (size_t)s->m->need.page;
+    return (size_t)s->m->need.page[s->st.kv];
 }
 static inline size_t session_state_bytes(const session *s) {
     return (size_t)s->m->need.state * sizeof(float);

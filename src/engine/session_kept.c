@@ -2,12 +2,11 @@
  * else).
  *
  *   header   0 "polderkv"      8 u32 version           12 u32 POLDER_NUMERICS   16 identity of the model [32]
- *           48 u64 page bytes  56 u64 state bytes      64 u32 positions a page  68 u32 1: halves, 0: floats
- *           72 u32 vocabulary  76 u32 layers           80 u64 records           88 0
- *           96 SHA-256 of the above
- *   record   0 u64 0: first page; i: after record i (from 1)       8 u32 1: has a state   12 u32 pages before it
- *           16 space [32]      48 i32 tokens [64]      304 page, then state
- *              SHA-256 of the header's digest, the record's number (u64, from 1) and all of it
+ *           48 u64 page bytes  56 u64 state bytes      64 u32 positions a page  68 u32 0: floats, 1: halves, 2: int8
+ * (kv8.h) 72 u32 vocabulary  76 u32 layers           80 u64 records           88 0 96 SHA-256 of the above record   0
+ * u64 0: first page; i: after record i (from 1)       8 u32 1: has a state   12 u32 pages before it 16 space [32] 48
+ * i32 tokens [64]      304 page, then state SHA-256 of the header's digest, the record's number (u64, from 1) and all
+ * of it
  *
  * Records are in order of last use, the newest first; so one comes after what it continues, and a reader who has room
  * for less takes what was used last. */
@@ -52,7 +51,7 @@ static void put_header(const session *s, const uint8_t *identity, uint64_t n, ui
     put64(head + 48, session_page_bytes(s));
     put64(head + 56, session_state_bytes(s));
     put32(head + 64, VEC_TILE);
-    put32(head + 68, s->m->hp.kv_half);
+    put32(head + 68, s->st.kv == KV_Q8 ? 2 : s->m->hp.kv_half);
     put32(head + 72, s->m->hp.n_vocab);
     put32(head + 76, s->m->hp.n_layer);
     put64(head + 80, n);
@@ -137,7 +136,9 @@ static err_code check_header(const session *s, const uint8_t *identity, const ui
     if (memcmp(head + 16, want + 16, 32) != 0)
         return err_set(e, ERR_UNSUPPORTED, "kept prefixes: they are those of another model");
     if (memcmp(head, want, HEAD_SIGNED) != 0)
-        return err_set(e, ERR_UNSUPPORTED, "kept prefixes: the model is the same, but its pages have another shape");
+        return err_set(
+            e, ERR_UNSUPPORTED,
+            "kept prefixes: the model is the same, but its pages have another shape (inference.kv was another)");
     return ERR_OK;
 }
 

@@ -277,7 +277,7 @@ static err_code make_session(embedder *s, const embedder_options *o, err *e) {
         if (steps < s->context) steps = s->context;
     } else {
         uint64_t states = f->state_bytes * EMBEDDER_SLOTS, left = o->kv_bytes > states ? o->kv_bytes - states : 0;
-        uint64_t kv = left / (f->kv_bytes ? f->kv_bytes : 1) / KV_PAGE * KV_PAGE;
+        uint64_t kv = left / (f->kv_bytes[KV_F16] ? f->kv_bytes[KV_F16] : 1) / KV_PAGE * KV_PAGE;
         uint64_t useful = (uint64_t)EMBEDDER_SLOTS * whole_pages(s->context);
         if (kv > useful) kv = useful;
         if (kv > UINT32_MAX / 2) kv = UINT32_MAX / 2 / KV_PAGE * KV_PAGE;

@@ -174,6 +174,7 @@ static err_code load_now(inference *inf, loaded *l, const char *path, err *e) {
                            .max_queue = (uint32_t)c->inference_max_queue,
                            .context = (uint32_t)c->inference_context,
                            .kv_bytes = (uint64_t)c->inference_kv_memory_mib << 20,
+                           .kv = strcmp(c->inference_kv, "q8") == 0 ? KV_Q8 : KV_F16,
                            .step_tokens = (uint32_t)c->inference_step_tokens,
                            .share = c->inference_prefix_cache,
                            .speculate =

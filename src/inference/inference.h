@@ -10,10 +10,11 @@
  * pass over bounded queues.
  *
  * Records (audit.h; all in canonical JSON)
- *   admitted   key, role, dialect, model, route, artifact, numerics, isa, params {temperature … max_tokens, n; seed as
- *              a decimal string; stops: how many; logit_bias: [[token, bias]]; logprobs: how many of the likeliest were
- *              asked for; parse, one_call, tool_strict, echo, ignore_end: true; grammar: {kind, sha256 over kind, a NUL
- *              and the source}}, tool_choice ("required", "function" or "strict") and tool_grammar (SHA-256 of its
+ *   admitted   key, role, dialect, model, route, artifact, numerics, kv (how keys and values were held: "f16", "q8";
+ *              absent in records of before there was a choice, and of vectors and scores: f16), isa, params
+ * {temperature … max_tokens, n; seed as a decimal string; stops: how many; logit_bias: [[token, bias]]; logprobs: how
+ * many of the likeliest were asked for; parse, one_call, tool_strict, echo, ignore_end: true; grammar: {kind, sha256
+ * over kind, a NUL and the source}}, tool_choice ("required", "function" or "strict") and tool_grammar (SHA-256 of its
  *              text, which follows from artifact, tools and choice), prompt_tokens, user (keyed hash).
  *              Contents: prompt (the text as the model reads it), prompt_tokens (ids, int32 little endian), request
  *              ({messages, tools, template_args, kept, stops, grammar} as they came), form ({tools as JSON text,
@@ -219,7 +220,8 @@ typedef struct event {
     uint64_t record;            /* EV_ADMITTED: seq of admitted; EV_DONE: seq of completed */
     uint64_t seed;              /* EV_ADMITTED */
     int64_t created_unix_s;     /* EV_ADMITTED */
-    const char *fingerprint;    /* EV_ADMITTED: model digest and numerics version, short: "p2-ce45b12f4f4c" */
+    const char *fingerprint;    /* EV_ADMITTED: model digest and numerics version, short: "p2-ce45b12f4f4c"; with kv q8
+                                   "p2-ce45b12f4f4c-q8" */
     const char *label;          /* EV_ADMITTED: the request's, with flags: "internal, personal" */
     const char *route;          /* EV_ADMITTED: who answers: "engine", or a provider's name */
     uint64_t prompt_tokens;     /* EV_DONE; EV_ADMITTED: where they are known by then, else 0 */

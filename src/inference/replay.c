@@ -155,6 +155,16 @@ static err_code find_others(replay_case *x, err *e) {
     return find_record(x, is_its_rerouting, x->out->ended, &x->rerouted, &x->facts_seq, e);
 }
 
+/* Records made before there was a choice do not say it: f16. */
+static err_code find_kv(replay_case *x) {
+    const cJSON *kv = json_get(x->facts, "kv");
+    if (!kv || (cJSON_IsString(kv) && kv_format_parse(&x->kv, kv->valuestring))) return ERR_OK;
+    return replay_cannot(x,
+                         "record %llu: keys and values were held as \"%.20s\", which this polder does not know; use a "
+                         "polder that does",
+                         (unsigned long long)x->out->admitted, text_of(x->facts, "kv"));
+}
+
 /* Which record says how the answer was made; that it was made here, by these numerics. */
 static err_code find_facts(replay_case *x) {
     replay_report *out = x->out;
@@ -183,7 +193,7 @@ static err_code find_facts(replay_case *x) {
                              "record %llu: version %llu of the numerics made this answer and this polder computes "
                              "version %d; use a polder of that version",
                              (unsigned long long)out->admitted, (unsigned long long)version, POLDER_NUMERICS);
-    return ERR_OK;
+    return find_kv(x);
 }
 
 /* ---- contents ---------------------------------------------------------------------------------------------- */
@@ -285,14 +295,15 @@ static err_code find_model(replay_case *x, err *e) {
 
 err_code replay_session(replay_case *x, bool hidden, uint32_t step_tokens, err *e) {
     replay_model *m = &x->r->now;
-    if (m->sess && m->hidden == hidden && m->step_tokens >= step_tokens) return ERR_OK;
+    if (m->sess && m->hidden == hidden && m->kv == x->kv && m->step_tokens >= step_tokens) return ERR_OK;
     session_free(m->sess);
     m->sess = NULL;
     session_options o = {
-        .n_threads = x->r->o.threads, .n_seq_max = 1, .max_step_tokens = step_tokens, .hidden = hidden};
+        .n_threads = x->r->o.threads, .n_seq_max = 1, .kv = x->kv, .max_step_tokens = step_tokens, .hidden = hidden};
     err sub = {0};
     err_code rc = session_new(&m->sess, m->m, &o, &sub);
     m->hidden = hidden;
+    m->kv = x->kv;
     m->step_tokens = step_tokens;
     if (rc && e) *e = sub;
     return rc ? replay_cannot_err(x, rc, &sub) : ERR_OK;

@@ -18,6 +18,7 @@ typedef struct replay_model {
     session *sess; /* NULL: none yet */
     uint32_t step_tokens;
     bool hidden;
+    kv_format kv;
 } replay_model;
 
 struct replayer {
@@ -35,6 +36,7 @@ typedef struct replay_case {
     uint64_t facts_seq;
     const cJSON *facts; /* the record that says how it was made: admitted or rerouted */
     const cJSON *params;
+    kv_format kv;    /* how keys and values were held when it was made */
     int32_t *prompt; /* of vectors: all inputs, one after another */
     size_t n_prompt;
     bool cannot; /* out->why says why */

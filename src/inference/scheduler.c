@@ -844,6 +844,10 @@ void scheduler_kick(scheduler *s) {
 uint32_t scheduler_context(const scheduler *s) {
     return s->context;
 }
+kv_format scheduler_kv(const scheduler *s) {
+    return s->kv;
+}
+
 uint32_t scheduler_kv_positions(const scheduler *s) {
     return s->kv_total;
 }
@@ -854,7 +858,7 @@ uint32_t scheduler_kv_positions(const scheduler *s) {
 static err_code size_up(scheduler *s, const scheduler_options *o, err *e) {
     const model_facts *f = model_get_facts(s->m);
     s->context = o->context && o->context < f->n_ctx_train ? o->context : f->n_ctx_train;
-    uint64_t per_position = f->kv_bytes, states = f->state_bytes * o->max_sequences;
+    uint64_t per_position = f->kv_bytes[o->kv], states = f->state_bytes * o->max_sequences;
     if (o->share && f->state_bytes) {
         s->keep_state_bytes =
             f->state_bytes * KEPT_STATES < o->kv_bytes / 4 ? f->state_bytes * KEPT_STATES : o->kv_bytes / 4;
@@ -922,6 +926,7 @@ static err_code make_session(scheduler *s, const scheduler_options *o, err *e) {
     session_options so = {.n_threads = o->threads,
                           .n_seq_max = n,
                           .n_ctx = s->context,
+                          .kv = o->kv,
                           .kv_positions = s->kv_total,
                           .max_step_tokens = s->step_tokens,
                           .keep_positions = o->share ? s->kv_total : 0,
@@ -946,6 +951,7 @@ err_code scheduler_new(scheduler **out, const model *m, const scheduler_options 
     s->max_sequences = o->max_sequences ? o->max_sequences : 1;
     s->max_queue = o->max_queue;
     s->speculate = o->speculate;
+    s->kv = o->kv;
     s->has_states = model_get_facts(m)->state_bytes > 0;
     s->step_tokens = o->step_tokens > 2 * s->max_sequences ? o->step_tokens : 2 * s->max_sequences;
     buf_init(&s->scratch, 1 << 20);

@@ -52,6 +52,7 @@ typedef struct scheduler_options {
     uint32_t max_queue;     /* requests that wait beyond those that can start at once */
     uint32_t context;       /* positions of one sequence; 0: the model's own */
     uint64_t kv_bytes;      /* memory for keys and values */
+    kv_format kv;           /* how they are held: part of what an answer is */
     uint32_t step_tokens;
     bool share; /* positions of prompts are kept and used again, within a space */
     speculation speculate;
@@ -61,8 +62,9 @@ typedef struct scheduler_options {
 
 /* The model must outlive the scheduler. */
 err_code scheduler_new(scheduler **out, const model *m, const scheduler_options *o, err *e);
-void scheduler_free(scheduler *s);                   /* NULL is fine; every job must have been freed */
-uint32_t scheduler_context(const scheduler *s);      /* positions that one sequence may reach */
+void scheduler_free(scheduler *s);              /* NULL is fine; every job must have been freed */
+uint32_t scheduler_context(const scheduler *s); /* positions that one sequence may reach */
+kv_format scheduler_kv(const scheduler *s);
 uint32_t scheduler_kv_positions(const scheduler *s); /* over all sequences */
 
 typedef struct job job;

@@ -89,6 +89,7 @@ struct scheduler {
     crew *crew;
     uint32_t n_vocab, context, max_sequences, max_queue, step_tokens;
     uint32_t kv_total; /* positions, whole pages */
+    kv_format kv;
 
     pthread_t thread;
     pthread_mutex_t lock;

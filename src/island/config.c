@@ -107,6 +107,11 @@ static err_code check_speculation(const char *s, err *e) {
     return err_set(e, ERR_USAGE, "\"%s\" is not one of off, ngram, draft", s);
 }
 
+static err_code check_kv(const char *s, err *e) {
+    if (strcmp(s, "f16") == 0 || strcmp(s, "q8") == 0) return ERR_OK;
+    return err_set(e, ERR_USAGE, "\"%s\" is not one of f16, q8", s);
+}
+
 static err_code check_text(const config_row *r, const char *s, size_t n, err *e) {
     if (n < (size_t)r->min) return err_set(e, ERR_USAGE, "is empty; it needs a text");
     if (n > (size_t)r->max)
@@ -118,6 +123,7 @@ static err_code check_text(const config_row *r, const char *s, size_t n, err *e)
     } checks[] = {{"island", "name", check_name},
                   {"server", "listen", check_listen},
                   {"log", "level", check_level},
+                  {"inference", "kv", check_kv},
                   {"inference", "speculation", check_speculation}};
     for (size_t i = 0; i < sizeof checks / sizeof checks[0]; i++)
         if (strcmp(checks[i].group, r->group) == 0 && strcmp(checks[i].key, r->key) == 0) return checks[i].check(s, e);

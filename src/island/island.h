@@ -40,6 +40,8 @@
     X(inference, max_queue, INT, "64", 0, 65536, "Requests that may wait; more are answered with 429")               \
     X(inference, context, INT, "0", 0, 16777216, "Positions a sequence may reach; 0: the model's own")               \
     X(inference, kv_memory_mib, INT, "1024", 1, 1048576, "Memory for keys and values, MiB for each loaded model")    \
+    X(inference, kv, STR, "f16", 1, 8,                                                                               \
+      "Keys and values held as f16, or as q8: half the memory, slightly other answers; vectors always use f16")      \
     X(inference, prefix_cache, BOOL, "true", 0, 1,                                                                   \
       "Keep what was computed of prompts for requests of the same project and label that begin alike")               \
     X(inference, prefix_cache_saved, BOOL, "false", 0, 1,                                                            \

@@ -42,6 +42,7 @@ typedef struct prompt_case {
     int32_t tokens[IDENTITY_TOKENS];
     uint32_t n, tail;
     const char *dir; /* for the file of kept prefixes */
+    kv_format kv;
 } prompt_case;
 
 static const uint8_t identity_space[32] = {1, 2, 3}, identity_model[32] = {4, 5, 6};
@@ -99,6 +100,7 @@ static inline err_code identity_session(const prompt_case *p, const way *w, sess
     bool keeps = w->kind >= WAY_COLD;
     session_options o = {.n_threads = w->threads,
                          .n_seq_max = keeps ? 2 : n_seq,
+                         .kv = p->kv,
                          .max_step_tokens = w->chunk * n_seq > 512 ? w->chunk * n_seq : 512,
                          .kv_positions = keeps ? 4 * pages * SESSION_PAGE : 0,
                          .keep_positions = keeps ? 4 * pages * SESSION_PAGE : 0,

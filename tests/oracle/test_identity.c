@@ -5,7 +5,8 @@
  *
  *   test_identity                      the quick table of some models, and the mutants
  *   test_identity --digests FOLDER…    lines "NAME SET COLUMN DIGEST" of models in folders like ../shared/oracle's, for
- *                                      the whole table (tests/acceptance/speed/identity); --tokens N, --set NAME before
+ *                                      the whole table (tests/acceptance/speed/identity); --tokens N, --set NAME,
+ *                                      --kv q8 before
  *   test_identity --mutant NAME …      the same by a mutant of the scalar set: norm, attention or product */
 #include "identity.h"
 #include "mutant.h"
@@ -17,6 +18,7 @@ static char work[300];
 typedef struct options {
     uint32_t tokens;
     const char *set; /* NULL: all that this machine has */
+    kv_format kv;
 } options;
 
 static model *open_folder(const char *folder) {
@@ -56,6 +58,7 @@ static bool print_digests(const char *folder, const options *o) {
     snprintf(sub, sizeof sub, "oracle/%s", name);
     bool good = m && prompt_case_load(&p, m, sub, o->tokens);
     p.dir = work;
+    p.kv = o->kv;
     for (int i = 0; i < ISA_COUNT && good; i++) {
         if (!isa_have((isa)i) || (o->set && strcmp(o->set, isa_name((isa)i)) != 0)) continue;
         good = isa_select(isa_name((isa)i), NULL) == ERR_OK && print_set(&p, name, (isa)i);
@@ -130,6 +133,29 @@ TEST(every_cell_is_equal) {
     CHECK(all);
 }
 
+/* The same with pages of int8; and none of it is what pages of binary16 give. */
+TEST(every_cell_is_equal_with_int8_pages) {
+    static const char *const names[] = {"llama-q4_0", "gemma3", "qwen35", "deepseek2-lite"};
+    static prompt_case p;
+    if (!test_shared()) SKIP("../shared is absent");
+    bool all = true;
+    print_head();
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        uint8_t halves[SHA256_LEN];
+        err e = {0};
+        CHECK(load_quick(&p, names[i]));
+        isa_select("scalar", NULL);
+        CHECK_OK(identity_digest(&p, &identity_ways[0], halves, &e), e);
+        p.kv = KV_Q8;
+        all = take_wanted(&p) && print_rows(&p, names[i]) && all;
+        p.kv = KV_F16;
+        CHECK(memcmp(halves, wanted[0], SHA256_LEN) != 0);
+        model_free((model *)(uintptr_t)p.m);
+    }
+    engine_init(NULL);
+    CHECK(all);
+}
+
 /* Cells of the scalar set that differ where it is a mutant. */
 static int cells_that_differ(const prompt_case *p, mutation which) {
     int n = 0;
@@ -181,6 +207,8 @@ static int digests(int argc, char **argv) {
             o.tokens = (uint32_t)strtoul(value, NULL, 10);
         else if (strcmp(argv[i - 1], "--set") == 0)
             o.set = value;
+        else if (strcmp(argv[i - 1], "--kv") == 0)
+            good = kv_format_parse(&o.kv, value);
         else if (strcmp(argv[i - 1], "--mutant") == 0)
             for (mutation k = MUTATE_NORM; k <= MUTATE_PRODUCT; k++) mutate = strcmp(value, names[k]) ? mutate : k;
         else
@@ -204,6 +232,7 @@ int main(int argc, char **argv) {
     }
     test_begin(argc, argv);
     RUN(every_cell_is_equal);
+    RUN(every_cell_is_equal_with_int8_pages);
     RUN(mutants_are_seen);
     test_rm(work);
     return test_end();

@@ -130,6 +130,11 @@ WIDE __m256i wide_maskz_loadu_epi16_256(__mmask16 k, const void *p) {
     wide_load(&v, p, 2, k, 16);
     return v;
 }
+WIDE __m128i wide_maskz_loadu_epi8_128(__mmask16 k, const void *p) {
+    __m128i v;
+    wide_load(&v, p, 1, k, 16);
+    return v;
+}
 WIDE void wide_mask_storeu_ps(void *p, __mmask16 k, __m512 v) {
     wide_store(p, &v, 4, k, 16);
 }
@@ -141,6 +146,7 @@ WIDE void wide_mask_storeu_epi16_256(void *p, __mmask16 k, __m256i v) {
 }
 
 /* Names as the kernels call them; some SIMDe has under another shape. */
+#undef _mm_maskz_loadu_epi8
 #undef _mm512_cvtepi32_ps
 #undef _mm512_cvtepi8_epi32
 #undef _mm512_cvtepu16_epi32
@@ -166,6 +172,7 @@ WIDE void wide_mask_storeu_epi16_256(void *p, __mmask16 k, __m256i v) {
 #undef _mm512_mask_storeu_ps
 #undef _mm512_maskz_loadu_epi16
 #undef _mm512_maskz_loadu_ps
+#define _mm_maskz_loadu_epi8           wide_maskz_loadu_epi8_128
 #define _mm512_cvtepi32_ps             wide_cvtepi32_ps
 #define _mm512_cvtepi8_epi32           wide_cvtepi8_epi32
 #define _mm512_cvtepu16_epi32          wide_cvtepu16_epi32

@@ -12,6 +12,7 @@
 #define POLDER_ENGINE_KERNELS_VEC_H
 
 #include "engine/isa.h"
+#include "engine/kernels/kv8.h"
 #include "engine/num.h"
 
 #include <stddef.h>
@@ -54,7 +55,10 @@ typedef struct vec_kernels {
      * read back exactly. Positions from n_valid on may hold anything. next: the tile that will be asked for after this
      * one, to fetch it meanwhile, or NULL. */
     void (*attn_tile)(attn_row *rows, uint32_t n_rows, const uint16_t *tile, const uint16_t *next, const attn_shape *s);
-    /* The same on tiles of binary32. NULL: this set leaves it to vec_scalar. */
+    /* A tile of int8 (kv8.h) as the tile of binary16 that attn_tile reads. next: as there. What was never stored may
+     * come out as anything. */
+    void (*kv8_expand)(uint16_t *tile, const void *from, const void *next, uint32_t dk, uint32_t dv);
+    /* attn_tile on tiles of binary32. NULL: this set leaves it to vec_scalar. */
     void (*attn_tile_f32)(attn_row *rows, uint32_t n_rows, const float *tile, const float *next, const attn_shape *s);
     void (*swiglu)(float *gate, const float *up, size_t n); /* gate = silu(gate) * up */
     void (*geglu)(float *gate, const float *up, size_t n);  /* gate = gelu(gate) * up (tanh form) */

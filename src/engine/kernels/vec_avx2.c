@@ -385,6 +385,41 @@ static void avx2_attn_tile(attn_row *rows, uint32_t n_rows, const uint16_t *tile
     attn_tile(rows, n_rows, tile, next, a, true);
 }
 
+/* Eight elements of a tile of int8 times their scales. */
+INLINE void expand_8(uint16_t *to, const int8_t *q, __m256 scale) {
+    __m256i i = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)q));
+    __m256 x = _mm256_mul_ps(scale, _mm256_cvtepi32_ps(i));
+    _mm_storeu_si128((__m128i *)(void *)to, _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+
+static void avx2_kv8_expand(uint16_t *tile, const void *from, const void *next, uint32_t dk, uint32_t dv) {
+    const char *base = from;
+    fetching f = fetch_part(next, kv8_bytes(dk, dv), 0, 1, dk + VEC_TILE);
+    const int8_t *q = from;
+    const uint16_t *ks = (const uint16_t *)(const void *)(base + kv8_k_scales_at(dk, dv)),
+                   *vs = (const uint16_t *)(const void *)(base + kv8_v_scales_at(dk, dv));
+    for (uint32_t d = 0; d < dk; ks += VEC_TILE) {
+        __m256 scale[VEC_TILE / 8];
+        UNROLL
+        for (int j = 0; j < VEC_TILE / 8; j++)
+            scale[j] = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(ks + 8 * j)));
+        for (uint32_t stop = d + KV8_BLOCK < dk ? d + KV8_BLOCK : dk; d < stop; d++, q += VEC_TILE, tile += VEC_TILE) {
+            fetch_step(&f);
+            UNROLL
+            for (int j = 0; j < VEC_TILE / 8; j++) expand_8(tile + 8 * j, q + 8 * j, scale[j]);
+        }
+    }
+    for (uint32_t p = 0; p < VEC_TILE; p++, q += dv, tile += dv) {
+        fetch_step(&f);
+        for (uint32_t d = 0; d < dv; vs++) {
+            __m256 scale = _mm256_cvtph_ps(_mm_set1_epi16((short)*vs));
+            uint32_t stop = d + KV8_BLOCK < dv ? d + KV8_BLOCK : dv;
+            for (; d + 8 <= stop; d += 8) expand_8(tile + d, q + d, scale);
+            for (; d < stop; d++) tile[d] = num_to_half(num_from_half(*vs) * (float)q[d]);
+        }
+    }
+}
+
 static void avx2_attn_tile_f32(attn_row *rows, uint32_t n_rows, const float *tile, const float *next,
                                const attn_shape *a) {
     attn_tile(rows, n_rows, tile, next, a, false);
@@ -494,6 +529,7 @@ const vec_kernels vec_avx2 = {
     .layer_norm = avx2_layer_norm,
     .to_half = avx2_to_half,
     .attn_tile = avx2_attn_tile,
+    .kv8_expand = avx2_kv8_expand,
     .attn_tile_f32 = avx2_attn_tile_f32,
     .swiglu = avx2_swiglu,
     .geglu = avx2_geglu,

@@ -347,6 +347,43 @@ static void avx512_attn_tile(attn_row *rows, uint32_t n_rows, const uint16_t *ti
     attn_tile(rows, n_rows, tile, next, a, true);
 }
 
+/* n (at most 16) elements of a tile of int8 times their scales. */
+INLINE void expand_16(uint16_t *to, const int8_t *q, __m512 scale, uint32_t n) {
+    __m128i bytes = n >= 16 ? _mm_loadu_si128((const __m128i *)(const void *)q)
+                            : _mm_maskz_loadu_epi8((__mmask16)lanes_below(n), q);
+    __m512 x = _mm512_mul_ps(scale, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)));
+    __m256i h = _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    if (n >= 16)
+        _mm256_storeu_si256((__m256i *)(void *)to, h);
+    else
+        _mm256_mask_storeu_epi16(to, lanes_below(n), h);
+}
+
+static void avx512_kv8_expand(uint16_t *tile, const void *from, const void *next, uint32_t dk, uint32_t dv) {
+    const char *base = from;
+    fetching f = fetch_part(next, kv8_bytes(dk, dv), 0, 1, dk + VEC_TILE);
+    const int8_t *q = from;
+    const uint16_t *ks = (const uint16_t *)(const void *)(base + kv8_k_scales_at(dk, dv)),
+                   *vs = (const uint16_t *)(const void *)(base + kv8_v_scales_at(dk, dv));
+    for (uint32_t d = 0; d < dk; ks += VEC_TILE) {
+        __m512 scale[TILE_REGS];
+        UNROLL for (int j = 0; j < TILE_REGS; j++) scale[j] = _mm512_cvtph_ps(load256(ks + 16 * j));
+        for (uint32_t stop = d + KV8_BLOCK < dk ? d + KV8_BLOCK : dk; d < stop; d++, q += VEC_TILE, tile += VEC_TILE) {
+            fetch_step(&f);
+            UNROLL for (int j = 0; j < TILE_REGS; j++) expand_16(tile + 16 * j, q + 16 * j, scale[j], 16);
+        }
+    }
+    for (uint32_t p = 0; p < VEC_TILE; p++, q += dv, tile += dv) {
+        fetch_step(&f);
+        for (uint32_t d = 0; d < dv; vs++) {
+            const __m512 scale = _mm512_set1_ps(num_from_half(*vs));
+            uint32_t stop = d + KV8_BLOCK < dv ? d + KV8_BLOCK : dv;
+            for (; d < stop; d += 16) expand_16(tile + d, q + d, scale, stop - d);
+            d = stop;
+        }
+    }
+}
+
 static void avx512_attn_tile_f32(attn_row *rows, uint32_t n_rows, const float *tile, const float *next,
                                  const attn_shape *a) {
     attn_tile(rows, n_rows, tile, next, a, false);
@@ -431,6 +468,7 @@ const vec_kernels vec_avx512 = {
     .layer_norm = avx512_layer_norm,
     .to_half = avx512_to_half,
     .attn_tile = avx512_attn_tile,
+    .kv8_expand = avx512_kv8_expand,
     .attn_tile_f32 = avx512_attn_tile_f32,
     .swiglu = avx512_swiglu,
     .geglu = avx512_geglu,

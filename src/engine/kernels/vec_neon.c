@@ -325,6 +325,39 @@ static void neon_attn_tile(attn_row *rows, uint32_t n_rows, const uint16_t *tile
     attn_tile(rows, n_rows, tile, next, a, true);
 }
 
+/* Eight elements of a tile of int8 times their scales. */
+INLINE void expand_8(uint16_t *to, const int8_t *q, float32x4_t lo, float32x4_t hi) {
+    int16x8_t i = vmovl_s8(vld1_s8(q));
+    float32x4_t a = vmulq_f32(lo, vcvtq_f32_s32(vmovl_s16(vget_low_s16(i)))),
+                b = vmulq_f32(hi, vcvtq_f32_s32(vmovl_s16(vget_high_s16(i))));
+    vst1_u16(to, vreinterpret_u16_f16(vcvt_f16_f32(a)));
+    vst1_u16(to + 4, vreinterpret_u16_f16(vcvt_f16_f32(b)));
+}
+
+static void neon_kv8_expand(uint16_t *tile, const void *from, const void *next, uint32_t dk, uint32_t dv) {
+    const char *base = from;
+    const int8_t *q = from;
+    const uint16_t *ks = (const uint16_t *)(const void *)(base + kv8_k_scales_at(dk, dv)),
+                   *vs = (const uint16_t *)(const void *)(base + kv8_v_scales_at(dk, dv));
+    for (uint32_t d = 0; d < dk; ks += VEC_TILE) {
+        float32x4_t scale[VEC_TILE / 4];
+        if (next) fetch_part(next, kv8_bytes(dk, dv), d / KV8_BLOCK, kv8_blocks(dk));
+        UNROLL for (int j = 0; j < VEC_TILE / 4; j++) scale[j] = tile_load(ks, 4 * (size_t)j, true);
+        for (uint32_t stop = d + KV8_BLOCK < dk ? d + KV8_BLOCK : dk; d < stop; d++, q += VEC_TILE, tile += VEC_TILE) {
+            UNROLL for (int j = 0; j < VEC_TILE / 8; j++)
+                expand_8(tile + 8 * j, q + 8 * j, scale[2 * j], scale[2 * j + 1]);
+        }
+    }
+    for (uint32_t p = 0; p < VEC_TILE; p++, q += dv, tile += dv) {
+        for (uint32_t d = 0; d < dv; vs++) {
+            const float32x4_t scale = vdupq_n_f32(num_from_half(*vs));
+            uint32_t stop = d + KV8_BLOCK < dv ? d + KV8_BLOCK : dv;
+            for (; d + 8 <= stop; d += 8) expand_8(tile + d, q + d, scale, scale);
+            for (; d < stop; d++) tile[d] = num_to_half(num_from_half(*vs) * (float)q[d]);
+        }
+    }
+}
+
 static void neon_attn_tile_f32(attn_row *rows, uint32_t n_rows, const float *tile, const float *next,
                                const attn_shape *a) {
     attn_tile(rows, n_rows, tile, next, a, false);
@@ -440,6 +473,7 @@ const vec_kernels vec_neon = {
     .layer_norm = neon_layer_norm,
     .to_half = neon_to_half,
     .attn_tile = neon_attn_tile,
+    .kv8_expand = neon_kv8_expand,
     .attn_tile_f32 = neon_attn_tile_f32,
     .swiglu = neon_swiglu,
     .geglu = neon_geglu,

@@ -96,6 +96,20 @@ static void scalar_attn_tile_f32(attn_row *rows, uint32_t n_rows, const float *t
     for (uint32_t i = 0; i < n_rows; i++) scalar_attn_row(&rows[i], tile, tile + (size_t)VEC_TILE * s->dk, s, false);
 }
 
+static void scalar_kv8_expand(uint16_t *tile, const void *from, const void *next, uint32_t dk, uint32_t dv) {
+    (void)next;
+    const char *base = from;
+    const int8_t *q = from;
+    const uint16_t *ks = (const uint16_t *)(const void *)(base + kv8_k_scales_at(dk, dv)),
+                   *vs = (const uint16_t *)(const void *)(base + kv8_v_scales_at(dk, dv));
+    for (uint32_t d = 0; d < dk; d++, q += VEC_TILE, tile += VEC_TILE)
+        for (uint32_t p = 0; p < VEC_TILE; p++)
+            tile[p] = num_to_half(num_from_half(ks[d / KV8_BLOCK * VEC_TILE + p]) * (float)q[p]);
+    for (uint32_t p = 0; p < VEC_TILE; p++, q += dv, tile += dv)
+        for (uint32_t d = 0; d < dv; d++)
+            tile[d] = num_to_half(num_from_half(vs[p * kv8_blocks(dv) + d / KV8_BLOCK]) * (float)q[d]);
+}
+
 static void scalar_swiglu(float *gate, const float *up, size_t n) {
     for (size_t i = 0; i < n; i++) gate[i] = num_silu32(gate[i]) * up[i];
 }
@@ -149,6 +163,7 @@ const vec_kernels vec_scalar = {
     .layer_norm = scalar_layer_norm,
     .to_half = scalar_to_half,
     .attn_tile = scalar_attn_tile,
+    .kv8_expand = scalar_kv8_expand,
     .attn_tile_f32 = scalar_attn_tile_f32,
     .swiglu = scalar_swiglu,
     .geglu = scalar_geglu,

@@ -9,31 +9,42 @@
 #define ATT_ROWS     32   /* query heads that read a tile while it is in the nearest cache */
 #define ALONE_FLOATS 8192 /* fewer elements than this: waking threads costs more than the work */
 
-static size_t head_bytes(const model *m, const attn *a) {
+static size_t head_bytes(const model *m, const attn *a, kv_format kv) {
+    if (kv == KV_Q8) return kv8_bytes(a->head_k, a->head_v);
     return (size_t)VEC_TILE * (a->head_k + a->head_v) * (m->hp.kv_half ? sizeof(uint16_t) : sizeof(float));
 }
 
 void attn_reserve(model *m, attn *a) {
-    a->kv_at = m->need.page;
-    m->need.page += head_bytes(m, a) * a->n_head_kv;
-}
-
-void kv_put_row(const model *m, const step *st, void *p, size_t i, const float *x, uint32_t n) {
-    if (m->hp.kv_half)
-        st->vec->to_half((uint16_t *)p + i, x, n);
-    else
-        memcpy((float *)p + i, x, n * sizeof *x);
-}
-
-void kv_put_column(const model *m, const step *st, void *p, size_t i, const float *x, uint32_t n) {
-    if (m->hp.kv_half) {
-        uint16_t half[MODEL_HEAD_DIM_MAX], *to = (uint16_t *)p + i;
-        st->vec->to_half(half, x, n);
-        for (uint32_t d = 0; d < n; d++) to[(size_t)d * VEC_TILE] = half[d];
-    } else {
-        float *to = (float *)p + i;
-        for (uint32_t d = 0; d < n; d++) to[(size_t)d * VEC_TILE] = x[d];
+    for (kv_format kv = 0; kv < KV_FORMATS; kv++) {
+        a->kv_at[kv] = m->need.page[kv];
+        m->need.page[kv] += head_bytes(m, a, kv) * a->n_head_kv;
     }
+    need_at_least(&m->need.tile, (uint64_t)VEC_TILE * (a->head_k + a->head_v));
+}
+
+void *attn_tile_at(const model *m, const step *st, const attn *a, const span *sp, uint32_t page, uint32_t head_kv) {
+    return (char *)sp->pages[page] + a->kv_at[st->kv] + head_kv * head_bytes(m, a, st->kv);
+}
+
+static void put_halves(const step *st, const attn *a, uint16_t *tile, uint32_t at, const float *k, const float *v) {
+    uint16_t half[MODEL_HEAD_DIM_MAX];
+    st->vec->to_half(half, k, a->head_k);
+    for (uint32_t d = 0; d < a->head_k; d++) tile[(size_t)d * VEC_TILE + at] = half[d];
+    st->vec->to_half(tile + (size_t)VEC_TILE * a->head_k + (size_t)at * a->head_v, v, a->head_v);
+}
+
+static void put_floats(const attn *a, float *tile, uint32_t at, const float *k, const float *v) {
+    for (uint32_t d = 0; d < a->head_k; d++) tile[(size_t)d * VEC_TILE + at] = k[d];
+    memcpy(tile + (size_t)VEC_TILE * a->head_k + (size_t)at * a->head_v, v, a->head_v * sizeof *v);
+}
+
+void kv_put(const model *m, const step *st, const attn *a, void *tile, uint32_t at, const float *k, const float *v) {
+    if (st->kv == KV_Q8)
+        kv8_put(tile, at, k, a->head_k, v, a->head_v);
+    else if (m->hp.kv_half)
+        put_halves(st, a, tile, at, k, v);
+    else
+        put_floats(a, tile, at, k, v);
 }
 
 /* ---- projection ------------------------------------------------------------------------------------------- */
@@ -88,7 +99,7 @@ typedef struct att_job {
 } att_job;
 
 static void *tile_of(const att_job *j, const span *sp, uint32_t page, uint32_t head_kv) {
-    return (char *)sp->pages[page] + j->a->kv_at + head_kv * head_bytes(j->m, j->a);
+    return attn_tile_at(j->m, j->st, j->a, sp, page, head_kv);
 }
 
 static float temperature(const attn *a, uint32_t pos) {
@@ -114,7 +125,7 @@ static void store_items(void *ctx, size_t begin, size_t end, unsigned thread) {
         uint32_t hk = (uint32_t)(item % a->n_head_kv);
         for (uint32_t i = 0; i < sp->n; i++) {
             size_t row = sp->row + i;
-            uint32_t pos = sp->pos + i, at = pos % VEC_TILE;
+            uint32_t pos = sp->pos + i;
             float *q = st->q + (row * a->n_head + (size_t)hk * group) * a->head_k;
             for (uint32_t g = 0; g < group; g++) turn_head(j, q + (size_t)g * a->head_k, a->q_norm, row);
             if (a->temp != 0) st->vec->scale(q, temperature(a, pos), (size_t)group * a->head_k);
@@ -122,9 +133,7 @@ static void store_items(void *ctx, size_t begin, size_t end, unsigned thread) {
             float *k = st->k + (row * a->n_head_kv + hk) * a->head_k;
             const float *v = st->v + (row * a->n_head_kv + hk) * a->head_v;
             turn_head(j, k, a->k_norm, row);
-            void *tile = tile_of(j, sp, pos / VEC_TILE, hk);
-            kv_put_column(j->m, st, tile, at, k, a->head_k);
-            kv_put_row(j->m, st, tile, (size_t)VEC_TILE * a->head_k + (size_t)at * a->head_v, v, a->head_v);
+            kv_put(j->m, st, a, tile_of(j, sp, pos / VEC_TILE, hk), pos % VEC_TILE, k, v);
         }
     }
 }
@@ -154,18 +163,23 @@ static sight sees(const att_job *j, const span *sp, uint32_t pos) {
     return (sight){first, pos};
 }
 
+/* spelt: room for a tile, of this thread. All rows read what was spelt out once. */
 static void attend_tile(const att_job *j, attn_row *rows, uint32_t n, const void *tile, const void *next,
-                        const attn_shape *shape) {
+                        const attn_shape *shape, uint16_t *spelt) {
     const vec_kernels *v = j->st->vec;
-    if (j->m->hp.kv_half)
+    if (j->st->kv == KV_Q8) {
+        v->kv8_expand(spelt, tile, next, shape->dk, shape->dv);
+        v->attn_tile(rows, n, spelt, NULL, shape);
+    } else if (j->m->hp.kv_half) {
         v->attn_tile(rows, n, tile, next, shape);
-    else
+    } else {
         (v->attn_tile_f32 ? v : &vec_scalar)->attn_tile_f32(rows, n, tile, next, shape);
+    }
 }
 
 /* Rows of one span and key/value head, numbered token by token and head by head: what they see never falls, so the
  * rows that see a tile lie together. */
-static void attend_rows(const att_job *j, const span *sp, uint32_t hk, uint32_t first, uint32_t n) {
+static void attend_rows(const att_job *j, const span *sp, uint32_t hk, uint32_t first, uint32_t n, uint16_t *spelt) {
     if (n == 0) return;
     const step *st = j->st;
     const attn *a = j->a;
@@ -194,7 +208,7 @@ static void attend_rows(const att_job *j, const span *sp, uint32_t hk, uint32_t 
         }
         uint32_t page = base / VEC_TILE;
         const void *next = base + VEC_TILE <= last ? tile_of(j, sp, page + 1, hk) : then;
-        if (from < to) attend_tile(j, rows + from, to - from, tile_of(j, sp, page, hk), next, &shape);
+        if (from < to) attend_tile(j, rows + from, to - from, tile_of(j, sp, page, hk), next, &shape, spelt);
     }
     for (uint32_t i = 0; i < n; i++) st->vec->scale(rows[i].acc, 1.0f / rows[i].l, a->head_v);
 }
@@ -209,9 +223,9 @@ static size_t span_items(const att_job *j, const span *sp) {
 }
 
 static void attend_items(void *ctx, size_t begin, size_t end, unsigned thread) {
-    (void)thread;
     const att_job *j = ctx;
     const attn *a = j->a;
+    uint16_t *spelt = j->st->tiles ? j->st->tiles + (size_t)thread * j->m->need.tile : NULL;
     size_t base = 0;
     for (uint32_t s = 0; s < j->st->n_spans && base < end; s++) {
         const span *sp = &j->st->spans[s];
@@ -221,8 +235,8 @@ static void attend_items(void *ctx, size_t begin, size_t end, unsigned thread) {
             /* the longest blocks first: threads then finish together */
             size_t block = items / a->n_head_kv - 1 - i / a->n_head_kv;
             uint32_t first = skip + (uint32_t)block * ATT_ROWS;
-            attend_rows(j, sp, (uint32_t)(i % a->n_head_kv), first,
-                        total - first < ATT_ROWS ? total - first : ATT_ROWS);
+            attend_rows(j, sp, (uint32_t)(i % a->n_head_kv), first, total - first < ATT_ROWS ? total - first : ATT_ROWS,
+                        spelt);
         }
         base += items;
     }

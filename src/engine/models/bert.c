@@ -52,7 +52,7 @@ static err_code take_layer(model *m, weights *w, const decoder_parts *p, uint32_
     err_code rc = model_take(m, &l->more, 1, sizeof(bert_layer), e);
     if (rc != ERR_OK) return rc;
     more = l->more;
-    m->need.page = 0; /* each layer's keys lie where the last one's did */
+    memset(m->need.page, 0, sizeof m->need.page); /* each layer's keys lie where the last one's did */
     if ((rc = decoder_take_attn(m, w, p, i, e)) != ERR_OK ||
         (rc = decoder_take_ffn(m, w, p, &l->f, i, "", e)) != ERR_OK ||
         (rc = weights_vector(w, &l->attn_norm, false, d, e, "blk.%u.attn_output_norm.weight", i)) != ERR_OK ||

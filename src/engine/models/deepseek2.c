@@ -74,13 +74,11 @@ static void place_query(const place_job *j, size_t row) {
 static void place_key(const place_job *j, const span *sp, size_t row) {
     const sizes *z = j->z;
     const step *st = j->st;
-    uint32_t head_k = z->rank + z->rope, pos = sp->pos + (uint32_t)(row - sp->row), at = pos % VEC_TILE;
-    float *k = st->k + row * head_k;
+    uint32_t pos = sp->pos + (uint32_t)(row - sp->row);
+    float *k = st->k + row * (z->rank + z->rope);
     st->vec->rms_norm(k, k, ((const mla *)j->l->more)->kv_norm, z->rank, j->m->hp.rms_eps);
     rope_head(j->m, st, 0, row, k + z->rank);
-    void *tile = (char *)sp->pages[pos / VEC_TILE] + j->l->a.kv_at;
-    kv_put_column(j->m, st, tile, at, k, head_k);
-    kv_put_row(j->m, st, tile, (size_t)VEC_TILE * head_k + (size_t)at * z->rank, k, z->rank);
+    kv_put(j->m, st, &j->l->a, attn_tile_at(j->m, st, &j->l->a, sp, pos / VEC_TILE, 0), pos % VEC_TILE, k, k);
 }
 
 static void place_rows(void *ctx, size_t begin, size_t end, unsigned thread) {

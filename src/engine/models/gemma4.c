@@ -164,7 +164,7 @@ static void point_at_shared(model *m) {
     for (uint32_t i = first; i < n; i++)
         for (uint32_t from = first; from > 0; from--)
             if (!m->layers[from - 1].a.window == !m->layers[i].a.window) {
-                m->layers[i].a.kv_at = m->layers[from - 1].a.kv_at;
+                memcpy(m->layers[i].a.kv_at, m->layers[from - 1].a.kv_at, sizeof m->layers[i].a.kv_at);
                 break;
             }
 }

@@ -53,12 +53,12 @@ typedef struct attn {
     float cap;       /* then cap * tanh(score / cap) where not 0 */
     float temp;      /* q *= 1 + temp * ln(1 + floor((position + temp_offset) / temp_every)) where not 0 */
     uint32_t temp_every, temp_offset;
-    uint64_t kv_at;       /* where this layer's part of a KV page begins, bytes */
-    bool reads_only;      /* keys and values are those that another layer stored at kv_at */
-    bool norm_after_rope; /* q_norm and k_norm come after the rotation */
-    float qk_eps;         /* of q_norm and k_norm */
-    matrix *wq, *wk, *wv; /* (n_head * head_k, d_model), (n_head_kv * head_k, d_model), … */
-    matrix *wo;           /* (d_model, n_head * head_v) */
+    uint64_t kv_at[KV_FORMATS]; /* where this layer's part of a KV page begins, bytes */
+    bool reads_only;            /* keys and values are those that another layer stored at kv_at */
+    bool norm_after_rope;       /* q_norm and k_norm come after the rotation */
+    float qk_eps;               /* of q_norm and k_norm */
+    matrix *wq, *wk, *wv;       /* (n_head * head_k, d_model), (n_head_kv * head_k, d_model), … */
+    matrix *wo;                 /* (d_model, n_head * head_v) */
     float *bq, *bk, *bv, *bo;
     float *q_norm, *k_norm; /* (head_k) RMS norm of each head; NULL: none */
     float *v_norm;          /* (head_v) the same for values */
@@ -128,7 +128,7 @@ typedef struct hparams {
     float rms_eps, attn_scale;
     float embd_scale; /* x = embd_scale * embd[token]; 1 where there is none */
     float logit_cap;  /* logits = cap * tanh(logits / cap); 0: none */
-    bool kv_half;     /* KV memory is binary16; known before `load`: the file has quantised weights */
+    bool kv_half;     /* KV_F16 is binary16, not binary32; known before `load`: the file has quantised weights */
     bool encoder;     /* not causal: every row sees the whole sequence, which one step brings; rows out are (d_model) */
 } hparams;
 
@@ -139,7 +139,8 @@ typedef struct needs {
     uint32_t n_expert, n_used, expert_width; /* largest of all layers */
     uint32_t acts;                           /* widest input of a matrix; of experts, all that a row asks */
     uint32_t ops;                            /* matrices that one matrix_mul takes from st->ops */
-    uint64_t page;                           /* bytes of a KV page */
+    uint64_t page[KV_FORMATS];               /* bytes of a KV page */
+    uint32_t tile;                           /* elements of the largest tile of a key/value head */
     uint64_t state;                          /* floats of state a sequence */
 } needs;
 
@@ -179,13 +180,15 @@ typedef struct span {
     uint32_t n_out;     /* the last n_out rows are wanted */
 } span;
 
-/* KV page: each layer's part at its kv_at; there, for each key/value head: K (head_k, VEC_TILE) then V (VEC_TILE,
- * head_v), binary16 or, where hp.kv_half is not set, binary32. Buffers have n_rows rows of the width that needs names.
- */
+/* KV page: each layer's part at its kv_at; there, for each key/value head, a tile. KV_F16: K (head_k, VEC_TILE) then V
+ * (VEC_TILE, head_v), binary16 or, where hp.kv_half is not set, binary32. KV_Q8: as kernels/kv8.h says. Buffers have
+ * n_rows rows of the width that needs names. */
 struct step {
     pool *pool;
     const vec_kernels *vec;
     acts *acts;
+    kv_format kv;
+    uint16_t *tiles; /* KV_Q8: (threads of pool, need.tile) a tile spelt out for each thread */
     const span *spans;
     uint32_t n_spans, n_rows, n_out;
     bool hidden;           /* rows out are (d_model), normed, instead of logits */
@@ -331,10 +334,10 @@ void block_rows(const step *st, uint32_t n_rows, uint32_t width, pool_fn fn, voi
 
 /* ---- attention (attention.c) ------------------------------------------------------------------------------ */
 
-/* Put n elements of a key or value into what begins at p in a page, from its i-th on: side by side, or VEC_TILE apart.
- */
-void kv_put_row(const model *m, const step *st, void *p, size_t i, const float *x, uint32_t n);
-void kv_put_column(const model *m, const step *st, void *p, size_t i, const float *x, uint32_t n);
+/* The tile of a key/value head in page `page` of a sequence. */
+void *attn_tile_at(const model *m, const step *st, const attn *a, const span *sp, uint32_t page, uint32_t head_kv);
+/* Put key (head_k) and value (head_v) of the tile's position `at` into it. */
+void kv_put(const model *m, const step *st, const attn *a, void *tile, uint32_t at, const float *k, const float *v);
 /* Reserve KV memory for a layer's attn: sets kv_at. */
 void attn_reserve(model *m, attn *a);
 /* Query, key and value of st->xn into st->q, k, v, with biases and norms of heads. */

@@ -105,7 +105,8 @@ static err_code engine_prepare(driver_call *c, err *e) {
     c->n_prompt_tokens = x->prompt.n_tokens;
     char hex[SHA256_HEX_LEN + 1];
     hex_encode(hex, l->digest, SHA256_LEN);
-    snprintf(c->fingerprint, sizeof c->fingerprint, "p%d-%.12s", POLDER_NUMERICS, hex);
+    snprintf(c->fingerprint, sizeof c->fingerprint, "p%d-%.12s%s", POLDER_NUMERICS, hex,
+             scheduler_kv(l->sched) == KV_Q8 ? "-q8" : "");
     return ERR_OK;
 }
 
@@ -122,6 +123,7 @@ static err_code engine_describe(const driver_call *c, jflat *f, err *e) {
     }
     jflat_str(f, "artifact", artifact);
     jflat_num(f, "numerics", POLDER_NUMERICS);
+    jflat_str(f, "kv", kv_format_name(scheduler_kv(l->sched)));
     jflat_str(f, "isa", engine_isa());
     return jflat_check(f, "the record of a request", e);
 }

@@ -195,7 +195,7 @@ TEST(the_cache_holds_the_latent) {
     tiny_mla t = MLA_SMALL;
     model *m = open_mla(&t);
     CHECK(m);
-    CHECK_INT(m->need.page,
+    CHECK_INT(m->need.page[KV_F16],
               t.n_layer * VEC_TILE * (2 * t.rank + t.rope) * sizeof(float)); /* whatever the number of heads */
     CHECK_STR(model_get_facts(m)->arch, "deepseek2");
     model_free(m);

@@ -512,6 +512,39 @@ static bool holds_nothing_wrong(rig *r) {
            ask(r->s, space_a, r->tokens[1], N, 64, r->want[1]) != UINT32_MAX && adds_up(r->s);
 }
 
+static session_options roomy_int8(const model *m) {
+    session_options o = roomy(m);
+    o.kv = KV_Q8;
+    return o;
+}
+
+/* Pages of one kind are of no use to a session of the other: a sentence, and it computes all itself. */
+TEST(files_of_another_kv_format_are_refused) {
+    session_options (*const options[])(const model *) = {roomy, roomy_int8};
+    for (int from = 0; from < 2; from++) {
+        rig r;
+        tape t = {.b = {.max = 64u << 20}, .room = SIZE_MAX};
+        err e = {0};
+        CHECK(rig_up(&r, 1, options[from]));
+        CHECK_INT(ask(r.s, space_a, r.tokens[0], N, 64, NULL), 0);
+        CHECK_OK(session_kept_save(r.s, me, tape_put, &t, &e), e);
+        session_free(r.s);
+        r.s = open_session(r.m, options[!from](r.m));
+        CHECK_INT(session_kept_load(r.s, me, tape_get, &t, &e), ERR_UNSUPPORTED);
+        CHECK_HAS(e.msg, "inference.kv");
+        CHECK_INT(session_kept_facts(r.s).positions, 0);
+        CHECK_INT(ask(r.s, space_a, r.tokens[0], N, 64, from ? r.want[0] : NULL), 0);
+        session_free(r.s);
+        r.s = open_session(r.m, options[from](r.m));
+        t.at = 0;
+        CHECK_OK(session_kept_load(r.s, me, tape_get, &t, &e), e);
+        CHECK_INT(ask(r.s, space_a, r.tokens[0], N, 64, from ? NULL : r.want[0]), 192);
+        CHECK(adds_up(r.s));
+        buf_free(&t.b);
+        rig_down(&r);
+    }
+}
+
 /* Every byte flipped, every length: an error with a sentence (or less of it, where only the end is gone), and what was
  * taken is right. */
 TEST(damaged_files_are_refused) {
@@ -817,6 +850,7 @@ int main(int argc, char **argv) {
     RUN(checkpoints_are_few_and_the_end_of_a_prompt_has_one);
     RUN(what_is_restored_gives_the_same_bits);
     RUN(oracle_models_cold_hot_and_restored);
+    RUN(files_of_another_kv_format_are_refused);
     RUN(damaged_files_are_refused);
     RUN(a_smaller_budget_takes_what_was_used_last);
     RUN(files_are_replaced_as_a_whole);

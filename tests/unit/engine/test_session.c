@@ -47,6 +47,8 @@ typedef struct way {
     bool last_only; /* logits of each chunk's last token alone */
 } way;
 
+static kv_format kv_held; /* by the sessions that follow */
+
 /* The neighbours: other prompts, cut differently, going on beside. */
 static uint32_t add_neighbours(const session *s, chunk *c, uint32_t n, int32_t (*tokens)[N_MAX], uint32_t round) {
     uint32_t added = 0;
@@ -66,7 +68,7 @@ static float *run(const model *m, const int32_t *tokens, uint32_t n, way w) {
     session *s = NULL;
     err e = {0};
     bool good = false;
-    session_options o = {.n_threads = w.threads, .n_seq_max = w.neighbours + 1, .max_step_tokens = 700};
+    session_options o = {.n_threads = w.threads, .n_seq_max = w.neighbours + 1, .kv = kv_held, .max_step_tokens = 700};
     int id;
     if (isa_select(isa_name(w.set), &e) || session_new(&s, m, &o, &e)) goto out;
     for (uint32_t i = 0; i <= w.neighbours; i++) {
@@ -158,6 +160,49 @@ TEST(same_bits_for_oracle_models) {
     if (!test_shared()) SKIP("../shared is absent");
     for (size_t i = 0; i < sizeof paths / sizeof *paths; i++)
         CHECK(all_ways_agree(open_shared(paths[i]), i == 0 ? 500 : 70, i != 1));
+}
+
+/* How far logits move with pages of int8: rms of the difference over the logits' own; -1 where no bit does. */
+static double moves(const model *m, uint32_t n) {
+    int32_t tokens[N_MAX];
+    uint32_t v = model_get_facts(m)->n_vocab;
+    way w = {512, 1, 0, ISA_SCALAR, false};
+    double moved = 0, all = 0;
+    random_tokens(tokens, n, v, 4);
+    kv_held = KV_F16;
+    float *a = run(m, tokens, n, w);
+    kv_held = KV_Q8;
+    float *b = run(m, tokens, n, w);
+    kv_held = KV_F16;
+    for (size_t i = 0; a && b && i < (size_t)n * v; i++) {
+        moved += ((double)a[i] - (double)b[i]) * ((double)a[i] - (double)b[i]);
+        all += (double)a[i] * (double)a[i];
+    }
+    double rms = !a || !b ? INFINITY : moved == 0 ? -1 : sqrt(moved / all);
+    mem_free(a);
+    mem_free(b);
+    return rms;
+}
+
+/* Other bits than with binary16, near ones, and the same ones in every way. */
+TEST(int8_pages_give_the_same_bits_in_every_way) {
+    static const tiny shapes[] = {
+        {.n_layer = 2, .d = 64, .n_head = 4, .n_kv = 2, .head = 16, .ff = 96, .n_ctx = 512},
+        {.n_layer = 1, .d = 32, .n_head = 6, .n_kv = 2, .head = 10, .ff = 33, .n_ctx = 200},
+        {.n_layer = 2, .d = 64, .n_head = 40, .n_kv = 1, .head = 8, .ff = 64, .n_ctx = 100},
+        {.n_layer = 2, .d = 64, .n_head = 2, .n_kv = 1, .head = 48, .ff = 64, .n_ctx = 512, .type = 8},
+    };
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        model *m = open_tiny(&shapes[i]);
+        CHECK(m && m->need.page[KV_Q8] * 2 < m->need.page[KV_F16] * 3 / 2);
+        double d = moves(m, 70);
+        printf("     heads of %u: logits move by %.2g of their rms\n", shapes[i].head, d);
+        CHECK(d > 0 && d < 0.1); /* random weights; a wrong scale or place moves them by more */
+        kv_held = KV_Q8;
+        bool good = all_ways_agree(m, i ? 70 : 135, false);
+        kv_held = KV_F16;
+        CHECK(good);
+    }
 }
 
 /* A session with one sequence at len tokens, for what follows. */
@@ -325,7 +370,7 @@ TEST(decoding_does_not_allocate) {
     CHECK_INT(mem_count(), before);
     CHECK_INT(session_bytes(r.s), bytes);
     CHECK_OK(step_of(&r, r.seq, r.tokens, 1, 1), r.e);
-    CHECK_INT(session_bytes(r.s) - bytes, r.m->need.page);
+    CHECK_INT(session_bytes(r.s) - bytes, r.m->need.page[KV_F16]);
     rig_down(&r);
 }
 
@@ -402,7 +447,8 @@ TEST(options_are_checked) {
                {{.n_seq_max = 70000}, "sequences"},
                {{.n_seq_max = 1, .n_ctx = 513}, "512"},
                {{.n_seq_max = 1, .max_step_tokens = 70000}, "tokens a step"},
-               {{.n_seq_max = 1, .n_threads = 5000}, "threads"}};
+               {{.n_seq_max = 1, .n_threads = 5000}, "threads"},
+               {{.n_seq_max = 1, .kv = KV_FORMATS}, "KV format"}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         session *s = NULL;
         err e = {0};
@@ -439,10 +485,33 @@ TEST(every_failed_allocation_of_session_new_is_an_error) {
     model_free(m);
 }
 
+/* As many as with binary16, and one for the tiles that are spelt out. */
+TEST(every_failed_allocation_with_int8_pages_is_an_error) {
+    model *m = open_tiny(&plain);
+    int failures[KV_FORMATS] = {0};
+    CHECK(m);
+    for (kv_format kv = 0; kv < KV_FORMATS; kv++)
+        for (;;) {
+            session *s = NULL;
+            err e = {0};
+            mem_fail_after(failures[kv]);
+            err_code rc = session_new(&s, m, &(session_options){.n_seq_max = 2, .n_threads = 3, .kv = kv}, &e);
+            mem_fail_after(-1);
+            if (rc == ERR_OK) CHECK_INT(session_bytes(s) > 0, 1);
+            session_free(s);
+            if (rc == ERR_OK) break;
+            CHECK(rc == ERR_NOMEM && s == NULL && e.msg[0]);
+            failures[kv]++;
+        }
+    CHECK_INT(failures[KV_Q8], failures[KV_F16] + 1);
+    model_free(m);
+}
+
 int main(int argc, char **argv) {
     test_begin(argc, argv);
     RUN(same_bits_for_tiny_models);
     RUN(same_bits_for_oracle_models);
+    RUN(int8_pages_give_the_same_bits_in_every_way);
     RUN(truncate_and_extend_equals_fresh);
     RUN(used_pages_do_not_show);
     RUN(refused_steps_change_nothing);
@@ -452,5 +521,6 @@ int main(int argc, char **argv) {
     RUN(failed_allocations_in_a_step_change_nothing);
     RUN(options_are_checked);
     RUN(every_failed_allocation_of_session_new_is_an_error);
+    RUN(every_failed_allocation_with_int8_pages_is_an_error);
     return test_end();
 }

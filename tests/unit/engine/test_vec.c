@@ -287,6 +287,109 @@ TEST(garbage_outside_what_rows_see_has_no_influence) {
     }
 }
 
+/* ---- keys and values as int8 (kv8.h) ------------------------------------------------------------------------ */
+
+/* The value that a block gives back for its i-th number, by the header's words in double arithmetic. */
+static double kv8_value(const int8_t *q, const uint16_t *scales, uint32_t i) {
+    return (double)num_from_half(scales[i / KV8_BLOCK]) * q[i];
+}
+
+/* Of all magnitudes, the smallest and largest there are among them. */
+TEST(int8_blocks_are_as_near_as_their_scale) {
+    static const float spans[] = {1e-45f, 1e-9f, 1e-6f, 1e-4f, 0.01f, 1, 300, 65024, 1e6f, 3e38f};
+    float x[DIM_MAX];
+    int8_t q[DIM_MAX];
+    uint16_t scales[DIM_MAX];
+    for (int round = 0; round < 4000; round++) {
+        uint32_t n = rng() % DIM_MAX + 1;
+        for (uint32_t i = 0; i < n; i++) x[i] = rnd(1) * spans[(unsigned)(round + (i / KV8_BLOCK)) % 10];
+        if (round % 7 == 0) x[rng() % n] = round % 2 ? INFINITY : -INFINITY;
+        kv8_quantise(q, scales, x, n);
+        for (uint32_t at = 0; at < n; at += KV8_BLOCK) {
+            double amax = 0, scale = (double)num_from_half(scales[at / KV8_BLOCK]);
+            for (uint32_t i = at; i < n && i < at + KV8_BLOCK; i++) amax = fmax(amax, fmin(fabs((double)x[i]), 65024));
+            CHECK(scale * 127 * (1 + 1e-7) >= amax || amax < 1e-42);
+            if (scale > 0)
+                CHECK((double)num_from_half((uint16_t)(scales[at / KV8_BLOCK] - 1)) * 127 < amax); /* least */
+            for (uint32_t i = at; i < n && i < at + KV8_BLOCK; i++) {
+                double held = fmax(fmin((double)x[i], 65024), -65024);
+                CHECK(q[i] >= -127 && fabs(held - kv8_value(q, scales, i)) <= scale * 0.50001 + 1e-42);
+            }
+        }
+    }
+}
+
+TEST(a_nan_in_a_block_of_int8_is_not_lost) {
+    float x[100] = {0};
+    int8_t q[100];
+    uint16_t scales[4];
+    for (int i = 0; i < 100; i++) x[i] = (float)i;
+    x[40] = NAN;
+    kv8_quantise(q, scales, x, 100);
+    CHECK(isnan(num_from_half(scales[1])) && !isnan(num_from_half(scales[0])) && !isnan(num_from_half(scales[2])));
+    for (int i = 32; i < 64; i++) CHECK_INT(q[i], 0);
+    float zero[33] = {0, -0.0f};
+    kv8_quantise(q, scales, zero, 33);
+    CHECK(scales[0] == 0 && scales[1] == 0 && q[0] == 0 && q[32] == 0);
+}
+
+typedef struct kv8_case {
+    _Alignas(64) uint8_t from[4 * DIM_MAX * VEC_TILE];
+    _Alignas(64) uint16_t want[2 * DIM_MAX * VEC_TILE + 1], got[2 * DIM_MAX * VEC_TILE + 1];
+} kv8_case;
+
+/* Whatever positions are stored in whatever order, a tile spelt out holds for each what its blocks say, rounded once.
+ */
+TEST(tiles_of_int8_are_spelt_out_as_they_were_stored) {
+    static kv8_case t;
+    static float k[VEC_TILE][DIM_MAX], v[VEC_TILE][DIM_MAX];
+    for (int round = 0; round < 60; round++) {
+        uint32_t dk = rng() % DIM_MAX + 1, dv = round % 3 ? rng() % DIM_MAX + 1 : dk;
+        memset(t.from, 0xa5, sizeof t.from);
+        CHECK(kv8_bytes(dk, dv) % 64 == 0 && kv8_bytes(dk, dv) <= sizeof t.from);
+        for (uint32_t i = 0; i < VEC_TILE; i++) {
+            uint32_t p = i * 37 % VEC_TILE;
+            fill(k[p], dk, 4);
+            fill(v[p], dv, 0.01f);
+            kv8_put(t.from, p, k[p], dk, v[p], dv);
+        }
+        CHECK(kv8_bytes(dk, dv) == sizeof t.from || t.from[kv8_bytes(dk, dv)] == 0xa5);
+        vec_scalar.kv8_expand(t.want, t.from, NULL, dk, dv);
+        for (uint32_t p = 0; p < VEC_TILE; p++) {
+            int8_t q[DIM_MAX];
+            uint16_t scales[DIM_MAX];
+            kv8_quantise(q, scales, k[p], dk);
+            for (uint32_t d = 0; d < dk; d++)
+                CHECK_INT(t.want[d * VEC_TILE + p], num_to_half((float)kv8_value(q, scales, d)));
+            kv8_quantise(q, scales, v[p], dv);
+            for (uint32_t d = 0; d < dv; d++)
+                CHECK_INT(t.want[VEC_TILE * dk + p * dv + d], num_to_half((float)kv8_value(q, scales, d)));
+        }
+    }
+}
+
+/* Any scale up to the largest one, subnormals and NaN too, in every set. */
+TEST(tiles_of_int8_are_spelt_out_to_the_same_bits) {
+    static kv8_case t;
+    for (int round = 0; round < 300; round++) {
+        uint32_t dk = rng() % DIM_MAX + 1, dv = rng() % DIM_MAX + 1;
+        size_t n = (size_t)VEC_TILE * (dk + dv), n_scales = (size_t)VEC_TILE * (kv8_blocks(dk) + kv8_blocks(dv));
+        for (size_t i = 0; i < n; i++) t.from[i] = (uint8_t)(int8_t)((int)(rng() % 255) - 127);
+        for (size_t i = 0; i < n_scales; i++) {
+            uint16_t h = rng() % 50 == 0 ? 0x7e00 : (uint16_t)(rng() % (round % 2 ? 0x6001 : 0x500));
+            memcpy(t.from + n + 2 * i, &h, 2);
+        }
+        vec_scalar.kv8_expand(t.want, t.from, NULL, dk, dv);
+        for (isa i = ISA_SCALAR; i < ISA_COUNT; i++) {
+            if (!vec_get(i)) continue;
+            memset(t.got, 0xff, sizeof t.got);
+            vec_get(i)->kv8_expand(t.got, t.from, round % 2 ? t.from : NULL, dk, dv);
+            CHECK(memcmp(t.got, t.want, n * sizeof *t.got) == 0);
+            CHECK_INT(t.got[n], 0xffff); /* nothing past the end */
+        }
+    }
+}
+
 TEST(norm_and_rope_follow_their_definitions) {
     float x[DIM_MAX], w[DIM_MAX], y[DIM_MAX];
     fill(x, DIM_MAX, 3);
@@ -338,6 +441,10 @@ TEST(the_other_kernels_follow_their_definitions) {
 
 int main(int argc, char **argv) {
     test_begin(argc, argv);
+    RUN(int8_blocks_are_as_near_as_their_scale);
+    RUN(a_nan_in_a_block_of_int8_is_not_lost);
+    RUN(tiles_of_int8_are_spelt_out_as_they_were_stored);
+    RUN(tiles_of_int8_are_spelt_out_to_the_same_bits);
     RUN(norm_and_rope_follow_their_definitions);
     RUN(the_other_kernels_follow_their_definitions);
     RUN(elementwise_kernels_are_bit_identical);

@@ -13,6 +13,7 @@
 static model *m;
 static bed b;
 static int32_t prompt_of[PROMPT];
+static kv_format kv_held; /* by the schedulers that follow */
 
 static err_code begin(err *e) {
     err_code rc = engine_init(e);
@@ -34,6 +35,7 @@ static err_code answer(const kept_file *kept, uint32_t *reused, uint8_t digest[S
                            .max_sequences = 2,
                            .max_queue = 2,
                            .kv_bytes = 1 << 24,
+                           .kv = kv_held,
                            .step_tokens = 64,
                            .share = true,
                            .kept = kept};
@@ -88,6 +90,26 @@ TEST(what_was_kept_is_found_after_a_restart) {
         CHECK_INT(reused, 192);
         CHECK(memcmp(first, again, sizeof first) == 0);
     }
+    end();
+}
+
+/* inference.kv was changed between two starts: the answer is that of the new one, computed whole. */
+TEST(what_was_kept_in_another_format_is_not_used) {
+    err e = {0};
+    CHECK_OK(begin(&e), e);
+    kept_file f = {.i = b.i, .digest = {3}};
+    uint8_t digest[SHA256_LEN], want[KV_FORMATS][SHA256_LEN];
+    uint32_t reused = 99;
+    for (kv_held = 0; kv_held < KV_FORMATS; kv_held++) CHECK_OK(answer(NULL, &reused, want[kv_held], &e), e);
+    CHECK(memcmp(want[KV_F16], want[KV_Q8], SHA256_LEN) != 0);
+    static const kv_format starts[] = {KV_F16, KV_Q8, KV_Q8, KV_F16, KV_F16};
+    for (int i = 0; i < 5; i++) {
+        kv_held = starts[i];
+        CHECK_OK(answer(&f, &reused, digest, &e), e);
+        CHECK_INT(reused, i && starts[i] == starts[i - 1] ? 192 : 0);
+        CHECK(memcmp(digest, want[kv_held], SHA256_LEN) == 0);
+    }
+    kv_held = KV_F16;
     end();
 }
 
@@ -176,6 +198,7 @@ int main(int argc, char **argv) {
     test_begin(argc, argv);
     log_set_level(LOG_ERROR);
     RUN(what_was_kept_is_found_after_a_restart);
+    RUN(what_was_kept_in_another_format_is_not_used);
     RUN(damaged_files_are_not_used);
     RUN(files_of_another_model_or_island_are_not_used);
     RUN(where_nothing_can_be_written_nothing_is_kept);

@@ -399,6 +399,82 @@ TEST(a_damaged_artifact_is_not_used) {
     buf_free(&file);
 }
 
+/* ---- how keys and values were held -------------------------------------------------------------------------- */
+
+static void forget_kv(void *ctx, cJSON *admitted, cJSON *ended) {
+    cJSON_DeleteItemFromObjectCaseSensitive(admitted, "kv");
+}
+static void unknown_kv(void *ctx, cJSON *admitted, cJSON *ended) {
+    cJSON_ReplaceItemInObjectCaseSensitive(admitted, "kv", cJSON_CreateString("q5"));
+}
+
+/* An answer of an island; the record of its outcome, 0 where its admitted record does not say `kv`. */
+static uint64_t answer_of(bed *of, const char *kv) {
+    client c = {0};
+    err e = {0};
+    request r = ask(MODEL, "the art of the start", 40);
+    r.sampling.temperature = 1;
+    r.ignore_end = true;
+    if (run(of, &r, &c, &e) != ERR_OK) fprintf(stderr, "%s\n", e.msg);
+    cJSON *admitted = bed_record(of, c.admitted);
+    const cJSON *said = json_get(admitted, "kv");
+    uint64_t ended = cJSON_IsString(said) && strcmp(said->valuestring, kv) == 0 ? c.completed : 0;
+    cJSON_Delete(admitted);
+    client_free(&c);
+    return ended;
+}
+
+static err_code configured_anew(bed *of, const char *yaml, err *e) {
+    char sub[300], path[330];
+    snprintf(sub, sizeof sub, "%s/island", of->dir);
+    snprintf(path, sizeof path, "%s/island.yaml", sub);
+    inference_close(of->inf);
+    island_close(of->i);
+    of->inf = NULL;
+    of->i = NULL;
+    err_code rc = file_write_atomic(path, yaml, strlen(yaml), 0600, e);
+    if (!rc) rc = island_open(&of->i, sub, ISLAND_WRITE, e);
+    return rc ? rc : inference_open(&of->inf, of->i, e);
+}
+
+static replay_report report_of(replayer *r, uint64_t seq) {
+    replay_report out = {.outcome = REPLAY_NOT_POSSIBLE};
+    err e = {0};
+    if (replay_answer(r, seq, &out, &e) != ERR_OK) fprintf(stderr, "%s\n", e.msg);
+    return out;
+}
+
+/* Breaks where a replay holds keys and values as the configuration says now instead of as the record says. */
+TEST(keys_and_values_are_held_as_the_record_says) {
+    bed other;
+    replayer *r = NULL;
+    err e = {0};
+    uint64_t seq;
+    CHECK_OK(bed_open(&other, "  kv: q8\n", &e), e);
+    CHECK_OK(bed_add(&other, other.file, MODEL, &e), e);
+    uint64_t int8 = answer_of(&other, "q8");
+    CHECK_OK(configured_anew(&other, "inference:\n  kv: f16\n", &e), e);
+    uint64_t halves = answer_of(&other, "f16");
+    CHECK(int8 && halves);
+    ledger *l = island_ledger(other.i);
+    CHECK_OK(replay_open(&r, other.i, &(replay_options){.threads = 2}, &e), e);
+    for (int round = 0; round < 2; round++) { /* the session changes each time */
+        CHECK_INT(report_of(r, int8).outcome, REPLAY_EQUAL);
+        CHECK_INT(report_of(r, halves).outcome, REPLAY_EQUAL);
+    }
+    CHECK_OK(forge(l, halves, &(forgery){.edit = forget_kv}, &seq, &e), e); /* as records of before were */
+    CHECK_INT(report_of(r, seq).outcome, REPLAY_EQUAL);
+    CHECK_OK(forge(l, int8, &(forgery){.edit = forget_kv}, &seq, &e), e);
+    replay_report out = report_of(r, seq);
+    CHECK(out.outcome == REPLAY_UNEQUAL && out.digest);
+    CHECK_OK(forge(l, int8, &(forgery){.edit = unknown_kv}, &seq, &e), e);
+    out = report_of(r, seq);
+    CHECK_INT(out.outcome, REPLAY_NOT_POSSIBLE);
+    CHECK_HAS(out.why, "held as \"q5\"");
+    replay_close(r);
+    bed_close(&other);
+}
+
 /* ---- many -------------------------------------------------------------------------------------------------- */
 
 static cJSON *facts(uint64_t through, int equal) {
@@ -513,6 +589,7 @@ int main(int argc, char **argv) {
     RUN(what_is_not_possible_says_why);
     RUN(erased_contents_say_so);
     RUN(a_damaged_artifact_is_not_used);
+    RUN(keys_and_values_are_held_as_the_record_says);
     RUN(samples_are_drawn_by_their_seed);
     RUN(a_check_is_a_record_and_the_next_begins_there);
     RUN(failed_allocations_are_errors);

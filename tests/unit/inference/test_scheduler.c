@@ -194,6 +194,30 @@ TEST(scheduler_refuses_what_can_never_run) {
     CHECK_HAS(e.msg, "kv_memory_mib");
 }
 
+/* int8 keys and values: more positions in the same memory, and answers all the same. */
+TEST(int8_pages_make_room_for_more_positions) {
+    uint32_t positions[KV_FORMATS];
+    err e = {0};
+    CHECK_OK(begin(4, 4, 64, 60 << 10, &e), e);
+    for (kv_format kv = 0; kv < KV_FORMATS; kv++) {
+        scheduler *mine;
+        scheduler_options o = {
+            .threads = 1, .max_sequences = 4, .max_queue = 4, .kv_bytes = 60 << 10, .kv = kv, .step_tokens = 64};
+        job *j;
+        job_spec spec = spec_of(60, 20);
+        CHECK_OK(scheduler_new(&mine, m, &o, &e), e);
+        positions[kv] = scheduler_kv_positions(mine);
+        CHECK_INT(scheduler_kv(mine), kv);
+        CHECK_INT(positions[kv], (60 << 10) / model_get_facts(m)->kv_bytes[kv] / 64 * 64);
+        CHECK_OK(job_new(&j, mine, &spec, &e), e);
+        job_start(j);
+        CHECK_OK(finish(j, &e), e);
+        job_free(j);
+        scheduler_free(mine);
+    }
+    CHECK(positions[KV_Q8] > positions[KV_F16]);
+}
+
 static atomic_int crew_hits[100];
 static void crew_hit(void *ctx, size_t i) {
     atomic_fetch_add(&crew_hits[i], *(int *)ctx);
@@ -238,6 +262,7 @@ int main(int argc, char **argv) {
     RUN(scheduler_counts_places);
     RUN(scheduler_cancels_what_waits);
     RUN(scheduler_refuses_what_can_never_run);
+    RUN(int8_pages_make_room_for_more_positions);
     RUN(crew_does_every_piece_once);
     return test_end();
 }

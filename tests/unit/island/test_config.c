@@ -87,6 +87,7 @@ TEST(config_refusals) {
         {"server:\n  max_body_bytes: '4096'\n", ":2:19: ", "in quotes"},
         {"server:\n  max_body_bytes:\n", ":2:18: ", "has no value"},
         {"server:\n  auth: yes\n", ":2:9: ", "neither true nor false"},
+        {"inference:\n  kv: q4\n", ":2:7: ", "inference.kv: \"q4\" is not one of f16, q8"},
         {"server:\n  auth: \"true\"\n", ":2:9: ", "in quotes"},
         {"server:\n  auth: ~\n", ":2:9: ", "has no value"},
         {"server:\n  listen: ''\n", ":2:11: ", "is empty"},
