@@ -252,7 +252,7 @@ static void compare_products(job *j, tensor_type type, uint32_t rows, uint32_t n
     if (!pack_plan(&j->p, type, rows, COLS)) exit(3);
     j->p.data = must(mem_alloc_aligned((size_t)j->p.n_bytes));
     fill_weights(&j->p);
-    act_block *blocks = must(mem_alloc_aligned((size_t)n * (COLS / 32) * sizeof *blocks));
+    act_block *blocks = must(mem_alloc_aligned(((size_t)n * (COLS / 32) + ACTS_BEYOND) * sizeof *blocks));
     j->a = (acts_view){j->x, COLS, blocks, n, n, COLS};
     j->mat->quantise(blocks, &j->a, 0, n);
     j->n_out = (size_t)rows * n;

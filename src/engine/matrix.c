@@ -5,6 +5,7 @@
 #include <assert.h>
 #include <inttypes.h>
 #include <stdalign.h>
+#include <string.h>
 
 struct matrix {
     packed p;
@@ -109,7 +110,7 @@ void matrix_row(const matrix *m, uint32_t r, float *out) {
 err_code acts_new(acts **out, uint32_t max_rows, uint32_t max_cols, err *e) {
     *out = NULL;
     acts *a = mem_zalloc(sizeof *a);
-    size_t n = (size_t)max_rows * (max_cols / 32), bytes;
+    size_t n = (size_t)max_rows * (max_cols / 32) + ACTS_BEYOND, bytes;
     if (!a || __builtin_mul_overflow(n, sizeof(act_block), &bytes)) {
         mem_free(a);
         return err_nomem(e, "activations");
@@ -119,7 +120,8 @@ err_code acts_new(acts **out, uint32_t max_rows, uint32_t max_cols, err *e) {
         mem_free(a);
         return err_nomem(e, "activations");
     }
-    a->max_blocks = n;
+    memset(a->blocks + (n - ACTS_BEYOND), 0, ACTS_BEYOND * sizeof *a->blocks);
+    a->max_blocks = n - ACTS_BEYOND;
     *out = a;
     return ERR_OK;
 }

@@ -60,7 +60,9 @@ typedef struct act_block {
     int32_t nsum8; /* -8 (s0 + s1): takes the offset 8 off four-bit weights */
 } act_block;
 
-/* What products read: x (n, cols) rows ldx apart, and blocks (cols / 32, n), rows of blocks ldb apart. */
+/* What products read: x (n, cols) rows ldx apart, and blocks (cols / 32, n), rows of blocks ldb apart. Behind the last
+ * block there are ACTS_BEYOND more that may be read and mean nothing: a kernel need not have code for every n. */
+#define ACTS_BEYOND 16
 typedef struct acts_view {
     const float *x;
     size_t ldx;

@@ -11,10 +11,10 @@
  *     128 - sc w                        Q3_K: sc w is -124 to 128, so this is 0 to 252
  * Only Q6_K multiplies sums by scales.
  *
- * Few tokens (FEW): weights go from memory to registers and meet all tokens there. More: a block of 32 rows is spelt
- * out in the first cache and meets the tokens of a tile, AT_ONCE at a time, each activation that is loaded meeting two
- * registers of weights. Weights are fetched ahead when the first tile meets them; without that, 9 to 32 tokens wait for
- * memory. Activations are not: fetching the next block's by hand costs 5 to 10 %.
+ * Few tokens (up to FEW): weights go from memory to registers and meet all tokens there. More: a block of 32 rows is
+ * spelt out in the first cache and meets the tokens of a tile, AT_ONCE at a time, each activation that is loaded
+ * meeting two registers of weights. Weights are fetched ahead when the first tile meets them; without that, 17 to 32
+ * tokens wait for memory. Activations are not: fetching the next block's by hand costs 5 to 10 %.
  */
 #include "engine/kernels/kernels.h"
 #include "engine/kernels/types.h"
@@ -441,7 +441,7 @@ INLINE void mul_one(tensor_type type, const packed *p, uint32_t begin, uint32_t 
 
 /* ---- few tokens ------------------------------------------------------------------------------------------------ */
 
-#define FEW 8
+#define FEW 16
 
 INLINE void store_rows(float *y, __m512 v, uint32_t n) {
     _mm512_mask_storeu_ps(y, (__mmask16)(n >= 16 ? 0xffff : (1u << n) - 1), v);
@@ -476,6 +476,7 @@ INLINE void meet_few(tensor_type type, int nt, const weights *w, const act_block
     }
 }
 
+/* nt: at least a->n; what comes out for the rest, which reads the blocks that happen to stand there, is not stored. */
 INLINE void mul_few(tensor_type type, int nt, const packed *p, uint32_t begin, uint32_t end, const acts_view *a,
                     float *y, size_t ldy) {
     const size_t step = block_bytes(type, p);
@@ -493,7 +494,8 @@ INLINE void mul_few(tensor_type type, int nt, const packed *p, uint32_t begin, u
             fetch(ahead.b + skip, step);
             meet_few(type, nt, &w, x, acc);
         }
-        UNROLL for (int t = 0; t < nt; t++) store_rows(y + (size_t)t * ldy + g * LANES, acc[t], rows_at(p, g, end));
+        UNROLL for (int t = 0; t < nt; t++) if ((uint32_t)t < a->n)
+            store_rows(y + (size_t)t * ldy + g * LANES, acc[t], rows_at(p, g, end));
     }
 }
 
@@ -619,7 +621,12 @@ static void mul_many(const type_kernels *k, const packed *p, uint32_t begin, uin
         case 5: mul_few(type, 5, p, begin, end, a, y, ldy); break;                                                    \
         case 6: mul_few(type, 6, p, begin, end, a, y, ldy); break;                                                    \
         case 7: mul_few(type, 7, p, begin, end, a, y, ldy); break;                                                    \
-        default: mul_few(type, 8, p, begin, end, a, y, ldy);                                                          \
+        case 8: mul_few(type, 8, p, begin, end, a, y, ldy); break;                                                    \
+        case 9:                                                                                                       \
+        case 10:                                                                                                      \
+        case 11:                                                                                                      \
+        case 12: mul_few(type, 12, p, begin, end, a, y, ldy); break;                                                  \
+        default: mul_few(type, 16, p, begin, end, a, y, ldy);                                                         \
         }                                                                                                             \
     }                                                                                                                 \
     static void spell_##name(const packed *p, place groups, uint32_t b, unit_head *h, weights *w) {                   \
