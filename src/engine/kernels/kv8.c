@@ -33,15 +33,18 @@ static uint32_t top_of(const float *x, uint32_t n) {
     return top;
 }
 
-static uint16_t half_above(float x) {
-    uint16_t h = num_to_half(x);
-    return num_from_half(h) < x ? (uint16_t)(h + 1) : h;
+/* The least number of four significant bits that binary16 has and that is not smaller; x is 0 to 512. */
+static uint16_t scale_above(float x) {
+    uint32_t h = num_to_half(x), drop = 7;
+    if (num_from_half((uint16_t)h) < x) h++;
+    while (h < 0x400 && drop && h < 8u << drop) drop--; /* subnormals are h * 2^-24 */
+    return (uint16_t)((h + (1u << drop) - 1) >> drop << drop);
 }
 
 static uint16_t quantise_block(int8_t *q, const float *x, uint32_t n) {
     uint32_t top = top_of(x, n);
     float amax = top < num_bits(KV8_MOST) ? num_from_bits(top) : KV8_MOST;
-    uint16_t h = top > 0x7f800000 ? 0x7e00 : half_above(amax / 127.0f);
+    uint16_t h = top > 0x7f800000 ? 0x7e00 : scale_above(amax / 127.0f);
     if (h == 0 || h == 0x7e00) {
         memset(q, 0, n);
         return h;

@@ -11,14 +11,16 @@
  *     a NaN is in it:   scale = NaN, q = 0 (so the NaN reaches attention, as it does from binary16)
  *     otherwise x is first held within +-KV8_MOST, infinities too, and
  *     amax  = largest |x|
- *     scale = amax / 127 rounded up to binary16: the least one that is not smaller
+ *     scale = amax / 127 rounded up to four significant bits: the least number that is not smaller, has no more of
+ *             them, and is a multiple of 2^-24 (so binary16 has it)
  *     q     = round-half-even(x * (1 / scale)), or 0 where the scale is 0 (amax / 127 is)
  * Rounded up, so that |q| <= 127 without a limit; and q comes from the scale that is kept, so that nothing is lost
  * where a scale is so small (under 2^-14) that binary16 has few digits for it.
  *
- * What attention reads is DEFINED as binary16(scale * q), to nearest even. The product is exact in binary32 (11 bits
- * times 7) and at most 512 * 127 = KV8_MOST, which binary16 has. So a tile is spelt out to a tile of binary16, by any
- * kernel set to the same bits, and what comes after is as with binary16 pages. */
+ * What attention reads is scale * q: four bits times seven, a multiple of 2^-24 and at most 512 * 127 = KV8_MOST, so
+ * binary16 has it exactly, and binary32 too. Nothing is rounded on the way back: a tile can be spelt out in either
+ * (here in binary16, which is half as large) and what comes after is as with pages of that kind. Four bits instead of
+ * eleven make a scale larger by 5 % on average, and the error with it. */
 #ifndef POLDER_ENGINE_KERNELS_KV8_H
 #define POLDER_ENGINE_KERNELS_KV8_H
 

@@ -375,12 +375,15 @@ static void avx512_kv8_expand(uint16_t *tile, const void *from, const void *next
     }
     for (uint32_t p = 0; p < VEC_TILE; p++, q += dv, tile += dv) {
         fetch_step(&f);
-        for (uint32_t d = 0; d < dv; vs++) {
-            const __m512 scale = _mm512_set1_ps(num_from_half(*vs));
-            uint32_t stop = d + KV8_BLOCK < dv ? d + KV8_BLOCK : dv;
-            for (; d < stop; d += 16) expand_16(tile + d, q + d, scale, stop - d);
-            d = stop;
+        uint32_t d = 0;
+        for (; d + KV8_BLOCK <= dv; d += KV8_BLOCK, vs++) {
+            const __m512 scale = _mm512_cvtph_ps(_mm256_set1_epi16((short)*vs));
+            expand_16(tile + d, q + d, scale, 16);
+            expand_16(tile + d + 16, q + d + 16, scale, 16);
         }
+        if (d == dv) continue;
+        const __m512 scale = _mm512_cvtph_ps(_mm256_set1_epi16((short)*vs++));
+        for (; d < dv; d += 16) expand_16(tile + d, q + d, scale, dv - d);
     }
 }
 
