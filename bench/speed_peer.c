@@ -1,7 +1,9 @@
 /* speed_peer: polder as a peer that is told what to do, a command a line on stdin, an answer a line of JSON on stdout.
  * bench/speed.d/peer.mjs speaks the same words for llama.cpp and says what they mean; bench/speed runs both.
  *
- *   load FILE  session T SEQS CTX  prefill N  decode N  batch SEQS AT N  limits T  quit
+ *   load FILE  session T SEQS CTX [KV]  prefill N  decode N  batch SEQS AT N  limits T  quit
+ *
+ * KV: 1 for keys and values as int8 (0: as they usually are). Prompts go in steps of 512 tokens.
  */
 #include "base/bytes.h"
 #include "base/mem.h"
@@ -13,7 +15,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { SEQS_MAX = 64, TOKENS_MAX = 65536 };
+enum { SEQS_MAX = 64, TOKENS_MAX = 65536, STEP = 512 };
 
 static model *m;
 static session *s;
@@ -66,13 +68,15 @@ static err_code new_sequences(uint32_t n, err *e) {
     return rc;
 }
 
-static err_code do_session(unsigned threads, uint32_t n, uint32_t n_ctx, err *e) {
+static err_code do_session(unsigned threads, uint32_t n, uint32_t n_ctx, kv_format kv, err *e) {
     session_free(s);
     s = NULL;
     n_seqs = 0;
-    session_options o = {.n_threads = threads, .n_seq_max = n, .n_ctx = n_ctx, .max_step_tokens = 512};
+    session_options o = {.n_threads = threads, .n_seq_max = n, .n_ctx = n_ctx, .kv = kv, .max_step_tokens = STEP};
     err_code rc = session_new(&s, m, &o, e);
-    if (rc == ERR_OK) printf("{\"threads\":%u,\"rss\":%llu}\n", threads, (unsigned long long)sys_rss_kib() * 1024);
+    if (rc == ERR_OK)
+        printf("{\"threads\":%u,\"rss\":%llu,\"kv_bytes\":%llu}\n", threads, (unsigned long long)sys_rss_kib() * 1024,
+               (unsigned long long)model_get_facts(m)->kv_bytes[kv]);
     return rc;
 }
 
@@ -86,7 +90,7 @@ static err_code step_one(uint32_t i, uint64_t walk, uint32_t n, err *e) {
 static err_code do_prefill(uint32_t n, err *e) {
     err_code rc = new_sequences(1, e);
     stopwatch w = begin();
-    if (rc == ERR_OK) rc = step_one(0, 0, n, e);
+    for (uint32_t at = 0; rc == ERR_OK && at < n; at += STEP) rc = step_one(0, at, n - at < STEP ? n - at : STEP, e);
     if (rc == ERR_OK) say_time(w);
     position = n;
     return rc;
@@ -127,11 +131,11 @@ static err_code do_limits(unsigned threads, err *e) {
 
 static err_code command(char *line, err *e) {
     char word[16] = "", path[4096] = "";
-    unsigned a = 0, b = 0, c = 0;
+    unsigned a = 0, b = 0, c = 0, d = 0;
     if (sscanf(line, "load %4095[^\n]", path) == 1) return m ? err_set(e, ERR_USAGE, "load: once") : do_load(path, e);
-    int n = sscanf(line, "%15s %u %u %u", word, &a, &b, &c) - 1;
+    int n = sscanf(line, "%15s %u %u %u %u", word, &a, &b, &c, &d) - 1;
     if (strcmp(word, "limits") == 0 && n == 1) return do_limits(a, e);
-    if (strcmp(word, "session") == 0 && n == 3 && m) return do_session(a, b, c, e);
+    if (strcmp(word, "session") == 0 && n >= 3 && d < KV_FORMATS && m) return do_session(a, b, c, (kv_format)d, e);
     if (!s) return err_set(e, ERR_USAGE, "%s: load a model and open a session first", word);
     if (n >= 1 && (a == 0 || a > TOKENS_MAX)) return err_set(e, ERR_USAGE, "%s: 1 to %d", word, TOKENS_MAX);
     if (strcmp(word, "prefill") == 0 && n == 1) return do_prefill(a, e);
