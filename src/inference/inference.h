@@ -11,10 +11,11 @@
  *
  * Records (audit.h; all in canonical JSON)
  *   admitted   key, role, dialect, model, route, artifact, numerics, kv (how keys and values were held: "f16", "q8";
- *              absent in records of before there was a choice, and of vectors and scores: f16), isa, params
- * {temperature … max_tokens, n; seed as a decimal string; stops: how many; logit_bias: [[token, bias]]; logprobs: how
- * many of the likeliest were asked for; parse, one_call, tool_strict, echo, ignore_end: true; grammar: {kind, sha256
- * over kind, a NUL and the source}}, tool_choice ("required", "function" or "strict") and tool_grammar (SHA-256 of its
+ *              absent where there was no choice: in older records, and for vectors and scores; f16 then), isa,
+ *              params {temperature … max_tokens, n; seed as a decimal string; stops: how many; logit_bias: [[token,
+ *              bias]]; logprobs: how many of the likeliest were asked for; parse, one_call, tool_strict, echo,
+ *              ignore_end: true; grammar: {kind, sha256 over kind, a NUL and the source}}, tool_choice ("required",
+ *              "function" or "strict") and tool_grammar (SHA-256 of its
  *              text, which follows from artifact, tools and choice), prompt_tokens, user (keyed hash).
  *              Contents: prompt (the text as the model reads it), prompt_tokens (ids, int32 little endian), request
  *              ({messages, tools, template_args, kept, stops, grammar} as they came), form ({tools as JSON text,
