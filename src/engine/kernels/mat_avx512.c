@@ -563,16 +563,31 @@ typedef struct type_kernels {
     meet_fn *meet[2];
 } type_kernels;
 
+/* The lines that a batch writes, asked for in the course of its steps: they are tokens apart, and stores that all come
+ * at its end would wait for them. */
+typedef struct results {
+    float *y;
+    size_t ldy;
+    uint32_t n, n_rows, n_steps, step, t; /* tokens, rows of each; steps in all, done; tokens asked for */
+} results;
+
+INLINE void fetch_results(results *r) {
+    r->step++;
+    for (; (uint64_t)r->t * r->n_steps < (uint64_t)r->step * r->n && r->t < r->n; r->t++)
+        for (uint32_t i = 0; i < r->n_rows; i += 16) __builtin_prefetch(r->y + r->t * r->ldy + i, 1, 2);
+}
+
 /* Blocks [b0, b1) of up to four groups, as two registers of rows. first: of the tokens of a product, so the weights
  * come from memory, and the next four groups will. */
 static void mul_quad(const type_kernels *k, const packed *p, uint32_t group, uint32_t end, uint32_t b0, uint32_t b1,
-                     const act_block *x, size_t ldb, uint32_t n, bool first, __m512 *acc) {
+                     const act_block *x, size_t ldb, uint32_t n, bool first, results *out, __m512 *acc) {
     const uint32_t nr = end - group > 2 ? 2 : 1;
     const place groups[2] = {pair_at(p, group, end), pair_at(p, group + 2 * (nr - 1), end)};
     const size_t step = p->task_bytes / (p->cols / 32);
     unit_head h[2] = {0};
     for (uint32_t b = b0; b < b1; b++, x += ldb) {
         weights w[2];
+        fetch_results(out);
         size_t ahead = b * step + AHEAD;
         if (ahead >= p->task_bytes) ahead += 3 * p->task_bytes;
         for (uint32_t r = 0; r < nr; r++) {
@@ -592,10 +607,12 @@ static void mul_batch(const type_kernels *k, const packed *p, uint32_t begin, ui
     __m512 acc[BATCH / 4][2 * TILE];
     for (uint32_t i = 0; i < (end - begin + 3) / 4; i++)
         for (uint32_t s = 0; s < 2 * n; s++) acc[i][s] = _mm512_setzero_ps();
+    results out = {y + t0 * ldy + begin * LANES,       ldy, n, (end - begin) * LANES,
+                   n_blocks * ((end - begin + 3) / 4), 0,   0};
     for (uint32_t b = 0; b < n_blocks; b += BLOCKS)
         for (uint32_t g = begin; g < end; g += 4)
             mul_quad(k, p, g, end - g < 4 ? end : g + 4, b, n_blocks - b < BLOCKS ? n_blocks : b + BLOCKS,
-                     a->blocks + (size_t)b * a->ldb + t0, a->ldb, n, t0 == 0, acc[(g - begin) / 4]);
+                     a->blocks + (size_t)b * a->ldb + t0, a->ldb, n, t0 == 0, &out, acc[(g - begin) / 4]);
     for (uint32_t t = 0; t < n; t++)
         for (uint32_t g = begin; g < end; g += 2)
             store_rows(y + (t0 + t) * ldy + g * LANES, acc[(g - begin) / 4][2 * t + (g - begin) / 2 % 2],
