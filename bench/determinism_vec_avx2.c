@@ -88,13 +88,15 @@ INLINE float weigh_apart(attn_row *r, float *s) {
 }
 
 /* One row: 32 positions, even and odd elements apart. */
-INLINE void scores_one(const attn_row *row, float *s, const uint16_t *k, uint32_t dk, uint32_t p0, float scale) {
+INLINE void scores_one(const attn_row *row, float *s, const uint16_t *k, const attn_shape *a, uint32_t p0,
+                       fetching *f) {
     __m256 acc[2][4];
     UNROLL
     for (int j = 0; j < 4; j++) acc[0][j] = acc[1][j] = _mm256_setzero_ps();
-    for (uint32_t d = 0; d < dk; d += 2) {
+    for (uint32_t d = 0; d < a->dk; d += 2) {
         UNROLL
         for (uint32_t i = 0; i < 2; i++) {
+            fetch_step(f);
             __m256 q = _mm256_broadcast_ss(row->q + d + i);
             UNROLL
             for (size_t j = 0; j < 4; j++)
@@ -103,11 +105,11 @@ INLINE void scores_one(const attn_row *row, float *s, const uint16_t *k, uint32_
     }
     UNROLL
     for (int j = 0; j < 4; j++)
-        _mm256_storeu_ps(s + p0 + 8 * j, _mm256_mul_ps(_mm256_add_ps(acc[0][j], acc[1][j]), _mm256_set1_ps(scale)));
+        _mm256_storeu_ps(s + p0 + 8 * j, _mm256_mul_ps(_mm256_add_ps(acc[0][j], acc[1][j]), _mm256_set1_ps(a->scale)));
 }
 
 /* One row: 32 elements, even and odd positions apart. */
-INLINE void values_one(attn_row *row, const float *s, const uint16_t *v, uint32_t dv, uint32_t d0) {
+INLINE void values_one(attn_row *row, const float *s, weighted w, uint32_t d0) {
     __m256 acc[2][4];
     UNROLL
     for (int j = 0; j < 4; j++) {
@@ -117,10 +119,11 @@ INLINE void values_one(attn_row *row, const float *s, const uint16_t *v, uint32_
     for (uint32_t p = 0; p < VEC_TILE; p += 2) {
         UNROLL
         for (uint32_t i = 0; i < 2; i++) {
+            fetch_step(w.f);
             __m256 f = _mm256_broadcast_ss(s + p + i);
             UNROLL
             for (size_t j = 0; j < 4; j++)
-                acc[i][j] = _mm256_fmadd_ps(f, load_kv(v, (size_t)(p + i) * dv + d0 + 8 * j, true), acc[i][j]);
+                acc[i][j] = _mm256_fmadd_ps(f, load_kv(w.v, (size_t)(p + i) * w.dv + d0 + 8 * j, true), acc[i][j]);
         }
     }
     UNROLL
@@ -131,18 +134,18 @@ INLINE void values_one(attn_row *row, const float *s, const uint16_t *v, uint32_
 static void attn_apart(attn_row *rows, uint32_t n_rows, const uint16_t *tile, const uint16_t *next,
                        const attn_shape *a) {
     float s[ROWS_MAX][VEC_TILE];
-    const uint16_t *v = tile + (size_t)VEC_TILE * a->dk;
-    const weighted w = {(const float(*)[VEC_TILE])s, v, a->dv};
+    fetching f;
+    const weighted w = {(const float(*)[VEC_TILE])s, tile + (size_t)VEC_TILE * a->dk, a->dv, &f};
     uint32_t n_groups = (n_rows + ROWS_MAX - 1) / ROWS_MAX;
     for (uint32_t g = 0; g < n_groups; g++, rows += ROWS_MAX) {
-        if (next) fetch_part((const char *)next, VEC_TILE * ((size_t)a->dk + a->dv) * 2, g, n_groups);
+        f = fetch_part((const char *)next, VEC_TILE * ((size_t)a->dk + a->dv) * 2, g, n_groups, 2 * (a->dk + a->dv));
         if (n_rows == 1) {
-            for (uint32_t p = 0; p < VEC_TILE; p += 32) scores_one(rows, s[0], tile, a->dk, p, a->scale);
+            for (uint32_t p = 0; p < VEC_TILE; p += 32) scores_one(rows, s[0], tile, a, p, &f);
             avx2_scale(rows->acc, weigh_apart(rows, s[0]), a->dv);
-            for (uint32_t d = 0; d < a->dv; d += 32) values_one(rows, s[0], v, a->dv, d);
+            for (uint32_t d = 0; d < a->dv; d += 32) values_one(rows, s[0], w, d);
             continue;
         }
-        scores(rows, ROWS_MAX, s, tile, a, true);
+        scores(rows, ROWS_MAX, s, tile, a, &f, true);
         for (uint32_t r = 0; r < ROWS_MAX; r++) avx2_scale(rows[r].acc, weigh_apart(&rows[r], s[r]), a->dv);
         values(rows, ROWS_MAX, w, true);
     }

@@ -74,11 +74,12 @@ INLINE float weigh_apart(attn_row *r, float *s) {
 }
 
 /* One row: even and odd elements apart. */
-INLINE void scores_one(const attn_row *row, float *s, const uint16_t *k, const attn_shape *a) {
+INLINE void scores_one(const attn_row *row, float *s, const uint16_t *k, const attn_shape *a, fetching *f) {
     __m512 acc[ONE_SUMS][TILE_REGS];
     UNROLL for (int j = 0; j < TILE_REGS; j++) acc[0][j] = acc[1][j] = _mm512_setzero_ps();
     for (uint32_t d = 0; d < a->dk; d += ONE_SUMS) UNROLL for (uint32_t i = 0; i < ONE_SUMS; i++) {
             const __m512 q = _mm512_set1_ps(row->q[d + i]);
+            fetch_step(f);
             UNROLL for (size_t j = 0; j < TILE_REGS; j++) acc[i][j] =
                 _mm512_fmadd_ps(q, load_kv(k, (size_t)(d + i) * VEC_TILE + 16 * j, 16, true), acc[i][j]);
         }
@@ -87,7 +88,7 @@ INLINE void scores_one(const attn_row *row, float *s, const uint16_t *k, const a
 }
 
 /* One row: 64 elements, even and odd positions apart. */
-INLINE void values_one(attn_row *row, const float *s, const uint16_t *v, uint32_t dv, uint32_t d0) {
+INLINE void values_one(attn_row *row, const float *s, const weighted *w, uint32_t d0) {
     __m512 acc[ONE_SUMS][4];
     UNROLL for (int j = 0; j < 4; j++) {
         acc[0][j] = _mm512_loadu_ps(row->acc + d0 + 16 * j);
@@ -95,8 +96,9 @@ INLINE void values_one(attn_row *row, const float *s, const uint16_t *v, uint32_
     }
     for (uint32_t p = 0; p < VEC_TILE; p += ONE_SUMS) UNROLL for (uint32_t i = 0; i < ONE_SUMS; i++) {
             const __m512 f = _mm512_set1_ps(s[p + i]);
+            fetch_step(w->f);
             UNROLL for (size_t j = 0; j < 4; j++) acc[i][j] =
-                _mm512_fmadd_ps(f, load_kv(v, (size_t)(p + i) * dv + d0 + 16 * j, 16, true), acc[i][j]);
+                _mm512_fmadd_ps(f, load_kv(w->v, (size_t)(p + i) * w->dv + d0 + 16 * j, 16, true), acc[i][j]);
         }
     UNROLL for (int j = 0; j < 4; j++) _mm512_storeu_ps(row->acc + d0 + 16 * j, _mm512_add_ps(acc[0][j], acc[1][j]));
 }
@@ -105,19 +107,19 @@ INLINE void values_one(attn_row *row, const float *s, const uint16_t *v, uint32_
 static void attn_apart(attn_row *rows, uint32_t n_rows, const uint16_t *tile, const uint16_t *next,
                        const attn_shape *a) {
     float s[ROWS_MAX][VEC_TILE];
-    const uint16_t *v = tile + (size_t)VEC_TILE * a->dk;
-    const weighted w = {(const float(*)[VEC_TILE])s, v, a->dv, 0, VEC_TILE};
+    fetching f;
+    const weighted w = {(const float(*)[VEC_TILE])s, tile + (size_t)VEC_TILE * a->dk, a->dv, 0, VEC_TILE, &f};
     const uint32_t n_groups = (n_rows + ROWS_MAX - 1) / ROWS_MAX;
     for (uint32_t g = 0, at = 0; g < n_groups; g++) {
         const uint32_t end = (uint32_t)((uint64_t)n_rows * (g + 1) / n_groups), n = end - at;
-        if (next) fetch_part((const char *)next, VEC_TILE * ((size_t)a->dk + a->dv) * 2, g, n_groups);
+        f = fetch_part((const char *)next, VEC_TILE * ((size_t)a->dk + a->dv) * 2, g, n_groups, a->dk + a->dv);
         if (n == 1)
-            scores_one(rows + at, s[0], tile, a);
+            scores_one(rows + at, s[0], tile, a, &f);
         else
-            scores_together(rows + at, n, s, tile, a, true);
+            scores_together(rows + at, n, s, tile, a, &f, true);
         for (uint32_t r = 0; r < n; r++) avx512_scale(rows[at + r].acc, weigh_apart(&rows[at + r], s[r]), a->dv);
         if (n == 1)
-            for (uint32_t d = 0; d < a->dv; d += 64) values_one(rows + at, s[0], v, a->dv, d);
+            for (uint32_t d = 0; d < a->dv; d += 64) values_one(rows + at, s[0], &w, d);
         else
             values_together(rows + at, n, &w, true);
         at = end;
