@@ -81,12 +81,10 @@ static char *build_string(builder *b) {
 }
 
 static double read_number(const char *p, size_t n) {
-    size_t minus = *p == '-', whole = strspn(p + minus, "0123456789");
-    if (minus + whole == n && whole <= EXACT_DIGITS) {
-        double v = 0;
-        for (size_t i = minus; i < n; i++) v = v * 10 + (p[i] - '0');
-        return minus ? -v : v;
-    }
+    size_t minus = *p == '-', i = minus;
+    double v = 0;
+    for (; i < n && p[i] >= '0' && p[i] <= '9'; i++) v = v * 10 + (p[i] - '0');
+    if (i == n && n - minus <= EXACT_DIGITS) return minus ? -v : v;
     char text[64]; /* the scan takes 60 */
     memcpy(text, p, n);
     text[n] = 0;
