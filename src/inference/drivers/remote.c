@@ -324,7 +324,7 @@ void remote_finish(driver_call *c, driver_outcome *out) {
     if (x->started && x->over_ns > x->started_ns) out->decode_ns = x->over_ns - x->started_ns;
     buf id = {.max = sizeof out->provider_id - 1};
     text_sanitise(&id, a->id, strlen(a->id), false);
-    snprintf(out->provider_id, sizeof out->provider_id, "%s", buf_str(&id));
+    text_copy(out->provider_id, sizeof out->provider_id, buf_str(&id));
     buf_free(&id);
     if (c->r->embed) {
         if (!a->vectors || x->rc || !a->ended) return;

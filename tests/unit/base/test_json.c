@@ -20,6 +20,117 @@ static const char *canonical_of(const char *text, buf *b) {
     return rc ? "(not canonical)" : buf_str(b);
 }
 
+static bool same_text(const char *a, const char *b) {
+    return a == b || (a && b && strcmp(a, b) == 0);
+}
+
+static bool same_tree(const cJSON *a, const cJSON *b) {
+    if (a->type != b->type || a->valueint != b->valueint || !same_text(a->string, b->string) ||
+        memcmp(&a->valuedouble, &b->valuedouble, sizeof a->valuedouble) != 0 ||
+        (!cJSON_IsNumber(a) && !same_text(a->valuestring, b->valuestring)))
+        return false;
+    const cJSON *x = a->child, *y = b->child, *last = x ? x->prev : NULL;
+    for (const cJSON *before = NULL; x && y; before = x, x = x->next, y = y->next)
+        if (!same_tree(x, y) || (before && x->prev != before) || (!x->next && x != last)) return false;
+    return !x && !y;
+}
+
+static unsigned tree_dice(unsigned n) {
+    static uint64_t x = 88172645463325252u;
+    x ^= x << 13;
+    x ^= x >> 7;
+    x ^= x << 17;
+    return (unsigned)(x >> 33) % n;
+}
+
+static void put_random(buf *b, int depth, unsigned *key) {
+    static const char *const spaces[] = {"", "", "", " ", "\n\t", "\r \n"};
+    static const char *const parts[] = {"a",
+                                        "plain text of some length, to be copied",
+                                        "\xc3\xa9",
+                                        "\xf0\x9f\x98\x80",
+                                        "\\\"",
+                                        "\\\\",
+                                        "\\/",
+                                        "\\b\\f\\n\\r\\t",
+                                        "\\u0041",
+                                        "\\u00e9\\u20AC",
+                                        "\\ud83d\\ude00",
+                                        "\\\\\\\"",
+                                        "]},:"};
+    static const char *const numbers[] = {
+        "0",    "-0",   "7",          "-12",         "123456789012345",     "1234567890123456",
+        "2.5",  "-0.0", "1e3",        "-1.25E-7",    "9007199254740993123", "1e400",
+        "1E+2", "0.1",  "2147483647", "-2147483648", "4294967296",          "3.999999999999999999"};
+    unsigned kind = tree_dice(depth < 6 ? 7 : 5);
+    buf_puts(b, spaces[tree_dice(6)]);
+    if (kind == 0) buf_puts(b, numbers[tree_dice(sizeof numbers / sizeof *numbers)]);
+    if (kind == 1 || kind == 2) {
+        buf_putc(b, '"');
+        for (unsigned k = tree_dice(5); k; k--) buf_puts(b, parts[tree_dice(sizeof parts / sizeof *parts)]);
+        buf_putc(b, '"');
+    }
+    if (kind == 3) buf_puts(b, tree_dice(2) ? "true" : "false");
+    if (kind == 4) buf_puts(b, "null");
+    if (kind > 4) {
+        buf_putc(b, kind == 5 ? '{' : '[');
+        unsigned n = tree_dice(depth ? 6 : 25);
+        for (unsigned i = 0; i < n; i++) {
+            if (i) buf_putc(b, ',');
+            if (kind == 5)
+                buf_printf(b, "%s\"%s%u\"%s:", spaces[tree_dice(6)], parts[tree_dice(12)], (*key)++,
+                           spaces[tree_dice(6)]);
+            put_random(b, depth + 1, key);
+        }
+        buf_puts(b, spaces[tree_dice(6)]);
+        buf_putc(b, kind == 5 ? '}' : ']');
+    }
+    buf_puts(b, spaces[tree_dice(6)]);
+}
+
+/* The trees are those that cJSON's own parser makes. */
+TEST(trees_are_as_cjson_makes_them) {
+    for (unsigned i = 0; i < 20000; i++) {
+        unsigned key = 0;
+        buf b = {.max = 1 << 20};
+        err e;
+        cJSON *mine = NULL;
+        put_random(&b, 0, &key);
+        CHECK(!b.failed);
+        char *exact = malloc(b.len); /* a byte behind it is found */
+        memcpy(exact, b.ptr, b.len);
+        CHECK_OK(json_parse(&mine, exact, b.len, "text", &e), e);
+        free(exact);
+        cJSON *theirs = cJSON_ParseWithLength(b.ptr, b.len);
+        CHECK(theirs != NULL);
+        if (!same_tree(mine, theirs)) FAIL("case %u differs: %s", i, b.ptr);
+        cJSON_Delete(mine);
+        cJSON_Delete(theirs);
+        buf_free(&b);
+    }
+}
+
+static int allocations_left;
+static void *scarce_malloc(size_t n) {
+    return allocations_left-- > 0 ? malloc(n) : NULL;
+}
+
+TEST(a_tree_without_memory_is_none) {
+    static const char text[] = "{\"a\":[1,\"x\",{\"b\":\"\\n\",\"c\":12345678901234567890}],\"d\":null}";
+    int n = 0;
+    for (err_code rc = ERR_NOMEM; rc; n++) {
+        cJSON *v = NULL;
+        err e;
+        allocations_left = n;
+        cJSON_InitHooks(&(cJSON_Hooks){.malloc_fn = scarce_malloc, .free_fn = free});
+        rc = json_parse(&v, text, sizeof text - 1, "text", &e);
+        cJSON_InitHooks(NULL);
+        CHECK(rc == ERR_NOMEM ? v == NULL : rc == ERR_OK && v != NULL);
+        cJSON_Delete(v);
+    }
+    CHECK_INT(n, 16); /* eight values, five keys, two strings, a literal, none left over: the last try needs them all */
+}
+
 /* Appendix B of RFC 8785: the bit patterns of doubles and their text. */
 TEST(numbers_as_in_rfc8785) {
     static const struct {
@@ -175,7 +286,7 @@ TEST(long_numbers_keep_their_digits) {
         CHECK(!v);
         refused++;
     }
-    CHECK_INT(refused, 2); /* the digits, the keys; cJSON has an allocator of its own */
+    CHECK_INT(refused, 1); /* the digits; nodes have an allocator of their own, and few keys need none */
 }
 
 TEST(typed_reads) {
@@ -476,6 +587,8 @@ int main(int argc, char **argv) {
     RUN(numbers_read_back);
     RUN(canonical_form);
     RUN(parse_refuses);
+    RUN(trees_are_as_cjson_makes_them);
+    RUN(a_tree_without_memory_is_none);
     RUN(long_numbers_keep_their_digits);
     RUN(typed_reads);
     RUN(writer);

@@ -188,6 +188,21 @@ TEST(arena_limit_and_reset) {
     arena_free(a);
 }
 
+TEST(text_is_copied_as_far_as_it_fits) {
+    static const char *const texts[] = {"", "a", "abc", "abcd", "abcde", "abcdefghij"};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        for (size_t cap = 1; cap < 8; cap++) {
+            char mine[9], theirs[9];
+            memset(mine, '#', sizeof mine);
+            memset(theirs, '#', sizeof theirs);
+            text_copy(mine, cap, texts[i]);
+            (void)!snprintf(theirs, cap, "%s", texts[i]);
+            size_t used = strlen(theirs) + 1;
+            if (memcmp(mine, theirs, used) != 0) FAIL("%s into %zu: %s", texts[i], cap, mine);
+            for (size_t k = used; k < sizeof mine; k++) CHECK(mine[k] == '#');
+        }
+}
+
 int main(int argc, char **argv) {
     test_begin(argc, argv);
     RUN(buf_limits);
@@ -200,5 +215,6 @@ int main(int argc, char **argv) {
     RUN(foreign_bytes_are_shown_safely);
     RUN(errors_have_names_and_codes);
     RUN(arena_limit_and_reset);
+    RUN(text_is_copied_as_far_as_it_fits);
     return test_end();
 }

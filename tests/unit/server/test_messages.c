@@ -261,7 +261,7 @@ TEST(parsing_survives_every_failed_allocation) {
         if (rc == ERR_OK) break;
         CHECK_INT(rc, ERR_NOMEM);
     }
-    CHECK(refused > 10);
+    CHECK(refused > 5);
 }
 
 /* ---- answers ----------------------------------------------------------------------------------------------- */
