@@ -169,9 +169,17 @@ static err_code keep_literal(scan *c, size_t from, size_t n) {
     return ERR_OK;
 }
 
+/* Text of at most 60 bytes. Written again, an infinity would have become a null. */
+static bool is_infinite(const char *p, size_t n) {
+    char text[64];
+    memcpy(text, p, n);
+    text[n] = 0;
+    return isinf(strtod(text, NULL));
+}
+
 static err_code scan_number(scan *c) {
     size_t from = c->i;
-    bool whole = true;
+    bool whole = true, exponent = false;
     if (c->s[c->i] == '-') c->i++;
     if (c->i < c->n && c->s[c->i] == '0')
         c->i++;
@@ -185,10 +193,13 @@ static err_code scan_number(scan *c) {
     if (c->i < c->n && (c->s[c->i] | 32) == 'e') {
         c->i++;
         whole = false;
+        exponent = true;
         if (c->i < c->n && (c->s[c->i] == '+' || c->s[c->i] == '-')) c->i++;
         if (!scan_digits(c)) return scan_fail(c, "digits are missing in the exponent");
     }
     if (c->i - from > 60) return scan_fail(c, "the number has too many digits");
+    if (exponent && is_infinite(c->s + from, c->i - from))
+        return scan_fail(c, "the number is too large; 1.7e308 is the most");
     bool long_one = whole && is_too_long(c->s + from, c->i - from);
     err_code rc = long_one ? keep_literal(c, from, c->i - from) : ERR_OK;
     c->n_numbers++;

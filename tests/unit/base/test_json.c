@@ -60,7 +60,7 @@ static void put_random(buf *b, int depth, unsigned *key) {
                                         "]},:"};
     static const char *const numbers[] = {
         "0",    "-0",   "7",          "-12",         "123456789012345",     "1234567890123456",
-        "2.5",  "-0.0", "1e3",        "-1.25E-7",    "9007199254740993123", "1e400",
+        "2.5",  "-0.0", "1e3",        "-1.25E-7",    "9007199254740993123", "1e300",
         "1E+2", "0.1",  "2147483647", "-2147483648", "4294967296",          "3.999999999999999999"};
     unsigned kind = tree_dice(depth < 6 ? 7 : 5);
     buf_puts(b, spaces[tree_dice(6)]);
@@ -207,25 +207,16 @@ TEST(parse_refuses) {
     static const struct {
         const char *text, *why;
     } t[] = {
-        {"", "a value is expected"},
-        {"{\"a\":1,\"a\":2}", "stands twice"},
-        {"[1,]", "not a JSON value"},
-        {"{\"a\" 1}", "':' is expected"},
-        {"{a:1}", "double quotes"},
-        {"[1] x", "after the end"},
-        {"\"\xff\"", "UTF-8"},
-        {"\"\\u0000\"", "u0000"},
-        {"\"\\ud800\"", "surrogate"},
-        {"\"a\nb\"", "control character"},
-        {"01", "after the end"},
-        {"1.", "decimal point"},
-        {"+1", "not a JSON value"},
-        {"nul", "not a JSON value"},
-        {"\"abc", "not closed"},
-        {"{\"a\":1", "ends inside"},
-        {"1e", "exponent"},
-        {"\"\\x\"", "escape"},
-        {"{\"o\":{\"x\":1,\"y\":2,\"x\":3}}", "stands twice"},
+        {"", "a value is expected"},  {"{\"a\":1,\"a\":2}", "stands twice"},
+        {"[1,]", "not a JSON value"}, {"{\"a\" 1}", "':' is expected"},
+        {"{a:1}", "double quotes"},   {"[1] x", "after the end"},
+        {"\"\xff\"", "UTF-8"},        {"\"\\u0000\"", "u0000"},
+        {"\"\\ud800\"", "surrogate"}, {"\"a\nb\"", "control character"},
+        {"01", "after the end"},      {"1.", "decimal point"},
+        {"+1", "not a JSON value"},   {"nul", "not a JSON value"},
+        {"\"abc", "not closed"},      {"{\"a\":1", "ends inside"},
+        {"1e", "exponent"},           {"[-1e309]", "too large"},
+        {"\"\\x\"", "escape"},        {"{\"o\":{\"x\":1,\"y\":2,\"x\":3}}", "stands twice"},
         {"NaN", "not a JSON value"},
     };
     for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
