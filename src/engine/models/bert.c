@@ -18,15 +18,15 @@
 #include <string.h>
 
 typedef struct bert {
-    float *types; /* (n_types, d_model); NULL: none */
+    const float *types; /* (n_types, d_model); NULL: none */
     uint32_t n_types;
-    float *positions; /* (n_ctx_train, d_model); NULL: by rotation */
-    float *norm, *norm_bias;
+    const float *positions; /* (n_ctx_train, d_model); NULL: by rotation */
+    const float *norm, *norm_bias;
     int32_t sep; /* the second text of a pair begins after it; -1: unknown */
 } bert;
 
 typedef struct bert_layer {
-    float *attn_bias, *out_bias; /* of the two norms, whose scales are attn_norm and ffn_norm */
+    const float *attn_bias, *out_bias; /* of the two norms, whose scales are attn_norm and ffn_norm */
 } bert_layer;
 
 /* ---- loading ---------------------------------------------------------------------------------------------- */

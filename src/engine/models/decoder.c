@@ -12,7 +12,7 @@
 
 /* ---- loading ---------------------------------------------------------------------------------------------- */
 
-static err_code vector_if(weights *w, float **out, has h, uint32_t n, err *e, uint32_t layer, const char *name) {
+static err_code vector_if(weights *w, const float **out, has h, uint32_t n, err *e, uint32_t layer, const char *name) {
     return h == HAS_NOT ? ERR_OK : weights_vector(w, out, h == HAS_MAYBE, n, e, "blk.%u.%s", layer, name);
 }
 
@@ -122,7 +122,7 @@ err_code decoder_load(model *m, const gguf *g, const decoder_parts *p, err *e) {
 
 err_code decoder_load_with(model *m, const gguf *g, const decoder_parts *p, decoder_more *more, err *e) {
     weights w = {0};
-    float *factors = NULL;
+    const float *factors = NULL;
     err_code rc = weights_new(&w, m, g, e);
     if (rc == ERR_OK) rc = decoder_take(m, &w, p, e);
     if (rc == ERR_OK && more) rc = more(m, &w, e);

@@ -24,14 +24,14 @@ typedef struct sizes { /* model.more */
     uint32_t key;    /* nope + rope */
 } sizes;
 
-typedef struct mla { /* model_layer.more */
-    matrix *q_a;     /* (q_rank, d_model) */
-    matrix *q;       /* (n_head * key, q_rank or d_model) */
-    matrix *kv_a;    /* (rank + rope, d_model) */
-    float *q_norm;   /* (q_rank) */
-    float *kv_norm;  /* (rank) */
-    matrix **k_b;    /* (n_head) of (rank, nope) */
-    matrix **v_b;    /* (n_head) of (v, rank) */
+typedef struct mla {      /* model_layer.more */
+    matrix *q_a;          /* (q_rank, d_model) */
+    matrix *q;            /* (n_head * key, q_rank or d_model) */
+    matrix *kv_a;         /* (rank + rope, d_model) */
+    const float *q_norm;  /* (q_rank) */
+    const float *kv_norm; /* (rank) */
+    matrix **k_b;         /* (n_head) of (rank, nope) */
+    matrix **v_b;         /* (n_head) of (v, rank) */
 } mla;
 
 /* ---- running ---------------------------------------------------------------------------------------------- */

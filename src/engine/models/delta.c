@@ -120,13 +120,12 @@ err_code delta_loaded(model *m, err *e) {
     for (uint32_t i = 0; i < m->hp.n_layer; i++) {
         if (m->layers[i].mix != delta_mix) continue;
         delta *d = m->layers[i].more;
-        size_t n = (size_t)d->channels * d->taps;
-        float *old = mem_array(n, sizeof *old);
-        if (!old) return err_nomem(e, "the weights of a convolution");
-        memcpy(old, d->conv, n * sizeof *old);
+        float *turned = NULL;
+        err_code rc = model_take(m, &turned, (size_t)d->channels * d->taps, sizeof *turned, e);
+        if (rc != ERR_OK) return rc;
         for (size_t c = 0; c < d->channels; c++)
-            for (size_t k = 0; k < d->taps; k++) d->conv[k * d->channels + c] = old[c * d->taps + k];
-        mem_free(old);
+            for (size_t k = 0; k < d->taps; k++) turned[k * d->channels + c] = d->conv[c * d->taps + k];
+        d->conv = turned;
     }
     return ERR_OK;
 }

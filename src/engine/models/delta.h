@@ -29,9 +29,9 @@ typedef struct delta {
     matrix *wqkv, *wz;     /* (channels, d_model), (inner, d_model) */
     matrix *wqkvz;         /* older files: both in one, by key head: its q, k, v, z; then the others are NULL */
     matrix *wba, *wb, *wa; /* (2 n_v, d_model), or (n_v, d_model) twice; the others are NULL */
-    float *conv;           /* (channels, taps) in the file, (taps, channels) after delta_loaded */
-    float *dt, *a;         /* (n_v) */
-    float *norm;           /* (dv) */
+    const float *conv;     /* (channels, taps) as the file has it, (taps, channels), a copy, after delta_loaded */
+    const float *dt, *a;   /* (n_v) */
+    const float *norm;     /* (dv) */
     const float *q_scale, *k_scale; /* (dk) all the same: what rms_norm multiplies by so that it divides by length */
 } delta;
 

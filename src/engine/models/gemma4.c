@@ -15,18 +15,18 @@
 #include <string.h>
 
 typedef struct gemma4 {
-    uint32_t ple;     /* width of a layer's short vector; 0: none */
-    matrix *ple_embd; /* (n_vocab, n_layer * ple) */
-    matrix *ple_proj; /* (n_layer * ple, d_model) */
-    float *ple_norm;  /* (ple) */
+    uint32_t ple;          /* width of a layer's short vector; 0: none */
+    matrix *ple_embd;      /* (n_vocab, n_layer * ple) */
+    matrix *ple_proj;      /* (n_layer * ple, d_model) */
+    const float *ple_norm; /* (ple) */
 } gemma4;
 
 typedef struct gemma4_layer {
-    matrix *ple_gate, *ple_out;             /* (ple, d_model), (d_model, ple) */
-    float *ple_post;                        /* (d_model) */
-    float *out_scale;                       /* (1) */
-    float *router_norm;                     /* (d_model) on the normed x, for the router */
-    float *dense_post, *moe_pre, *moe_post; /* (d_model) */
+    matrix *ple_gate, *ple_out;                   /* (ple, d_model), (d_model, ple) */
+    const float *ple_post;                        /* (d_model) */
+    const float *out_scale;                       /* (1) */
+    const float *router_norm;                     /* (d_model) on the normed x, for the router */
+    const float *dense_post, *moe_pre, *moe_post; /* (d_model) */
 } gemma4_layer;
 
 /* Scratch: the short vectors of all layers; a layer's gate; its vectors; the dense block's answer. */
@@ -239,6 +239,17 @@ static err_code set_layers(model *m, const gguf *g, err *e) {
     return ERR_OK;
 }
 
+/* The router sees norm(x) / sqrt(d) times its scale. */
+static err_code scale_router_norm(model *m, gemma4_layer *l, err *e) {
+    uint32_t d = m->hp.d_model;
+    float *scaled = NULL;
+    if (!l->router_norm) return ERR_OK;
+    err_code rc = model_take(m, &scaled, d, sizeof *scaled, e);
+    for (uint32_t k = 0; rc == ERR_OK && k < d; k++) scaled[k] = l->router_norm[k] / sqrtf((float)d);
+    if (rc == ERR_OK) l->router_norm = scaled;
+    return rc;
+}
+
 static err_code gemma4_load(model *m, const gguf *g, err *e) {
     const decoder_parts p = {.post_norms = HAS, .qk_norm = HAS, .v_is_k = true, .output = HAS_MAYBE};
     uint32_t rot_near = 0;
@@ -255,10 +266,8 @@ static err_code gemma4_load(model *m, const gguf *g, err *e) {
     if ((rc = rope_load(m, g, 0, &full, e)) != ERR_OK || (rc = rope_load(m, g, 1, &near, e)) != ERR_OK ||
         (rc = decoder_load_with(m, g, &p, take_more, e)) != ERR_OK)
         return rc;
-    for (uint32_t i = 0; i < m->hp.n_layer; i++) { /* the router sees norm(x) / sqrt(d) times its scale */
-        gemma4_layer *l = m->layers[i].more;
-        for (uint32_t k = 0; l->router_norm && k < m->hp.d_model; k++) l->router_norm[k] /= sqrtf((float)m->hp.d_model);
-    }
+    for (uint32_t i = 0; rc == ERR_OK && i < m->hp.n_layer; i++) rc = scale_router_norm(m, m->layers[i].more, e);
+    if (rc != ERR_OK) return rc;
     point_at_shared(m);
     return ERR_OK;
 }

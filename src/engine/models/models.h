@@ -59,10 +59,10 @@ typedef struct attn {
     float qk_eps;               /* of q_norm and k_norm */
     matrix *wq, *wk, *wv;       /* (n_head * head_k, d_model), (n_head_kv * head_k, d_model), … */
     matrix *wo;                 /* (d_model, n_head * head_v) */
-    float *bq, *bk, *bv, *bo;
-    float *q_norm, *k_norm; /* (head_k) RMS norm of each head; NULL: none */
-    float *v_norm;          /* (head_v) the same for values */
-    float *sinks;           /* (n_head) a score without a value; NULL: none */
+    const float *bq, *bk, *bv, *bo;
+    const float *q_norm, *k_norm; /* (head_k) RMS norm of each head; NULL: none */
+    const float *v_norm;          /* (head_v) the same for values */
+    const float *sinks;           /* (n_head) a score without a value; NULL: none */
 } attn;
 
 typedef enum activation {
@@ -76,7 +76,7 @@ typedef struct ffn {
     activation act;
     uint32_t width;           /* 0: this layer has none */
     matrix *gate, *up, *down; /* (width, d_model) twice, (d_model, width) */
-    float *bgate, *bup, *bdown;
+    const float *bgate, *bup, *bdown;
 } ffn;
 
 typedef enum gating {
@@ -89,23 +89,23 @@ typedef struct moe {
     uint32_t n_expert, n_used, width; /* width of one expert */
     activation act;
     gating gate;
-    uint32_t n_group, n_group_used; /* experts are chosen from the best groups only; 1 and 1: no groups */
-    bool group_max;                 /* a group is as good as its best expert, not as its two best together */
-    bool normalise;                 /* the chosen weights add up to 1 */
-    bool weigh_input;               /* the weight goes on an expert's input instead of its output (llama 4) */
-    float scale;                    /* on the weights, at the end */
-    matrix *router;                 /* (n_expert, d_model) */
-    float *router_bias;             /* (n_expert) on the router's outputs */
-    float *choice_bias;             /* (n_expert) on what experts are chosen by, not on the weights */
-    matrix **wgate, **wup, **wdown; /* (n_expert) of each */
-    float *bgate, *bup, *bdown;     /* (n_expert, width) twice, (n_expert, d_model) */
-    float *expert_scale;            /* (n_expert) factor on an expert's answer; NULL: none */
-    float *shared_gate;             /* (d_model) the shared expert's output times sigmoid of this; NULL: as it is */
+    uint32_t n_group, n_group_used;   /* experts are chosen from the best groups only; 1 and 1: no groups */
+    bool group_max;                   /* a group is as good as its best expert, not as its two best together */
+    bool normalise;                   /* the chosen weights add up to 1 */
+    bool weigh_input;                 /* the weight goes on an expert's input instead of its output (llama 4) */
+    float scale;                      /* on the weights, at the end */
+    matrix *router;                   /* (n_expert, d_model) */
+    const float *router_bias;         /* (n_expert) on the router's outputs */
+    const float *choice_bias;         /* (n_expert) on what experts are chosen by, not on the weights */
+    matrix **wgate, **wup, **wdown;   /* (n_expert) of each */
+    const float *bgate, *bup, *bdown; /* (n_expert, width) twice, (n_expert, d_model) */
+    const float *expert_scale;        /* (n_expert) factor on an expert's answer; NULL: none */
+    const float *shared_gate;         /* (d_model) the shared expert's output times sigmoid of this; NULL: as it is */
 } moe;
 
 typedef struct model_layer {
-    float *attn_norm, *attn_post_norm; /* (d_model); a post norm is on the block's output, before it is added */
-    float *ffn_norm, *ffn_post_norm;
+    const float *attn_norm, *attn_post_norm; /* (d_model); a post norm is on the block's output, before it is added */
+    const float *ffn_norm, *ffn_post_norm;
     attn a;
     ffn f;      /* the feed-forward block, or with a moe the expert that every token goes through */
     moe *moe;   /* NULL: dense */
@@ -155,7 +155,7 @@ struct model {
     struct token_trie *_Atomic trie; /* for constrained output; made on first use */
     matrix *embd;                    /* (n_vocab, d_model) */
     matrix *output;                  /* the same object where tied; NULL where the model has no head */
-    float *output_norm;              /* (d_model) */
+    const float *output_norm;        /* (d_model) */
     model_layer *layers;
     rope rope[MODEL_ROPES];
     struct rank_head *rank; /* pooling.h; NULL: it cannot rank */
@@ -261,11 +261,12 @@ typedef struct weights {
 } weights;
 err_code weights_new(weights *w, model *m, const gguf *g, err *e);
 void weights_free(weights *w);
-/* fmt makes the tensor's name. A matrix is (rows, cols). *out is set by weights_load; it stays as it is (NULL) where an
- * optional tensor is absent. ERR_INVALID names the tensor and what is wrong. */
+/* What these give is the file's: a kept form of it is mapped, summed and moved, so whoever needs other numbers makes
+ * a copy (model_take). fmt makes the tensor's name. A matrix is (rows, cols). *out is set by weights_load; it stays as
+ * it is (NULL) where an optional tensor is absent. ERR_INVALID names the tensor and what is wrong. */
 err_code weights_matrix(weights *w, matrix **out, bool optional, uint32_t rows, uint32_t cols, err *e, const char *fmt,
                         ...) __attribute__((format(printf, 7, 8)));
-err_code weights_vector(weights *w, float **out, bool optional, uint32_t n, err *e, const char *fmt, ...)
+err_code weights_vector(weights *w, const float **out, bool optional, uint32_t n, err *e, const char *fmt, ...)
     __attribute__((format(printf, 6, 7)));
 /* n matrices (rows, cols) out of one tensor (n, rows, cols). Where outs is NULL nothing is taken, only checked. */
 err_code weights_matrices(weights *w, matrix **outs, bool optional, uint32_t n, uint32_t rows, uint32_t cols, err *e,
@@ -277,7 +278,7 @@ err_code weights_split(weights *w, matrix **const *outs, const uint32_t *rows, u
 err_code weights_split_planes(weights *w, matrix **const *outs, const uint32_t *rows, uint32_t planes, uint32_t n,
                               uint32_t cols, err *e, const char *fmt, ...) __attribute__((format(printf, 8, 9)));
 /* A tensor (n, rows, cols) of any type as binary32, (n * rows * cols) floats in the file's order. */
-err_code weights_floats(weights *w, float **out, bool optional, uint32_t n, uint32_t rows, uint32_t cols, err *e,
+err_code weights_floats(weights *w, const float **out, bool optional, uint32_t n, uint32_t rows, uint32_t cols, err *e,
                         const char *fmt, ...) __attribute__((format(printf, 8, 9)));
 bool weights_has(const weights *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* ERR_UNSUPPORTED names the first tensor that nobody asked for: a file with more in it would be answered wrongly. */

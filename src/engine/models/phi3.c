@@ -6,7 +6,7 @@
  * Here the model's own context length decides, once. */
 #include "engine/models/models.h"
 
-static err_code take_factors(model *m, const gguf *g, weights *w, float **used, const char **name, err *e) {
+static err_code take_factors(model *m, const gguf *g, weights *w, const float **used, const char **name, err *e) {
     uint32_t orig = 0, n = m->rope[0].n_rot / 2;
     err_code rc =
         params_u32_or(m, g, "rope.scaling.original_context_length", 1, MODEL_CTX_MAX, m->hp.n_ctx_train, &orig, e);
@@ -21,7 +21,7 @@ static err_code take_factors(model *m, const gguf *g, weights *w, float **used, 
 static err_code phi3_load(model *m, const gguf *g, err *e) {
     const decoder_parts p = {.fused_qkv = true, .fused_gate_up = true, .output = HAS_MAYBE};
     weights w = {0};
-    float *factors = NULL;
+    const float *factors = NULL;
     const char *name = NULL;
     uint32_t window = 0;
     err_code rc;

@@ -10,7 +10,7 @@
 typedef struct weights_job {
     const gguf_tensor *t;
     matrix **as_matrix; /* one of the two */
-    float **as_vector;
+    const float **as_vector;
     uint32_t first, rows, cols; /* a matrix: rows [first, first + rows) of the tensor, its planes one above another */
     char name[GGUF_NAME_MAX + 1];
 } weights_job;
@@ -59,7 +59,7 @@ static err_code check_shape(const weights *w, const gguf_tensor *t, const char *
                    gguf_path(w->g), name, d[0], d[1], d[2], d[3], cols, rows, n);
 }
 
-static err_code add_job(weights *w, const gguf_tensor *t, const char *name, matrix **as_matrix, float **as_vector,
+static err_code add_job(weights *w, const gguf_tensor *t, const char *name, matrix **as_matrix, const float **as_vector,
                         uint32_t first, uint32_t rows, uint32_t cols, err *e) {
     if (w->n_jobs == w->cap_jobs) {
         size_t cap = w->cap_jobs ? 2 * w->cap_jobs : 64;
@@ -120,7 +120,7 @@ err_code weights_split(weights *w, matrix **const *outs, const uint32_t *rows, u
     return weights_split_planes(w, outs, rows, 1, n, cols, e, "%s", name);
 }
 
-err_code weights_floats(weights *w, float **out, bool optional, uint32_t n, uint32_t rows, uint32_t cols, err *e,
+err_code weights_floats(weights *w, const float **out, bool optional, uint32_t n, uint32_t rows, uint32_t cols, err *e,
                         const char *fmt, ...) {
     NAME_OF(name, fmt);
     const gguf_tensor *t;
@@ -130,7 +130,7 @@ err_code weights_floats(weights *w, float **out, bool optional, uint32_t n, uint
     return add_job(w, t, name, NULL, out, 0, n * rows, cols, e);
 }
 
-err_code weights_vector(weights *w, float **out, bool optional, uint32_t n, err *e, const char *fmt, ...) {
+err_code weights_vector(weights *w, const float **out, bool optional, uint32_t n, err *e, const char *fmt, ...) {
     NAME_OF(name, fmt);
     const gguf_tensor *t = gguf_tensor_find(w->g, name);
     const tensor_type_facts *tt = t ? tensor_type_get(t->type) : NULL;
