@@ -224,6 +224,16 @@ err_code model_take_ones(model *m, float **out, uint32_t n, err *e) {
     return rc;
 }
 
+err_code model_take_turned(model *m, const float **out, const float *w, uint32_t rows, uint32_t cols, err *e) {
+    float *turned = NULL;
+    err_code rc = model_take(m, &turned, (size_t)rows * cols, sizeof *turned, e);
+    if (rc != ERR_OK) return rc;
+    for (size_t r = 0; r < rows; r++)
+        for (size_t c = 0; c < cols; c++) turned[c * rows + r] = w[r * cols + c];
+    *out = turned;
+    return ERR_OK;
+}
+
 void model_free(model *m) {
     if (!m) return;
     for (size_t i = 0; i < m->owned.n_matrices; i++) matrix_free(m->owned.matrices[i]);

@@ -95,20 +95,13 @@ err_code pooling_take(model *m, weights *w, err *e) {
     return rc == ERR_OK ? take_head(m, w, r, e) : rc;
 }
 
-/* (rows, cols) to (cols, rows) */
-static err_code transposed(model *m, float **out, const float *w, uint32_t rows, uint32_t cols, err *e) {
-    if (!w) return ERR_OK;
-    err_code rc = model_take(m, out, (size_t)rows * cols, sizeof **out, e);
-    for (uint32_t r = 0; rc == ERR_OK && r < rows; r++)
-        for (uint32_t c = 0; c < cols; c++) (*out)[(size_t)c * rows + r] = w[(size_t)r * cols + c];
-    return rc;
-}
-
 err_code pooling_finish(model *m, err *e) {
     rank_head *r = m->rank;
     if (!r) return ERR_OK;
-    err_code rc = transposed(m, &r->cls_cols, r->cls, m->hp.d_model, m->hp.d_model, e);
-    return rc == ERR_OK ? transposed(m, &r->cols, r->out, r->n_labels, m->hp.d_model, e) : rc;
+    err_code rc = ERR_OK;
+    if (r->cls) rc = model_take_turned(m, &r->cls_cols, r->cls, m->hp.d_model, m->hp.d_model, e);
+    if (rc == ERR_OK && r->out) rc = model_take_turned(m, &r->cols, r->out, r->n_labels, m->hp.d_model, e);
+    return rc;
 }
 
 /* ---- pooling ---------------------------------------------------------------------------------------------- */

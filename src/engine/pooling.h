@@ -15,14 +15,14 @@
 #define RANK_LABELS_MAX 64
 
 typedef struct rank_head {
-    uint32_t n_labels, yes;      /* the label whose score is told */
-    bool softmax;                /* over the labels */
-    bool last;                   /* the pooled row is the last one, otherwise the first */
-    bool twice;                  /* pairs: the end mark stands twice between the two texts (RoBERTa) */
-    const float *cls, *cls_bias; /* (d_model, d_model), (d_model); NULL: no such layer */
-    const float *out, *out_bias; /* (n_labels, d_model), (n_labels) */
-    float *cls_cols, *cols;      /* the same with inputs as rows: what the chains read */
-    char *form;                  /* the text around {query} and {document}; NULL: the tokenizer's pairs */
+    uint32_t n_labels, yes;       /* the label whose score is told */
+    bool softmax;                 /* over the labels */
+    bool last;                    /* the pooled row is the last one, otherwise the first */
+    bool twice;                   /* pairs: the end mark stands twice between the two texts (RoBERTa) */
+    const float *cls, *cls_bias;  /* (d_model, d_model), (d_model); NULL: no such layer */
+    const float *out, *out_bias;  /* (n_labels, d_model), (n_labels) */
+    const float *cls_cols, *cols; /* the same with inputs as rows: what the chains read */
+    char *form;                   /* the text around {query} and {document}; NULL: the tokenizer's pairs */
 } rank_head;
 
 /* Read the pooling, and note the head's tensors to be taken. The architecture has set hp.encoder. */

@@ -63,6 +63,15 @@ out:
     return worst;
 }
 
+/* What each of these programs begins with; false: the engine cannot start, and stderr says why. */
+static inline bool oracle_begin(int argc, char **argv) {
+    err e = {0};
+    test_begin(argc, argv);
+    if (engine_init(&e) == ERR_OK) return true;
+    fprintf(stderr, "%s\n", e.msg);
+    return false;
+}
+
 static inline model *open_oracle(const char *name) {
     char path[1400];
     model *m = NULL;

@@ -162,12 +162,7 @@ TEST(kernel_sets_give_the_same_bits) {
 }
 
 int main(int argc, char **argv) {
-    test_begin(argc, argv);
-    err e = {0};
-    if (engine_init(&e) != ERR_OK) {
-        fprintf(stderr, "%s\n", e.msg);
-        return 1;
-    }
+    if (!oracle_begin(argc, argv)) return 1;
     RUN(pooled_rows_match_the_reference);
     RUN(pooling_in_chunks_gives_the_same_bits);
     RUN(hidden_rows_are_what_the_head_reads);

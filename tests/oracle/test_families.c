@@ -100,12 +100,7 @@ TEST(bits_do_not_depend_on_how_work_is_cut) {
 }
 
 int main(int argc, char **argv) {
-    test_begin(argc, argv);
-    err e = {0};
-    if (engine_init(&e) != ERR_OK) {
-        fprintf(stderr, "%s\n", e.msg);
-        return 1;
-    }
+    if (!oracle_begin(argc, argv)) return 1;
     RUN(all_match_the_reference);
     RUN(bits_do_not_depend_on_how_work_is_cut);
     return test_end();

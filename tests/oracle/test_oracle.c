@@ -166,12 +166,7 @@ TEST(stories260K_continues_as_published) {
 }
 
 int main(int argc, char **argv) {
-    test_begin(argc, argv);
-    err e = {0};
-    if (engine_init(&e) != ERR_OK) {
-        fprintf(stderr, "%s\n", e.msg);
-        return 1;
-    }
+    if (!oracle_begin(argc, argv)) return 1;
     RUN(float_models_match);
     RUN(quantised_models_match);
     RUN(leaving_rope_scaling_out_is_seen);

@@ -80,12 +80,7 @@ TEST(later_starts_of_every_model_give_the_same_bits) {
 }
 
 int main(int argc, char **argv) {
-    test_begin(argc, argv);
-    err e = {0};
-    if (engine_init(&e) != ERR_OK) {
-        fprintf(stderr, "%s\n", e.msg);
-        return 1;
-    }
+    if (!oracle_begin(argc, argv)) return 1;
     RUN(later_starts_of_every_model_give_the_same_bits);
     return test_end();
 }

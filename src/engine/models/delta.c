@@ -120,12 +120,8 @@ err_code delta_loaded(model *m, err *e) {
     for (uint32_t i = 0; i < m->hp.n_layer; i++) {
         if (m->layers[i].mix != delta_mix) continue;
         delta *d = m->layers[i].more;
-        float *turned = NULL;
-        err_code rc = model_take(m, &turned, (size_t)d->channels * d->taps, sizeof *turned, e);
+        err_code rc = model_take_turned(m, &d->conv, d->conv, d->channels, d->taps, e);
         if (rc != ERR_OK) return rc;
-        for (size_t c = 0; c < d->channels; c++)
-            for (size_t k = 0; k < d->taps; k++) turned[k * d->channels + c] = d->conv[c * d->taps + k];
-        d->conv = turned;
     }
     return ERR_OK;
 }

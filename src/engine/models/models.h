@@ -171,6 +171,8 @@ struct model {
 /* Zeroed memory that lives as long as the model; and floats that are all 1, the weight of a norm without one. */
 err_code model_take(model *m, void *out_pointer, size_t n, size_t size_bytes, err *e);
 err_code model_take_ones(model *m, float **out, uint32_t n, err *e);
+/* A copy of w (rows, cols) as (cols, rows). */
+err_code model_take_turned(model *m, const float **out, const float *w, uint32_t rows, uint32_t cols, err *e);
 
 /* Tokens of one sequence within a step: rows [row, row + n) are its positions [pos, pos + n). */
 typedef struct span {
