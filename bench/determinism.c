@@ -279,10 +279,10 @@ static void compare_set(job *j) {
 int main(void) {
     base_init();
     job j = {0};
-    j.x = must(mem_array(N_VALUES, sizeof *j.x));
-    j.y = must(mem_array(N_VALUES, sizeof *j.y));
-    j.w = must(mem_array(N_VALUES, sizeof *j.w));
-    j.b = must(mem_array(N_VALUES, sizeof *j.b));
+    j.x = must(mem_alloc_aligned(N_VALUES * sizeof *j.x));
+    j.y = must(mem_alloc_aligned(N_VALUES * sizeof *j.y));
+    j.w = must(mem_alloc_aligned(N_VALUES * sizeof *j.w));
+    j.b = must(mem_alloc_aligned(N_VALUES * sizeof *j.b));
     for (size_t i = 0; i < N_VALUES; i++) {
         j.x[i] = (float)((i * 2654435761u >> 8) % 2001) / 1000 - 1;
         j.w[i] = j.b[i] = 1;
@@ -297,10 +297,10 @@ int main(void) {
         j.free_mul = j.set == ISA_AVX512 ? free_mul_avx512 : free_mul_avx2;
         compare_set(&j);
     }
-    mem_free(j.x);
-    mem_free(j.y);
-    mem_free(j.w);
-    mem_free(j.b);
+    mem_free_aligned(j.x);
+    mem_free_aligned(j.y);
+    mem_free_aligned(j.w);
+    mem_free_aligned(j.b);
     if (n_kernels == 0) {
         fprintf(stderr,
                 "bench_determinism: the free variants are for AVX2 and AVX-512, and this machine has neither, or "

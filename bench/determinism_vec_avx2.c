@@ -12,7 +12,7 @@ INLINE float sum_of(addend what, const float *x, uint32_t n, float mean) {
     __m256 s[8];
     UNROLL
     for (int j = 0; j < 8; j++) s[j] = _mm256_setzero_ps();
-    for (uint32_t i = 0; i < n; i += 64) {
+    for (size_t i = 0; i < n; i += 64) {
         UNROLL
         for (int j = 0; j < 8; j++) s[j] = add_of(what, s[j], _mm256_loadu_ps(x + i + 8 * j), vm);
     }
@@ -24,7 +24,8 @@ INLINE float sum_of(addend what, const float *x, uint32_t n, float mean) {
 static void rms_norm(float *y, const float *x, const float *w, uint32_t n, float eps) {
     float f = 1.0f / sqrtf(sum_of(SQUARE, x, n, 0) / (float)n + eps);
     __m256 vf = _mm256_set1_ps(f);
-    for (uint32_t i = 0; i < n; i += 8)
+    BY_FOUR
+    for (size_t i = 0; i < n; i += 8)
         _mm256_storeu_ps(y + i, _mm256_mul_ps(_mm256_mul_ps(_mm256_loadu_ps(x + i), vf), _mm256_loadu_ps(w + i)));
 }
 
@@ -32,7 +33,8 @@ static void layer_norm(float *y, const float *x, const float *w, const float *b,
     float mean = sum_of(ITSELF, x, n, 0) / (float)n;
     float f = 1.0f / sqrtf(sum_of(SQUARE_OFF_MEAN, x, n, mean) / (float)n + eps);
     __m256 vm = _mm256_set1_ps(mean), vf = _mm256_set1_ps(f);
-    for (uint32_t i = 0; i < n; i += 8) {
+    BY_FOUR
+    for (size_t i = 0; i < n; i += 8) {
         __m256 d = _mm256_mul_ps(_mm256_sub_ps(_mm256_loadu_ps(x + i), vm), vf);
         _mm256_storeu_ps(y + i, _mm256_fmadd_ps(d, _mm256_loadu_ps(w + i), _mm256_loadu_ps(b + i)));
     }

@@ -11,9 +11,11 @@
 #define INLINE   static inline __attribute__((always_inline)) /* R and NV become constants */
 #define ROWS_MAX 4
 #if defined(__clang__)
-#define UNROLL _Pragma("unroll")
+#define UNROLL  _Pragma("unroll")
+#define BY_FOUR _Pragma("unroll(4)")
 #else
-#define UNROLL _Pragma("GCC unroll 12")
+#define UNROLL  _Pragma("GCC unroll 12")
+#define BY_FOUR _Pragma("GCC unroll 4") /* a loop so short that its speed hangs on where it is placed */
 #endif
 
 /* num_exp32 */
@@ -64,58 +66,70 @@ INLINE __m256 add_of(addend what, __m256 s, __m256 v, __m256 mean) {
     return _mm256_fmadd_ps(v, v, s);
 }
 
-/* Lanes [first, first + 64) of the sum over x: eight registers, for two multiply-adds a cycle of four cycles each. */
-INLINE void sum_64(addend what, __m256 *s, const float *x, uint32_t n, uint32_t first, __m256 mean) {
-    uint32_t i = first;
+/* Lanes [first, first + 64) of the sum over n elements, a multiple of 128: eight registers, for two multiply-adds a cycle
+ * of four cycles each. */
+INLINE void sum_64(addend what, __m256 *sums, const float *x, size_t n, size_t first, __m256 mean) {
+    __m256 s[8];
     UNROLL
     for (int j = 0; j < 8; j++) s[j] = _mm256_setzero_ps();
-    for (; i + 64 <= n; i += VEC_LANES) {
+    for (size_t i = first; i < n; i += VEC_LANES) {
         UNROLL
         for (int j = 0; j < 8; j++) s[j] = add_of(what, s[j], _mm256_loadu_ps(x + i + 8 * j), mean);
     }
-    if (i >= n) return;
     UNROLL
-    for (int j = 0; j < 8; j++, i += 8) {
-        if (i + 8 <= n) {
-            s[j] = add_of(what, s[j], _mm256_loadu_ps(x + i), mean);
-        } else if (i < n) { /* a lane without an element keeps its sum */
-            __m256i tail = lanes_below((int)(n - i));
-            __m256 t = add_of(what, s[j], _mm256_maskload_ps(x + i, tail), mean);
-            s[j] = _mm256_blendv_ps(s[j], t, _mm256_castsi256_ps(tail));
-        }
+    for (int j = 0; j < 8; j++) sums[j] = s[j];
+}
+/* All lanes: additions read memory, so 16 sums fit, and one walk does. */
+INLINE void add_128(__m256 *sums, const float *x, size_t n) {
+    __m256 s[8], t[8];
+    UNROLL
+    for (int j = 0; j < 8; j++) s[j] = t[j] = _mm256_setzero_ps();
+    for (size_t i = 0; i < n; i += VEC_LANES) {
+        UNROLL
+        for (int j = 0; j < 8; j++) s[j] = _mm256_add_ps(s[j], _mm256_loadu_ps(x + i + 8 * j));
+        UNROLL
+        for (int j = 0; j < 8; j++) t[j] = _mm256_add_ps(t[j], _mm256_loadu_ps(x + i + 64 + 8 * j));
+    }
+    UNROLL
+    for (int j = 0; j < 8; j++) sums[j] = s[j], sums[j + 8] = t[j];
+}
+
+/* The last elements, fewer than lanes: one without an element keeps its sum. */
+INLINE void sum_rest(addend what, __m256 *s, const float *x, uint32_t n, __m256 mean) {
+    for (uint32_t i = 0; i < n; i += 8, s++) {
+        __m256i there = lanes_below((int)(n - i));
+        __m256 t = add_of(what, *s, _mm256_maskload_ps(x + i, there), mean);
+        *s = _mm256_blendv_ps(*s, t, _mm256_castsi256_ps(there));
     }
 }
 
-/* The sum of a norm in 128 lanes, by two walks: the registers hold 64. */
+/* The sum of a norm in 128 lanes; of squares by two walks, for the registers hold 64. */
 INLINE float norm_sum(addend what, const float *x, uint32_t n, float mean) {
-    __m256 s[8], t[8], vm = _mm256_set1_ps(mean);
-    if (what == ITSELF && n % VEC_LANES == 0) { /* additions read memory: all 16 sums fit, and one walk does */
-        UNROLL
-        for (int j = 0; j < 8; j++) s[j] = t[j] = _mm256_setzero_ps();
-        for (uint32_t i = 0; i < n; i += VEC_LANES) {
-            UNROLL
-            for (int j = 0; j < 8; j++) s[j] = _mm256_add_ps(s[j], _mm256_loadu_ps(x + i + 8 * j));
-            UNROLL
-            for (int j = 0; j < 8; j++) t[j] = _mm256_add_ps(t[j], _mm256_loadu_ps(x + i + 64 + 8 * j));
-        }
+    const __m256 vm = _mm256_set1_ps(mean);
+    const uint32_t whole = n - n % VEC_LANES;
+    __m256 s[16];
+    if (what == ITSELF) {
+        add_128(s, x, whole);
     } else {
-        sum_64(what, s, x, n, 0, vm);
-        sum_64(what, t, x, n, 64, vm);
+        sum_64(what, s, x, whole, 0, vm);
+        sum_64(what, s + 8, x, whole, 64, vm);
     }
-    UNROLL
-    for (int j = 0; j < 8; j++) s[j] = _mm256_add_ps(s[j], t[j]);
-    UNROLL
-    for (int j = 0; j < 4; j++) s[j] = _mm256_add_ps(s[j], s[j + 4]);
-    return tree_ps(_mm256_add_ps(_mm256_add_ps(s[0], s[2]), _mm256_add_ps(s[1], s[3])));
+    sum_rest(what, s, x + whole, n - whole, vm);
+    for (int width = 8; width >= 2; width /= 2) {
+        UNROLL
+        for (int j = 0; j < width; j++) s[j] = _mm256_add_ps(s[j], s[j + width]);
+    }
+    return tree_ps(_mm256_add_ps(s[0], s[1]));
 }
 
 static void avx2_rms_norm(float *y, const float *x, const float *w, uint32_t n, float eps) {
     float f = 1.0f / sqrtf(norm_sum(SQUARE, x, n, 0) / (float)n + eps);
     __m256 vf = _mm256_set1_ps(f);
-    uint32_t i = 0;
-    for (; i + 8 <= n; i += 8)
+    const size_t whole = n - n % 8;
+    BY_FOUR
+    for (size_t i = 0; i < whole; i += 8)
         _mm256_storeu_ps(y + i, _mm256_mul_ps(_mm256_mul_ps(_mm256_loadu_ps(x + i), vf), _mm256_loadu_ps(w + i)));
-    for (; i < n; i++) y[i] = x[i] * f * w[i];
+    for (size_t i = whole; i < n; i++) y[i] = x[i] * f * w[i];
 }
 
 static void avx2_rope_pairs(float *x, const float *cc, const float *ss, uint32_t n) {
@@ -151,12 +165,13 @@ static void avx2_layer_norm(float *y, const float *x, const float *w, const floa
     float mean = norm_sum(ITSELF, x, n, 0) / (float)n;
     float f = 1.0f / sqrtf(norm_sum(SQUARE_OFF_MEAN, x, n, mean) / (float)n + eps);
     __m256 vm = _mm256_set1_ps(mean), vf = _mm256_set1_ps(f);
-    uint32_t i = 0;
-    for (; i + 8 <= n; i += 8) {
+    const size_t whole = n - n % 8;
+    BY_FOUR
+    for (size_t i = 0; i < whole; i += 8) {
         __m256 d = _mm256_mul_ps(_mm256_sub_ps(_mm256_loadu_ps(x + i), vm), vf);
         _mm256_storeu_ps(y + i, _mm256_fmadd_ps(d, _mm256_loadu_ps(w + i), _mm256_loadu_ps(b + i)));
     }
-    for (; i < n; i++) y[i] = fmaf((x[i] - mean) * f, w[i], b[i]);
+    for (size_t i = whole; i < n; i++) y[i] = fmaf((x[i] - mean) * f, w[i], b[i]);
 }
 
 /* num_tanh32 */
