@@ -6,20 +6,7 @@
 #ifndef POLDER_ENGINE_KERNELS_AVX512_H
 #define POLDER_ENGINE_KERNELS_AVX512_H
 
-#ifdef POLDER_SIMDE
-/* Each of SIMDe's functions is dozens of instructions: with everything inlined and unrolled they take minutes to
- * compile. */
-#define INLINE static __attribute__((noinline, unused))
-#define UNROLL
-#else
-#define INLINE static inline __attribute__((always_inline))
-/* Loops over constants that must be gone at any level of optimisation: their arrays are registers. */
-#ifdef __clang__
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 32")
-#endif
-#endif
+#include "engine/kernels/inline.h"
 
 #ifdef POLDER_SIMDE
 #include "engine/kernels/avx512_simde.h"

@@ -2,19 +2,13 @@
  * next token's first sum, so S is read and written once a token; the sums are those of delta_scalar.c, in their order.
  */
 #include "engine/kernels/delta.h"
+#include "engine/kernels/inline.h"
 
 #include <immintrin.h>
 #include <math.h>
 #include <stdbool.h>
 
-#define INLINE static inline __attribute__((always_inline)) /* R and `more` become constants */
-
 #define REGS_MAX 4
-#if defined(__clang__)
-#define UNROLL _Pragma("unroll")
-#else
-#define UNROLL _Pragma("GCC unroll 8")
-#endif
 
 /* All ones in the first n lanes; n may be negative. */
 static __m256i lanes_below(int n) {

@@ -1,18 +1,13 @@
 /* delta.h with Advanced SIMD: four registers of columns. One walk over S does a token's update and output and the next
  * token's first sum, so S is read and written once a token; the sums are those of delta_scalar.c, in their order. */
 #include "engine/kernels/delta.h"
+#include "engine/kernels/inline.h"
 
 #include <arm_neon.h>
 #include <math.h>
 #include <string.h>
 
-#define INLINE static inline __attribute__((always_inline)) /* `more` becomes a constant */
-#define QUADS  (DELTA_LANES / 4)
-#ifdef __clang__
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 4")
-#endif
+#define QUADS (DELTA_LANES / 4)
 
 typedef struct columns {
     float32x4_t v[QUADS];

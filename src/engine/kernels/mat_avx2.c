@@ -8,19 +8,13 @@
  *     6 bits: 2 registers                   2 x 2 x 63 x 127 = 32,004
  *     8 bits: none, so w + 128 is cut into two chains of four bits, w = 16 hi + lo - 128
  */
+#include "engine/kernels/inline.h"
 #include "engine/kernels/kernels.h"
 #include "engine/kernels/types.h"
 
 #include <immintrin.h>
 #include <string.h>
 
-#define INLINE static inline __attribute__((always_inline))
-/* Loops over constants that must be gone at any level of optimisation: their arrays are registers. */
-#ifdef __clang__
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
 /* A value that must be in a register here. Without it gcc puts off the additions of a whole block and spills every
  * product on the way. */
 #define KEEP(v) __asm__("" : "+x"(v))

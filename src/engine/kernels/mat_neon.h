@@ -9,18 +9,11 @@
 #ifndef POLDER_ENGINE_KERNELS_MAT_NEON_H
 #define POLDER_ENGINE_KERNELS_MAT_NEON_H
 
+#include "engine/kernels/inline.h"
 #include "engine/kernels/kernels.h"
 #include "engine/kernels/types.h"
 
 #include <arm_neon.h>
-
-#define INLINE static inline __attribute__((always_inline))
-/* Loops over constants that must be gone at any level of optimisation: their arrays are registers. */
-#ifdef __clang__
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
 
 #define MAT_TILE 32 /* tokens whose sums stay in the first cache while a group of rows passes */
 

@@ -1,6 +1,7 @@
 /* vec.h with AVX2 and FMA. Operation by operation the same as vec_scalar.c and num.h: only the grouping of independent
  * results into registers differs. */
 #include "engine/kernels/fetch.h"
+#include "engine/kernels/inline.h"
 #include "engine/kernels/vec.h"
 
 #include "engine/num.h"
@@ -8,13 +9,10 @@
 #include <immintrin.h>
 #include <stdbool.h>
 
-#define INLINE   static inline __attribute__((always_inline)) /* R and NV become constants */
 #define ROWS_MAX 4
-#if defined(__clang__)
-#define UNROLL  _Pragma("unroll")
+#ifdef __clang__
 #define BY_FOUR _Pragma("unroll(4)")
 #else
-#define UNROLL  _Pragma("GCC unroll 12")
 #define BY_FOUR _Pragma("GCC unroll 4") /* a loop so short that its speed hangs on where it is placed */
 #endif
 
@@ -66,8 +64,8 @@ INLINE __m256 add_of(addend what, __m256 s, __m256 v, __m256 mean) {
     return _mm256_fmadd_ps(v, v, s);
 }
 
-/* Lanes [first, first + 64) of the sum over n elements, a multiple of 128: eight registers, for two multiply-adds a cycle
- * of four cycles each. */
+/* Lanes [first, first + 64) of the sum over n elements, a multiple of 128: eight registers, for two multiply-adds a
+ * cycle of four cycles each. */
 INLINE void sum_64(addend what, __m256 *sums, const float *x, size_t n, size_t first, __m256 mean) {
     __m256 s[8];
     UNROLL

@@ -1,19 +1,14 @@
 /* vec.h with Advanced SIMD of AArch64. Operation by operation the same as vec_scalar.c and num.h: only the grouping of
  * independent results into registers differs. What vec.h sums in eight lanes is two registers here. */
+#include "engine/kernels/inline.h"
 #include "engine/kernels/vec.h"
 
 #include "engine/num.h"
 
 #include <arm_neon.h>
 
-#define INLINE   static inline __attribute__((always_inline)) /* R, NV and `half` become constants */
 #define ROWS_MAX 4
 #define REGS     16 /* registers of sums */
-#if defined(__clang__)
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
 
 /* num_exp32 */
 INLINE float32x4_t exp_ps(float32x4_t x) {
