@@ -375,7 +375,9 @@ TEST(two_at_once) {
         child[i] = fork();
         if (child[i] == 0) {
             model *m = open_packed(digest, NULL, &e);
-            _exit(m && answers(m, want) ? 0 : 1);
+            bool same = m && answers(m, want);
+            model_free(m);
+            _exit(same ? 0 : 1);
         }
     }
     for (int i = 0; i < 2; i++) {
