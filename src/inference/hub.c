@@ -10,6 +10,8 @@
 #include "base/json.h"
 #include "base/mem.h"
 
+#include "engine/engine.h"
+
 #include <openssl/evp.h>
 
 #include <inttypes.h>
@@ -353,24 +355,8 @@ static err_code want_gguf(pull *p, err *e) {
 }
 
 static bool is_side_file(const char *path) {
-    static const char *const names[] = {"config.json",
-                                        "generation_config.json",
-                                        "tokenizer.json",
-                                        "tokenizer_config.json",
-                                        "special_tokens_map.json",
-                                        "added_tokens.json",
-                                        "tokenizer.model",
-                                        "tiktoken.model",
-                                        "chat_template.jinja",
-                                        "chat_template.json",
-                                        "README.md",
-                                        "LICENSE",
-                                        "LICENSE.txt",
-                                        "LICENSE.md",
-                                        "model.safetensors.index.json",
-                                        "1_Pooling/config.json"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (strcmp(path, names[i]) == 0) return true;
+    for (size_t i = 0; model_file_beside[i]; i++)
+        if (strcmp(path, model_file_beside[i]) == 0) return true;
     return false;
 }
 

@@ -135,22 +135,23 @@ err_code files_look_gguf(const gguf *g, const model_file_options *o, cJSON **rep
     return rc;
 }
 
-static const char *const beside[] = {"config.json",
-                                     "generation_config.json",
-                                     "tokenizer.json",
-                                     "tokenizer_config.json",
-                                     "special_tokens_map.json",
-                                     "added_tokens.json",
-                                     "tokenizer.model",
-                                     "tiktoken.model",
-                                     "chat_template.jinja",
-                                     "chat_template.json",
-                                     "README.md",
-                                     "LICENSE",
-                                     "LICENSE.txt",
-                                     "LICENSE.md",
-                                     "1_Pooling/config.json",
-                                     "model.safetensors.index.json"};
+const char *const model_file_beside[] = {"config.json",
+                                         "generation_config.json",
+                                         "tokenizer.json",
+                                         "tokenizer_config.json",
+                                         "special_tokens_map.json",
+                                         "added_tokens.json",
+                                         "tokenizer.model",
+                                         "tiktoken.model",
+                                         "chat_template.jinja",
+                                         "chat_template.json",
+                                         "README.md",
+                                         "LICENSE",
+                                         "LICENSE.txt",
+                                         "LICENSE.md",
+                                         "1_Pooling/config.json",
+                                         "model.safetensors.index.json",
+                                         NULL};
 
 err_code files_look_folder(const char *dir, const model_file_options *o, cJSON **report, err *e) {
     st_set *set = NULL;
@@ -159,8 +160,8 @@ err_code files_look_folder(const char *dir, const model_file_options *o, cJSON *
     if (rc) return rc;
     uint64_t done = 0, total = st_total_bytes(set);
     rc = report_new(report, "safetensors", e);
-    for (size_t i = 0; i < sizeof beside / sizeof *beside && !rc; i++) {
-        rc = path_join(path, sizeof path, e, dir, beside[i]);
+    for (size_t i = 0; model_file_beside[i] && !rc; i++) {
+        rc = path_join(path, sizeof path, e, dir, model_file_beside[i]);
         if (!rc && file_exists(path)) rc = files_add(report_files(*report), path, o, &done, total, e);
     }
     for (size_t i = 0; i < st_file_count(set) && !rc; i++)

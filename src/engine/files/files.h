@@ -35,6 +35,8 @@ typedef struct model_file_options {
 
 /* Is there more to do than to copy the file: a folder, or a part of a split model? False where it cannot be read. */
 bool model_file_needs_convert(const char *path);
+/* What is taken of a model's folder beside its weights, by path within it; the last is NULL. */
+extern const char *const model_file_beside[];
 /* The report of a source without writing anything: reads and hashes its files. */
 err_code model_file_look(const char *path, const model_file_options *o, cJSON **report, err *e);
 /* Write the source at `path` as one GGUF file. ERR_UNSUPPORTED names an unknown architecture, tensor, dtype or
