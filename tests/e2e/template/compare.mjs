@@ -3,41 +3,18 @@
 //   @huggingface/jinja, installed below MODULES: templates/*.jinja
 //   Jinja 2 (reference.py), what transformers uses: those and templates/jinja2/*.jinja; left out where python3 has no jinja2
 // What breaks it: any difference in white space, scopes, loops, namespaces, methods, filters, printing or JSON.
-import { spawn, spawnSync } from 'node:child_process';
+import { spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { basename, dirname, join } from 'node:path';
-import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { conversation } from './conversations.mjs';
+import { renderer } from './renderer.mjs';
 
 const CONVERSATIONS = Number(process.env.CONVERSATIONS ?? 250);
-const NOW = Date.UTC(2025, 6, 20, 23, 59, 58);
-const RealDate = Date;
-globalThis.Date = class extends RealDate { // strftime_now is told the same time everywhere
-    constructor(...args) {
-        super(...(args.length ? args : [NOW]));
-    }
-};
-
 const [program, modules] = process.argv.slice(2);
 const here = dirname(fileURLToPath(import.meta.url));
 const { Template } = createRequire(join(modules, 'package.json'))('@huggingface/jinja');
-
-// A program that answers a line with a line.
-function renderer(command, args) {
-    const child = spawn(command, args, { stdio: ['pipe', 'pipe', 'inherit'] });
-    const answers = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
-    return {
-        async render(template, vars) {
-            child.stdin.write(JSON.stringify({ template, vars, now: NOW }) + '\n');
-            const { value, done } = await answers.next();
-            if (done) throw new Error(`${command} ended early`);
-            return JSON.parse(value);
-        },
-        end: () => child.stdin.end(),
-    };
-}
 
 const parsed = new Map();
 const npm = {

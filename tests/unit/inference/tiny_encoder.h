@@ -159,21 +159,7 @@ static inline bool tiny_write_kind(const char *path, const tiny_kind *k, uint64_
     else
         tiny_encoder_body(&t, k, arch);
     if (k->head) tiny_head(&t, k, arch);
-    buf file = {.max = 1 << 25};
-    buf_append(&file, "GGUF", 4);
-    tiny_int(&file, 3, 4);
-    tiny_int(&file, t.n_tensors, 8);
-    tiny_int(&file, t.n_kv, 8);
-    buf_append(&file, t.kv.ptr, t.kv.len);
-    buf_append(&file, t.infos.ptr, t.infos.len);
-    while (file.len % 32) buf_putc(&file, 0);
-    buf_append(&file, t.data.ptr, t.data.len);
-    bool ok = !file.failed && file_write_atomic(path, file.ptr, file.len, 0644, NULL) == ERR_OK;
-    buf_free(&t.kv);
-    buf_free(&t.infos);
-    buf_free(&t.data);
-    buf_free(&file);
-    return ok;
+    return tiny_store(&t, path);
 }
 
 #endif

@@ -186,6 +186,25 @@ static inline void tiny_weights(tiny *t, uint64_t n_vocab) {
     }
 }
 
+/* The file of what was put together, which is over with that. */
+static inline bool tiny_store(tiny *t, const char *path) {
+    buf file = {.max = 1 << 25};
+    buf_append(&file, "GGUF", 4);
+    tiny_int(&file, 3, 4);
+    tiny_int(&file, t->n_tensors, 8);
+    tiny_int(&file, t->n_kv, 8);
+    buf_append(&file, t->kv.ptr, t->kv.len);
+    buf_append(&file, t->infos.ptr, t->infos.len);
+    while (file.len % 32) buf_putc(&file, 0);
+    buf_append(&file, t->data.ptr, t->data.len);
+    bool ok = !file.failed && file_write_atomic(path, file.ptr, file.len, 0644, NULL) == ERR_OK;
+    buf_free(&t->kv);
+    buf_free(&t->infos);
+    buf_free(&t->data);
+    buf_free(&file);
+    return ok;
+}
+
 /* Writes the file; `tmpl` NULL: no chat template. `seed` makes other weights. */
 static inline bool tiny_write(const char *path, bool bpe, bool add_bos, const char *tmpl, uint64_t seed) {
     static tiny_token v[TINY_TOKENS_MAX];
@@ -205,21 +224,7 @@ static inline bool tiny_write(const char *path, bool bpe, bool add_bos, const ch
     tiny_tokenizer(&t, v, n, bpe, add_bos);
     if (tmpl) tiny_text(&t, "tokenizer.chat_template", tmpl);
     tiny_weights(&t, n);
-    buf file = {.max = 1 << 25};
-    buf_append(&file, "GGUF", 4);
-    tiny_int(&file, 3, 4);
-    tiny_int(&file, t.n_tensors, 8);
-    tiny_int(&file, t.n_kv, 8);
-    buf_append(&file, t.kv.ptr, t.kv.len);
-    buf_append(&file, t.infos.ptr, t.infos.len);
-    while (file.len % 32) buf_putc(&file, 0);
-    buf_append(&file, t.data.ptr, t.data.len);
-    bool ok = !file.failed && file_write_atomic(path, file.ptr, file.len, 0644, NULL) == ERR_OK;
-    buf_free(&t.kv);
-    buf_free(&t.infos);
-    buf_free(&t.data);
-    buf_free(&file);
-    return ok;
+    return tiny_store(&t, path);
 }
 
 #endif

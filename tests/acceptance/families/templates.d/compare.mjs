@@ -4,42 +4,19 @@
 // polder must give what Jinja 2 gives, always: it is what the models were trained with. Where @huggingface/jinja gives something else, the
 // conversation is counted as such, with the cause (causes.mjs), and more are made until CONVERSATIONS (200) texts are alike or ten times as many
 // conversations were made; in a folder marked :wider it is enough that 200 are as Jinja 2 has them. Where a reference refuses, polder must refuse too; what raise_exception says must be said word for word.
-import { spawn, spawnSync } from 'node:child_process';
+import { spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { basename, dirname, join } from 'node:path';
-import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { conversation } from './conversations.mjs';
+import { renderer } from '../../../e2e/template/renderer.mjs';
 import { causeOf } from './causes.mjs';
 
 const CONVERSATIONS = Number(process.env.CONVERSATIONS ?? 200);
-const NOW = Date.UTC(2025, 6, 20, 23, 59, 58);
-const RealDate = Date;
-globalThis.Date = class extends RealDate { // strftime_now is told the same time everywhere
-    constructor(...args) {
-        super(...(args.length ? args : [NOW]));
-    }
-};
-
 const [program, modules, ...folders] = process.argv.slice(2);
 const here = dirname(fileURLToPath(import.meta.url));
 const { Template } = createRequire(join(modules, 'package.json'))('@huggingface/jinja');
-
-// A program that answers a line with a line.
-function renderer(command, args) {
-    const child = spawn(command, args, { stdio: ['pipe', 'pipe', 'inherit'] });
-    const answers = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
-    return {
-        async render(template, vars) {
-            child.stdin.write(JSON.stringify({ template, vars, now: NOW }) + '\n');
-            const { value, done } = await answers.next();
-            if (done) throw new Error(`${command} ended early`);
-            return JSON.parse(value);
-        },
-        end: () => child.stdin.end(),
-    };
-}
 
 const parsed = new Map();
 function npmRender(source, vars) {
