@@ -23,6 +23,13 @@ err_code admin_need_str(const char *op, const cJSON *args, const char *key, cons
     return *out ? ERR_OK : err_set(e, ERR_INVALID, "%s: the argument \"%s\" is missing", op, key);
 }
 
+err_code admin_only_name(const char *op, const cJSON *args, const char **name, err *e) {
+    static const char *const known[] = {"name", NULL};
+    *name = NULL;
+    err_code rc = admin_check_args(op, args, known, e);
+    return rc == ERR_OK ? admin_need_str(op, args, "name", name, e) : rc;
+}
+
 err_code admin_done(cJSON **out, err *e) {
     *out = cJSON_CreateObject();
     if (*out && cJSON_AddBoolToObject(*out, "done", true)) return ERR_OK;
@@ -56,27 +63,22 @@ static err_code run_model_ls(island *i, inference *inf, const identity *by, cons
     return rc == ERR_OK ? models_list(i, out, e) : rc;
 }
 
-static const char *const only_name[] = {"name", NULL};
-
 static err_code run_model_show(island *i, inference *inf, const identity *by, const cJSON *args, cJSON **out, err *e) {
     const char *name;
-    err_code rc = admin_check_args("model.show", args, only_name, e);
-    if (rc == ERR_OK) rc = admin_need_str("model.show", args, "name", &name, e);
+    err_code rc = admin_only_name("model.show", args, &name, e);
     return rc == ERR_OK ? models_show(i, name, out, e) : rc;
 }
 
 static err_code run_model_verify(island *i, inference *inf, const identity *by, const cJSON *args, cJSON **out,
                                  err *e) {
     const char *name;
-    err_code rc = admin_check_args("model.verify", args, only_name, e);
-    if (rc == ERR_OK) rc = admin_need_str("model.verify", args, "name", &name, e);
+    err_code rc = admin_only_name("model.verify", args, &name, e);
     return rc == ERR_OK ? models_verify(i, name, out, e) : rc;
 }
 
 static err_code run_model_rm(island *i, inference *inf, const identity *by, const cJSON *args, cJSON **out, err *e) {
     const char *name;
-    err_code rc = admin_check_args("model.rm", args, only_name, e);
-    if (rc == ERR_OK) rc = admin_need_str("model.rm", args, "name", &name, e);
+    err_code rc = admin_only_name("model.rm", args, &name, e);
     if (rc == ERR_OK) rc = models_remove(i, by, name, e);
     return rc == ERR_OK ? admin_done(out, e) : rc;
 }

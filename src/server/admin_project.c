@@ -160,20 +160,16 @@ static err_code run_project_ls(island *i, inference *inf, const identity *by, co
     return rc == ERR_OK ? project_list(i, out, e) : rc;
 }
 
-static const char *const only_name[] = {"name", NULL};
-
 static err_code run_project_show(island *i, inference *inf, const identity *by, const cJSON *args, cJSON **out,
                                  err *e) {
     const char *name;
-    err_code rc = admin_check_args("project.show", args, only_name, e);
-    if (rc == ERR_OK) rc = admin_need_str("project.show", args, "name", &name, e);
+    err_code rc = admin_only_name("project.show", args, &name, e);
     return rc == ERR_OK ? project_show(i, name, out, e) : rc;
 }
 
 static err_code run_project_rm(island *i, inference *inf, const identity *by, const cJSON *args, cJSON **out, err *e) {
     const char *name;
-    err_code rc = admin_check_args("project.rm", args, only_name, e);
-    if (rc == ERR_OK) rc = admin_need_str("project.rm", args, "name", &name, e);
+    err_code rc = admin_only_name("project.rm", args, &name, e);
     if (rc == ERR_OK) rc = project_remove(i, by, name, e);
     return rc == ERR_OK ? admin_done(out, e) : rc;
 }

@@ -6,8 +6,6 @@
 
 #include <string.h>
 
-static const char *const only_name[] = {"name", NULL};
-
 static err_code run_add(island *i, inference *inf, const identity *by, const cJSON *args, cJSON **out, err *e) {
     return provider_add(i, inf, by, args, out, e);
 }
@@ -18,8 +16,7 @@ static err_code run_change(island *i, inference *inf, const identity *by, const 
 
 static err_code run_rm(island *i, inference *inf, const identity *by, const cJSON *args, cJSON **out, err *e) {
     const char *name;
-    err_code rc = admin_check_args("provider.rm", args, only_name, e);
-    if (rc == ERR_OK) rc = admin_need_str("provider.rm", args, "name", &name, e);
+    err_code rc = admin_only_name("provider.rm", args, &name, e);
     if (rc == ERR_OK) rc = provider_remove(i, inf, by, name, e);
     return rc == ERR_OK ? admin_done(out, e) : rc;
 }
@@ -32,8 +29,7 @@ static err_code run_ls(island *i, inference *inf, const identity *by, const cJSO
 
 static err_code run_show(island *i, inference *inf, const identity *by, const cJSON *args, cJSON **out, err *e) {
     const char *name;
-    err_code rc = admin_check_args("provider.show", args, only_name, e);
-    if (rc == ERR_OK) rc = admin_need_str("provider.show", args, "name", &name, e);
+    err_code rc = admin_only_name("provider.show", args, &name, e);
     return rc == ERR_OK ? provider_show(i, inf, name, out, e) : rc;
 }
 

@@ -184,6 +184,8 @@ void openai_model(const cJSON *m, buf *out);
 /* Refuse arguments that an operation does not have; `known` ends with NULL. */
 err_code admin_check_args(const char *op, const cJSON *args, const char *const *known, err *e);
 err_code admin_need_str(const char *op, const cJSON *args, const char *key, const char **out, err *e);
+/* {name}, and nothing else. */
+err_code admin_only_name(const char *op, const cJSON *args, const char **name, err *e);
 err_code admin_done(cJSON **out, err *e); /* {"done": true} */
 extern const admin_op admin_ops_provider[];
 
