@@ -11,7 +11,7 @@
  * 1. The fields of the job change only while the state is closed and nobody is inside.
  * 2. A worker that comes late (its core was busy, it slept) finds the state closed and touches nothing: the caller
  *    never waits for a worker that has not begun.
- * 3. Waiting spins for a few microseconds and then sleeps, so a busy core costs time, not a standstill. Sleepers
+ * 3. Waiting spins for some microseconds and then sleeps, so a busy core costs time, not a standstill. Sleepers
  *    count themselves before they look at the state a last time; who changes the state looks at the count after it:
  *    both sequentially consistent, so no wake-up is lost.
  * 4. A core that somebody else keeps busy makes threads worse than none: whoever shares it stands still for whole
@@ -39,7 +39,8 @@
 #endif
 
 #define THREADS_MAX 256
-#define SPINS       400 /* some 5 to 15 microseconds of pause instructions */
+#define SPINS       64    /* between two looks at the clock */
+#define SPIN_NS     50000 /* what one thread computes between two jobs of a token takes less; waking a sleeper as long */
 
 #define MS        UINT64_C(1000000)
 #define WINDOW_NS (10 * MS)  /* several slices of a scheduler */
@@ -119,12 +120,23 @@ static bool is_news(pool *p, uint64_t seen_job) {
     return atomic_load(&p->stop) || ((s & OPEN) && s / JOB_ONE != seen_job);
 }
 
+typedef struct spinning {
+    uint64_t since_ns;
+    unsigned n;
+} spinning;
+
+/* False when it is time to sleep. */
+static bool spin(spinning *s) {
+    PAUSE();
+    if (++s->n % SPINS) return true;
+    uint64_t now = time_mono_ns();
+    if (s->since_ns == 0) s->since_ns = now;
+    return now - s->since_ns < SPIN_NS;
+}
+
 static void wait_job(const worker *w, uint64_t seen_job) {
     pool *p = w->p;
-    for (int i = 0; i < SPINS; i++) {
-        if (is_news(p, seen_job)) break;
-        PAUSE();
-    }
+    for (spinning s = {0}; !is_news(p, seen_job) && spin(&s);) continue;
     if (!is_parked(w) && is_news(p, seen_job)) return;
     pthread_mutex_lock(&p->mutex);
     while (is_parked(w) || !is_news(p, seen_job)) {
@@ -166,10 +178,8 @@ static void *work(void *arg) {
 }
 
 static void wait_done(pool *p) {
-    for (int i = 0; i < SPINS; i++) {
-        if (!INSIDE(atomic_load(&p->state))) return;
-        PAUSE();
-    }
+    for (spinning s = {0}; INSIDE(atomic_load(&p->state)) && spin(&s);) continue;
+    if (!INSIDE(atomic_load(&p->state))) return;
     pthread_mutex_lock(&p->mutex);
     atomic_store(&p->caller_asleep, true);
     while (INSIDE(atomic_load(&p->state))) pthread_cond_wait(&p->done, &p->mutex);
