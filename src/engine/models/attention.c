@@ -49,29 +49,6 @@ void kv_put(const model *m, const step *st, const attn *a, void *tile, uint32_t 
 
 /* ---- projection ------------------------------------------------------------------------------------------- */
 
-typedef struct head_job {
-    const step *st;
-    float *x;
-    const float *w;
-    uint32_t n_head, head;
-    float eps;
-} head_job;
-
-static void norm_heads(void *ctx, size_t begin, size_t end, unsigned thread) {
-    (void)thread;
-    const head_job *j = ctx;
-    for (size_t i = begin * j->n_head; i < end * j->n_head; i++) {
-        float *x = j->x + i * j->head;
-        j->st->vec->rms_norm(x, x, j->w, j->head, j->eps);
-    }
-}
-
-static void norm_each(const step *st, float *x, const float *w, uint32_t n_head, uint32_t head, float eps) {
-    if (!w) return;
-    head_job j = {st, x, w, n_head, head, eps};
-    block_rows(st, st->n_rows, n_head * head, norm_heads, &j);
-}
-
 void attn_project(const model *m, step *st, const attn *a) {
     uint32_t d = m->hp.d_model, nq = a->n_head * a->head_k, nk = a->n_head_kv * a->head_k,
              nv = a->n_head_kv * a->head_v;
@@ -80,22 +57,19 @@ void attn_project(const model *m, step *st, const attn *a) {
         {.m = a->wq, .y = st->q, .ldy = nq}, {.m = a->wk, .y = st->k, .ldy = nk}, {.m = a->wv, .y = st->v, .ldy = nv}};
     matrix_mul(st->pool, ops, a->reads_only ? 1 : a->wv ? 3 : 2, st->acts);
     block_bias(st, st->q, a->bq, st->n_rows, nq);
-    if (!a->norm_after_rope) norm_each(st, st->q, a->q_norm, a->n_head, a->head_k, a->qk_eps);
     if (a->reads_only) return;
     block_bias(st, st->k, a->bk, st->n_rows, nk);
     if (!a->wv) memcpy(st->v, st->k, (size_t)st->n_rows * nk * sizeof(float));
     block_bias(st, st->v, a->bv, st->n_rows, nv);
-    norm_each(st, st->v, a->v_norm, a->n_head_kv, a->head_v, a->qk_eps);
-    if (!a->norm_after_rope) norm_each(st, st->k, a->k_norm, a->n_head_kv, a->head_k, a->qk_eps);
 }
 
-/* ---- rotation and storing --------------------------------------------------------------------------------- */
+/* ---- norms, rotation and storing -------------------------------------------------------------------------- */
 
 typedef struct att_job {
     const model *m;
     const step *st;
     const attn *a;
-    bool last;
+    bool last, stores; /* stores: who attends a head first stores it */
 } att_job;
 
 static void *tile_of(const att_job *j, const span *sp, uint32_t page, uint32_t head_kv) {
@@ -107,44 +81,51 @@ static float temperature(const attn *a, uint32_t pos) {
     return (float)(1 + (double)a->temp * num_log(1 + (double)steps));
 }
 
-static void turn_head(const att_job *j, float *x, const float *norm, size_t row) {
-    const attn *a = j->a;
-    if (a->rope >= 0) rope_head(j->m, j->st, a->rope, row, x);
-    if (a->norm_after_rope && norm) j->st->vec->rms_norm(x, x, norm, a->head_k, a->qk_eps);
+static void norm_head(const att_job *j, float *x, const float *norm, uint32_t n) {
+    if (norm) j->st->vec->rms_norm(x, x, norm, n, j->a->qk_eps);
 }
 
-/* One item is one (span, key/value head): its query heads and its own are rotated, then k and v go to the pages. */
-static void store_items(void *ctx, size_t begin, size_t end, unsigned thread) {
-    (void)thread;
-    const att_job *j = ctx;
+static void turn_head(const att_job *j, float *x, const float *norm, size_t row) {
+    const attn *a = j->a;
+    if (!a->norm_after_rope) norm_head(j, x, norm, a->head_k);
+    if (a->rope >= 0) rope_head(j->m, j->st, a->rope, row, x);
+    if (a->norm_after_rope) norm_head(j, x, norm, a->head_k);
+}
+
+/* A span's key/value head: its query heads and its own are rotated, then k and v go to the pages. */
+static void store_head(const att_job *j, const span *sp, uint32_t hk) {
     const step *st = j->st;
     const attn *a = j->a;
     uint32_t group = a->n_head / a->n_head_kv;
-    for (size_t item = begin; item < end; item++) {
-        const span *sp = &st->spans[item / a->n_head_kv];
-        uint32_t hk = (uint32_t)(item % a->n_head_kv);
-        for (uint32_t i = 0; i < sp->n; i++) {
-            size_t row = sp->row + i;
-            uint32_t pos = sp->pos + i;
-            float *q = st->q + (row * a->n_head + (size_t)hk * group) * a->head_k;
-            for (uint32_t g = 0; g < group; g++) turn_head(j, q + (size_t)g * a->head_k, a->q_norm, row);
-            if (a->temp != 0) st->vec->scale(q, temperature(a, pos), (size_t)group * a->head_k);
-            if (a->reads_only) continue;
-            float *k = st->k + (row * a->n_head_kv + hk) * a->head_k;
-            const float *v = st->v + (row * a->n_head_kv + hk) * a->head_v;
-            turn_head(j, k, a->k_norm, row);
-            kv_put(j->m, st, a, tile_of(j, sp, pos / VEC_TILE, hk), pos % VEC_TILE, k, v);
-        }
+    for (uint32_t i = 0; i < sp->n; i++) {
+        size_t row = sp->row + i;
+        uint32_t pos = sp->pos + i;
+        float *q = st->q + (row * a->n_head + (size_t)hk * group) * a->head_k;
+        for (uint32_t g = 0; g < group; g++) turn_head(j, q + (size_t)g * a->head_k, a->q_norm, row);
+        if (a->temp != 0) st->vec->scale(q, temperature(a, pos), (size_t)group * a->head_k);
+        if (a->reads_only) continue;
+        float *k = st->k + (row * a->n_head_kv + hk) * a->head_k, *v = st->v + (row * a->n_head_kv + hk) * a->head_v;
+        turn_head(j, k, a->k_norm, row);
+        norm_head(j, v, a->v_norm, a->head_v);
+        kv_put(j->m, st, a, tile_of(j, sp, pos / VEC_TILE, hk), pos % VEC_TILE, k, v);
     }
 }
 
-void attn_store(const model *m, const step *st, const attn *a) {
-    att_job j = {m, st, a, false};
+static void store_items(void *ctx, size_t begin, size_t end, unsigned thread) {
+    (void)thread;
+    const att_job *j = ctx;
+    uint32_t n_kv = j->a->n_head_kv;
+    for (size_t i = begin; i < end; i++) store_head(j, &j->st->spans[i / n_kv], (uint32_t)(i % n_kv));
+}
+
+static void store(att_job *j) {
+    const step *st = j->st;
+    const attn *a = j->a;
     size_t n = (size_t)st->n_spans * a->n_head_kv;
     if ((uint64_t)st->n_rows * a->n_head * a->head_k < ALONE_FLOATS)
-        store_items(&j, 0, n, 0);
+        store_items(j, 0, n, 0);
     else
-        pool_run(st->pool, n, 1, store_items, &j);
+        pool_run(st->pool, n, 1, store_items, j);
 }
 
 /* ---- attention -------------------------------------------------------------------------------------------- */
@@ -234,32 +215,50 @@ static void attend_items(void *ctx, size_t begin, size_t end, unsigned thread) {
         for (size_t i = begin > base ? begin - base : 0; i < items && base + i < end; i++) {
             /* the longest blocks first: threads then finish together */
             size_t block = items / a->n_head_kv - 1 - i / a->n_head_kv;
-            uint32_t first = skip + (uint32_t)block * ATT_ROWS;
-            attend_rows(j, sp, (uint32_t)(i % a->n_head_kv), first, total - first < ATT_ROWS ? total - first : ATT_ROWS,
-                        spelt);
+            uint32_t first = skip + (uint32_t)block * ATT_ROWS, hk = (uint32_t)(i % a->n_head_kv);
+            if (j->stores) store_head(j, sp, hk);
+            attend_rows(j, sp, hk, first, total - first < ATT_ROWS ? total - first : ATT_ROWS, spelt);
         }
         base += items;
     }
 }
 
-void attn_run(const model *m, const step *st, const attn *a, bool last) {
-    att_job j = {m, st, a, last};
+static void attend(att_job *j) {
+    const step *st = j->st;
+    const attn *a = j->a;
     size_t n = 0;
     uint64_t work = 0;
     for (uint32_t s = 0; s < st->n_spans; s++) {
         const span *sp = &st->spans[s];
-        n += span_items(&j, sp);
-        work += (uint64_t)span_rows(&j, sp) * (sp->pos + sp->n);
+        n += span_items(j, sp);
+        work += (uint64_t)span_rows(j, sp) * (sp->pos + sp->n);
     }
     if (work * (a->head_k + a->head_v) * a->n_head_kv < 16 * ALONE_FLOATS)
-        attend_items(&j, 0, n, 0);
+        attend_items(j, 0, n, 0);
     else
-        pool_run(st->pool, n, 1, attend_items, &j);
+        pool_run(st->pool, n, 1, attend_items, j);
+}
+
+void attn_read(const model *m, const step *st, const attn *a, bool last) {
+    attend(&(att_job){m, st, a, last, false});
+}
+
+/* Every key/value head of every span is one item of attention: nobody else reads what that item stores. */
+static bool one_block_each(const att_job *j) {
+    for (uint32_t s = 0; s < j->st->n_spans; s++)
+        if (span_items(j, &j->st->spans[s]) != j->a->n_head_kv) return false;
+    return true;
+}
+
+void attn_run(const model *m, const step *st, const attn *a, bool last) {
+    att_job j = {m, st, a, last, false};
+    j.stores = one_block_each(&j);
+    if (!j.stores) store(&j);
+    if (!last || st->n_out) attend(&j);
 }
 
 void attn_mix(const model *m, step *st, uint32_t layer, bool last) {
     const attn *a = &m->layers[layer].a;
     attn_project(m, st, a);
-    attn_store(m, st, a);
-    if (!last || st->n_out) attn_run(m, st, a, last);
+    attn_run(m, st, a, last);
 }

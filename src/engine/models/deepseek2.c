@@ -117,7 +117,7 @@ static void mla_mix(const model *m, step *st, uint32_t layer, bool last) {
     head_products(m, st, p->k_b, st->aux[0], (size_t)n_head * z->key, st->q, z->rank + z->rope, 0, st->n_rows);
     step latent = *st;
     latent.att = st->aux[2]; /* (n_rows, n_head, rank) */
-    attn_run(m, &latent, &l->a, last);
+    attn_read(m, &latent, &l->a, last);
     size_t ldx = (size_t)n_head * z->rank;
     if (!last || st->n_out == st->n_rows) {
         head_products(m, st, p->v_b, st->aux[2], ldx, st->att, z->v, 0, st->n_rows);

@@ -343,13 +343,13 @@ void *attn_tile_at(const model *m, const step *st, const attn *a, const span *sp
 void kv_put(const model *m, const step *st, const attn *a, void *tile, uint32_t at, const float *k, const float *v);
 /* Reserve KV memory for a layer's attn: sets kv_at. */
 void attn_reserve(model *m, attn *a);
-/* Query, key and value of st->xn into st->q, k, v, with biases and norms of heads. */
+/* Query, key and value of st->xn into st->q, k, v, with biases. */
 void attn_project(const model *m, step *st, const attn *a);
-/* Rotate q and k, scale q by its temperature, and put k and v of all rows into the pages. */
-void attn_store(const model *m, const step *st, const attn *a);
-/* att = attention of q over the pages. last: only for rows that are wanted. */
+/* Norms of heads, rotation, q's temperature; k and v of all rows go into the pages; then attn_read. */
 void attn_run(const model *m, const step *st, const attn *a, bool last);
-/* All of it. */
+/* att = attention of q over the pages. last: only for rows that are wanted; there must be one. */
+void attn_read(const model *m, const step *st, const attn *a, bool last);
+/* attn_project and attn_run. */
 void attn_mix(const model *m, step *st, uint32_t layer, bool last);
 
 /* ---- experts (moe.c) -------------------------------------------------------------------------------------- */

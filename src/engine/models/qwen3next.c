@@ -18,18 +18,16 @@ typedef struct gate_job {
     size_t first; /* row */
 } gate_job;
 
-/* aux[0] has query and gate of each head; the queries go to q, normed. */
+/* aux[0] has query and gate of each head; the queries go to q. */
 static void split_rows(void *ctx, size_t begin, size_t end, unsigned thread) {
     (void)thread;
     const gate_job *j = ctx;
     const attn *a = j->a;
     for (size_t t = begin; t < end; t++) {
         const float *from = j->st->aux[0] + t * 2 * a->n_head * a->head_k;
-        float *q = j->st->q + t * a->n_head * a->head_k, *k = j->st->k + t * a->n_head_kv * a->head_k;
+        float *q = j->st->q + t * a->n_head * a->head_k;
         for (size_t h = 0; h < a->n_head; h++)
-            j->st->vec->rms_norm(q + h * a->head_k, from + 2 * h * a->head_k, a->q_norm, a->head_k, a->qk_eps);
-        for (size_t h = 0; h < a->n_head_kv; h++)
-            j->st->vec->rms_norm(k + h * a->head_k, k + h * a->head_k, a->k_norm, a->head_k, a->qk_eps);
+            memcpy(q + h * a->head_k, from + 2 * h * a->head_k, a->head_k * sizeof *q);
     }
 }
 
@@ -53,9 +51,7 @@ static void gated_mix(const model *m, step *st, uint32_t layer, bool last) {
                            {.m = a->wk, .y = st->k, .ldy = nk},
                            {.m = a->wv, .y = st->v, .ldy = nk}};
     matrix_mul(st->pool, ops, 3, st->acts);
-    block_rows(st, st->n_rows, nq + nk, split_rows, &j);
-    attn_store(m, st, a);
-    if (last && !st->n_out) return;
+    block_rows(st, st->n_rows, nq, split_rows, &j);
     attn_run(m, st, a, last);
     if (!last) block_rows(st, st->n_rows, nq, gate_rows, &j);
     for (uint32_t i = 0; last && i < st->n_spans; i++) { /* the other rows hold nothing */
