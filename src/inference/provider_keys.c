@@ -130,6 +130,10 @@ static err_code change_key(change_job *c, store *s, record **r, err *e) {
     return rc;
 }
 
+err_code provider_key_remove(store *s, const char *name, err *e) {
+    return store_write(s, "DELETE FROM provider_keys WHERE provider = ?", &SV_TEXT(name), 1, NULL, e);
+}
+
 /* Blanks around it are the shell's or the editor's. */
 static void trim(const char **s, size_t *n) {
     while (*n && strchr(" \t\r\n", **s) && **s) ++*s, --*n;

@@ -5,6 +5,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 /* ---- rows -------------------------------------------------------------------------------------------------- */
 
@@ -133,14 +134,37 @@ static err_code put_changes(cJSON *body, const cJSON *from, const cJSON *to, boo
     return ERR_OK;
 }
 
-static err_code write_change(change_job *c, store *s, const provider *p, const cJSON *from, const cJSON *to, record **r,
-                             err *e) {
+/* Bytes of scheme, host and port. */
+static size_t server_len(const char *url) {
+    const char *host = strstr(url, "://");
+    host = host ? host + 3 : url;
+    return (size_t)(host - url) + strcspn(host, "/");
+}
+
+static bool same_server(const char *url, const char *other) {
+    size_t n = server_len(url);
+    return n == server_len(other) && strncasecmp(url, other, n) == 0;
+}
+
+/* A credential was given for the server that `url` names: no other one is to see it. */
+static err_code drop_key(store *s, const char *name, cJSON *body, err *e) {
+    bool set = false;
+    int64_t since;
+    err_code rc = provider_key_since(s, name, &set, &since, e);
+    if (rc || !set) return rc;
+    rc = provider_key_remove(s, name, e);
+    return rc || cJSON_AddBoolToObject(body, "key_removed", true) ? rc : err_nomem(e, "a record");
+}
+
+static err_code write_change(change_job *c, store *s, const provider *old, const provider *p, const cJSON *from,
+                             const cJSON *to, record **r, err *e) {
     bool any;
     err_code rc = put_changes(NULL, from, to, &any, e);
     if (rc || !any) return rc;
     rc = write_row(s, p, false, e);
     if (!rc) rc = change_record(c, r, "provider.changed", e);
     if (!rc && !cJSON_AddStringToObject(record_body(*r), "provider", p->facts.name)) rc = err_nomem(e, "a record");
+    if (!rc && !same_server(old->url, p->url)) rc = drop_key(s, p->facts.name, record_body(*r), e);
     return rc ? rc : put_changes(record_body(*r), from, to, &any, e);
 }
 
@@ -153,7 +177,7 @@ static err_code change_rows(change_job *c, store *s, record **r, err *e) {
     if (!rc) rc = provider_parse(&p, merged, e);
     if (!rc && strcmp(p.ca_file, old.ca_file) != 0) rc = check_ca_file(&p, e);
     if (!rc && !(to = provider_facts_json(&p))) rc = err_nomem(e, "a provider's facts");
-    if (!rc) rc = write_change(c, s, &p, from, to, r, e);
+    if (!rc) rc = write_change(c, s, &old, &p, from, to, r, e);
     cJSON_Delete(from);
     cJSON_Delete(merged);
     cJSON_Delete(to);
@@ -186,7 +210,7 @@ static err_code remove_rows(change_job *c, store *s, record **r, err *e) {
                        "provider '%s': the model name '%s' still leads to it; give that other candidates first (polder "
                        "model route)",
                        name, model_name);
-    rc = store_write(s, "DELETE FROM provider_keys WHERE provider = ?", &SV_TEXT(name), 1, NULL, e);
+    rc = provider_key_remove(s, name, e);
     if (!rc) rc = store_write(s, "DELETE FROM providers WHERE name = ?", &SV_TEXT(name), 1, NULL, e);
     if (!rc) rc = change_record(c, r, "provider.removed", e);
     if (!rc && !cJSON_AddStringToObject(record_body(*r), "provider", name)) rc = err_nomem(e, "a record");

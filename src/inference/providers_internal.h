@@ -64,6 +64,7 @@ err_code change_record(const change_job *c, record **r, const char *event, err *
 err_code provider_keys_read(island *i, provider *list, size_t n, err *e);
 void provider_wipe(provider *p); /* its credential */
 err_code provider_key_since(store *s, const char *name, bool *set, int64_t *since_ms, err *e);
+err_code provider_key_remove(store *s, const char *name, err *e); /* in a transaction; there may be none */
 
 /* ---- routes.c ---- */
 /* (n) routes by name; mem_free. A candidate whose provider is unknown is ERR_CORRUPT. */

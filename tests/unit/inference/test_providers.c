@@ -306,6 +306,45 @@ TEST(credentials_are_sealed_and_rotate) {
     CHECK(has_credential("acme", NULL)); /* a provider of the same name gets nothing of it */
 }
 
+/* Breaks where who may change an address can have the credential sent to a server of his own. */
+TEST(a_credential_goes_with_its_server) {
+    static const struct {
+        const char *url;
+        bool kept;
+    } cases[] = {
+        {"https://api.acme.example/v2", true},
+        {"https://API.acme.example/v2/x", true},
+        {"https://api.acme.example", true},
+        {"https://api.acme.example:444", false},
+        {"https://api.acme.example.evil.example/v2", false},
+        {"https://evil.example/api.acme.example/v2", false},
+        {"https://api.acme.exampl/v2", false},
+        {"https://x.api.acme.example/v2", false},
+    };
+    err e = {0};
+    cJSON *r;
+    CHECK_OK(bed_open(&b, NULL, &e), e);
+    CHECK_OK(add(ACME, &e), e);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char facts[200];
+        CHECK_OK(change("{\"name\":\"acme\",\"url\":\"https://api.acme.example/v1\"}", &e), e);
+        CHECK_OK(set_key("acme", "sk-for-acme-alone", &e), e);
+        snprintf(facts, sizeof facts, "{\"name\":\"acme\",\"url\":\"%s\"}", cases[i].url);
+        CHECK_OK(change(facts, &e), e);
+        if (!has_credential("acme", cases[i].kept ? "sk-for-acme-alone" : NULL)) FAIL("%s", cases[i].url);
+        r = last_record();
+        CHECK(record_is(r, "provider.changed"));
+        if (!cases[i].kept) CHECK_STR(at(r, "key_removed"), "true");
+        if (cases[i].kept) CHECK(!json_get(r, "key_removed"));
+        cJSON_Delete(r);
+    }
+    CHECK_OK(change("{\"name\":\"acme\",\"url\":\"https://other.example\"}", &e),
+             e); /* none was set: none is removed */
+    r = last_record();
+    CHECK(!json_get(r, "key_removed"));
+    cJSON_Delete(r);
+}
+
 /* Breaks where a refusal shows a part of what it refuses. */
 TEST(credentials_that_no_header_may_hold) {
     static const char *const bad[] = {
@@ -866,6 +905,7 @@ int main(int argc, char **argv) {
     RUN(providers_addresses);
     RUN(providers_have_a_limit);
     RUN(credentials_are_sealed_and_rotate);
+    RUN(a_credential_goes_with_its_server);
     RUN(credentials_that_no_header_may_hold);
     RUN(credentials_open_for_their_provider_only);
     RUN(routes_are_set_and_listed);
