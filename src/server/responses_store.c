@@ -21,7 +21,12 @@ err_code responses_open_tables(store *s, err *e) {
     return store_migrate(s, migrations, sizeof migrations / sizeof *migrations, e);
 }
 
-/* Whoever shares a project shares its answers; a key without one is alone. */
+/* Whoever shares a project shares its answers; a key without one is alone. A project that came back under the name of
+ * one that was removed is another: what is older than it is not its own. */
+#define IS_OWN                             \
+    "id = ? AND owner = ? AND NOT EXISTS " \
+    "(SELECT 1 FROM projects WHERE 'p:' || name = owner AND created_seq > admitted)"
+
 static void owner_of(char out[OWNER_MAX], const identity *who) {
     bool project = who->project[0] != 0;
     snprintf(out, OWNER_MAX, "%s:%s", project ? "p" : "k", project ? who->project : who->key_id);
@@ -64,7 +69,7 @@ static err_code load_row(responses_stored *s, store *st, const char *owner, cons
     store_val v[] = {SV_TEXT(id), SV_TEXT(owner)};
     err_code rc = store_query(&q, st,
                               "SELECT model, admitted, completed, prompt_tokens, completion_tokens, reasoning_tokens, "
-                              "created_s FROM response WHERE id = ? AND owner = ?",
+                              "created_s FROM response WHERE " IS_OWN,
                               v, 2, e);
     if (rc != ERR_OK) return rc;
     err why = {.code = ERR_OK};
@@ -451,7 +456,7 @@ static err_code forget(exchange *x, const char *id, buf *out, err *e) {
     int64_t n = 0;
     owner_of(owner_text, &x->who);
     store_val v[] = {SV_TEXT(id), SV_TEXT(owner)};
-    err_code rc = store_write(island_store(x->s->isl), "DELETE FROM response WHERE id = ? AND owner = ?", v, 2, &n, e);
+    err_code rc = store_write(island_store(x->s->isl), "DELETE FROM response WHERE " IS_OWN, v, 2, &n, e);
     if (rc != ERR_OK) return rc;
     if (!n) return absent(id, e);
     jw w;

@@ -449,6 +449,36 @@ TEST(only_its_owner_reads_an_answer) {
     cJSON_Delete(v);
 }
 
+static err_code project_key(const char *name, char key[KEY_TEXT_MAX]) {
+    identity id;
+    grant g = {.project = "lending"};
+    return key_add_with(w.isl, NULL, name, ROLE_USER, &g, key, &id, &e);
+}
+
+/* Breaks where a new project reads what one of the same name, removed before it, asked and was told. */
+TEST(a_project_shares_its_answers_and_leaves_none) {
+    char first[KEY_TEXT_MAX], second[KEY_TEXT_MAX], later[KEY_TEXT_MAX], path[200];
+    CHECK_OK(project_add(w.isl, NULL, "lending", &(grant){0}, &e), e);
+    CHECK_OK(project_key("first", first), e);
+    CHECK_OK(project_key("second", second), e);
+    cJSON *v = call(first, "POST", "/v1/responses", ASK("ok", ""), 200);
+    const char *id = str_at(v, "id");
+    cJSON_Delete(get(second, id, "", 200));
+    CHECK_OK(key_revoke(w.isl, NULL, "first", &e), e);
+    CHECK_OK(key_revoke(w.isl, NULL, "second", &e), e);
+    CHECK_OK(project_remove(w.isl, NULL, "lending", &e), e);
+    CHECK_OK(project_add(w.isl, NULL, "lending", &(grant){0}, &e), e);
+    CHECK_OK(project_key("later", later), e);
+    cJSON_Delete(get(later, id, "", 404));
+    cJSON_Delete(get(later, id, "/input_items", 404));
+    snprintf(path, sizeof path, "/v1/responses/%s", id);
+    cJSON_Delete(call(later, "DELETE", path, NULL, 404));
+    cJSON_Delete(v);
+    v = call(later, "POST", "/v1/responses", ASK("ok", ""), 200);
+    cJSON_Delete(get(later, str_at(v, "id"), "", 200));
+    cJSON_Delete(v);
+}
+
 TEST(a_deleted_answer_is_forgotten) {
     cJSON *v = post(ASK("ok", ""), 200);
     const char *id = str_at(v, "id");
@@ -658,6 +688,7 @@ int main(int argc, char **argv) {
     RUN(a_failure_in_a_stream_ends_it);
     RUN(a_stored_answer_is_read_again);
     RUN(only_its_owner_reads_an_answer);
+    RUN(a_project_shares_its_answers_and_leaves_none);
     RUN(a_deleted_answer_is_forgotten);
     RUN(a_conversation_goes_on);
     RUN(what_cannot_be_read_of_a_label_counts_as_the_highest);
