@@ -146,14 +146,15 @@ def best(p, n):
 
 # ---- llama4 ------------------------------------------------------------------------------------------------------
 
-def llama4(scout, n_layer=5):
+def llama4(scout, n_layer=5, chunk=8192):
     d, n_head, n_kv, hd, ff, n_exp, ffe, V = 32, 4, 2, 8, 48, 4 if scout else 128, 24, 300
     step = 1 if scout else 2
     m = Model("llama4", 4 if scout else 5, block_count=n_layer, embedding_length=d, context_length=20000,
               attention__head_count=n_head, attention__head_count_kv=n_kv, attention__key_length=hd,
               attention__value_length=hd, feed_forward_length=ff, expert_count=n_exp, expert_used_count=1,
               expert_feed_forward_length=ffe, interleave_moe_layer_step=step, rope__freq_base=500000.0,
-              rope__dimension_count=hd, attention__layer_norm_rms_epsilon=1e-5)
+              rope__dimension_count=hd, attention__layer_norm_rms_epsilon=1e-5,
+              **({} if chunk == 8192 else {"attention__chunk_size": chunk}))
     m.add("token_embd.weight", V, d, scale=1)
     m.add("output.weight", V, d)
     m.norm("output_norm.weight", d)
@@ -193,7 +194,7 @@ def llama4(scout, n_layer=5):
                     f = 1 + 0.1 * math.log(1 + math.floor((t + 1) / 8192))
                     q = [[f * a for a in v] for v in q]
                 qs.append(q), ks.append(k), vs.append(heads(mul(m.rows(p + "attn_v.weight"), h), n_kv))
-            sees = (lambda t, s: True) if full else (lambda t, s: t // 8192 == s // 8192)
+            sees = (lambda t, s: True) if full else (lambda t, s: t // chunk == s // chunk)
             att = attend(qs, ks, vs, n_head, n_kv, 1 / math.sqrt(hd), sees)
             for t, x in enumerate(xs):
                 x = add(x, mul(m.rows(p + "attn_output.weight"), att[t]))
@@ -371,7 +372,8 @@ def chunks_are_apart():
 
 
 passed = failed = 0
-for name, (m, V, run) in (("llama4 scout", llama4(True)), ("llama4 maverick", llama4(False)), ("qwen2moe", qwen2moe()),
+for name, (m, V, run) in (("llama4 scout", llama4(True)), ("llama4 maverick", llama4(False)),
+                          ("llama4, chunks of 7", llama4(True, chunk=7)), ("qwen2moe", qwen2moe()),
                           ("gemma4 experts", gemma4moe())):
     path = os.path.join(work, "m.gguf")
     m.write(path, V)
