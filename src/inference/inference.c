@@ -174,11 +174,11 @@ static err_code load_now(inference *inf, loaded *l, const char *path, err *e) {
                            .max_queue = (uint32_t)c->inference_max_queue,
                            .context = (uint32_t)c->inference_context,
                            .kv_bytes = (uint64_t)c->inference_kv_memory_mib << 20,
-                           .kv = strcmp(c->inference_kv, "q8") == 0 ? KV_Q8 : KV_F16,
                            .step_tokens = (uint32_t)c->inference_step_tokens,
                            .share = c->inference_prefix_cache,
                            .speculate =
                                strcmp(c->inference_speculation, "off") == 0 ? SPECULATE_OFF : SPECULATE_LOOKUP};
+    (void)kv_format_parse(&o.kv, c->inference_kv); /* the configuration is checked when it is read */
     err_code rc = open_artifact(inf, &l->m, l->digest, path, e);
     if (!rc) rc = special_set_new(&l->special, l->m, e);
     if (!rc) rc = answer_format_new(&l->format, model_template(l->m), l->special, e);
