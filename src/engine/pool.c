@@ -48,6 +48,8 @@
 #define PARK_NS   (100 * MS) /* after which a parked thread is asked again, doubled each time that it does not pay */
 #define PARK_MAX  (1600 * MS)
 #define PAYS      1.1 /* speed-up over one thread less that counts as one */
+#define CALM      0.9 /* part of a window that the caller runs when nobody else wants the cores */
+#define CALM_MOST 10  /* so many calm windows in a row, and parking begins with PARK_NS again */
 
 #define OPEN      (UINT64_C(1) << 32)
 #define JOB_ONE   (UINT64_C(1) << 33)
@@ -83,6 +85,7 @@ struct pool {
     struct { /* the caller's own */
         uint64_t begin_ns, begin_cpu_ns, last_ns;
         uint64_t parked_ns, park_ns; /* since when, for how long */
+        unsigned n_calm;
     } watch;
 };
 
@@ -228,8 +231,10 @@ static void watch_end(pool *p) {
     uint64_t ran = cpu_ns() - p->watch.begin_cpu_ns;
     watch_from(p, now);
     if (n == 1) return;
-    if ((double)ran / (double)wall * n >= PAYS * (n - 1)) {
-        if (n == p->n_threads) p->watch.park_ns = PARK_NS / 2;
+    double part = (double)ran / (double)wall;
+    p->watch.n_calm = part < CALM ? 0 : p->watch.n_calm + 1;
+    if (part * n >= PAYS * (n - 1)) { /* for a while, which is no reason to ask more often */
+        if (n == p->n_threads && p->watch.n_calm >= CALM_MOST) p->watch.park_ns = PARK_NS / 2;
         return;
     }
     set_active(p, n - 1);
