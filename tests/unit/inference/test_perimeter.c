@@ -62,12 +62,12 @@ TEST(perimeter_snapshots_do_not_change) {
     perimeter *old = perimeter_get(b.inf);
     provider_runtime *rt = of_name(old, "acme")->rt;
     CHECK(rt && rt->lines);
-    CHECK_OK(set_key("acme", "sk-two", &e), e);
     CHECK_OK(with_facts(false,
                         "{\"name\":\"acme\",\"country\":\"DE\",\"url\":\"https://b.example\",\"max_concurrent\":3}",
                         &e),
              e);
-    CHECK_OK(add("aaaa", &e), e); /* before it in the list */
+    CHECK_OK(set_key("acme", "sk-two", &e), e); /* the first one was for the other server */
+    CHECK_OK(add("aaaa", &e), e);               /* before it in the list */
     CHECK_OK(activate("allow any label to on-prem\n", &e), e);
     perimeter *now = perimeter_get(b.inf);
     CHECK(now != old);
