@@ -47,9 +47,9 @@
 #define GAP_NS    MS         /* between two jobs: longer, and the caller had nothing to do */
 #define PARK_NS   (100 * MS) /* after which a parked thread is asked again, doubled each time that it does not pay */
 #define PARK_MAX  (1600 * MS)
-#define PAYS      1.1 /* speed-up over one thread less that counts as one */
-#define CALM      0.9 /* part of a window that the caller runs when nobody else wants the cores */
-#define CALM_MOST 10  /* so many calm windows in a row, and parking begins with PARK_NS again */
+#define PAYS      0.1  /* what the last thread must add, of a thread's work */
+#define CALM      0.95 /* part of a window that the caller runs when nobody else wants the cores */
+#define CALM_MOST 10   /* so many calm windows in a row, and parking begins with PARK_NS again */
 
 #define OPEN      (UINT64_C(1) << 32)
 #define JOB_ONE   (UINT64_C(1) << 33)
@@ -223,6 +223,11 @@ static void watch_begin(pool *p) {
     }
 }
 
+/* With many threads the little that a quiet machine takes from each is more than one of them adds. */
+bool pool_pays(unsigned n, double part) {
+    return part >= CALM || part * n >= n - 1 + PAYS;
+}
+
 /* After a job: at the end of a window see whether the last thread pays. */
 static void watch_end(pool *p) {
     uint64_t now = p->watch.last_ns = time_mono_ns(), wall = now - p->watch.begin_ns;
@@ -232,9 +237,9 @@ static void watch_end(pool *p) {
     watch_from(p, now);
     if (n == 1) return;
     double part = (double)ran / (double)wall;
-    p->watch.n_calm = part < CALM ? 0 : p->watch.n_calm + 1;
-    if (part * n >= PAYS * (n - 1)) { /* for a while, which is no reason to ask more often */
-        if (n == p->n_threads && p->watch.n_calm >= CALM_MOST) p->watch.park_ns = PARK_NS / 2;
+    p->watch.n_calm = part < CALM || n < p->n_threads ? 0 : p->watch.n_calm + 1;
+    if (pool_pays(n, part)) { /* if only for a while: no reason to ask more often */
+        if (p->watch.n_calm >= CALM_MOST) p->watch.park_ns = PARK_NS / 2;
         return;
     }
     set_active(p, n - 1);

@@ -17,6 +17,8 @@ typedef struct pool pool;
 err_code pool_new(pool **out, unsigned n_threads, err *e);
 void pool_free(pool *p);
 unsigned pool_threads(const pool *p);
+/* Whether the last of n threads (2 or more) is worth having where the caller runs `part` of the time. */
+bool pool_pays(unsigned n, double part);
 /* Calls fn(ctx, begin, end, thread) over disjoint ranges that cover [0, n), each at most `grain` long and beginning at
  * a multiple of it; returns when all are done. Each thread walks through a share of its own, then helps with what
  * others have left. thread is 0..n_threads-1 (for scratch). p may be NULL: runs on the caller. */

@@ -14,7 +14,7 @@ typedef struct job {
     _Atomic uint64_t threads; /* bit a thread that came */
     _Atomic bool too_long;
     size_t grain;
-    unsigned sleep_us; /* of every thread but 0 */
+    unsigned spin_us, sleep_us; /* for each range: computing, by all; standing still, by every thread but 0 */
 } job;
 
 static void mark(void *ctx, size_t begin, size_t end, unsigned thread) {
@@ -22,6 +22,7 @@ static void mark(void *ctx, size_t begin, size_t end, unsigned thread) {
     if (end - begin > j->grain || end <= begin) atomic_store(&j->too_long, true);
     for (size_t i = begin; i < end; i++) atomic_fetch_add(&j->seen[i], 1);
     atomic_fetch_or(&j->threads, UINT64_C(1) << thread);
+    for (uint64_t since = time_mono_ns(); time_mono_ns() - since < j->spin_us * UINT64_C(1000);) continue;
     if (thread && j->sleep_us) usleep(j->sleep_us);
 }
 
@@ -110,14 +111,14 @@ TEST(the_caller_waits_for_a_slow_worker) {
  * alone goes on in between. */
 TEST(threads_that_stand_still_are_parked) {
     err e = {0};
-    static job j;
+    static job j = {.spin_us = 10}; /* long enough for others to come on a busy machine, too */
     for (unsigned threads = 2; threads <= 4; threads++) {
         pool *p;
         CHECK_OK(pool_new(&p, threads, &e), e);
         bool others = false, alone = false;
         for (int i = 0; i < 400; i++) {
             j.sleep_us = i < 300 ? 900 : 0;
-            CHECK(covers(p, &j, 400, 1));
+            CHECK(covers(p, &j, 100, 1));
             others = others || j.threads != 1;
             alone = alone || j.threads == 1;
         }
@@ -151,6 +152,17 @@ TEST(failed_allocations_leave_nothing_behind) {
     }
 }
 
+/* Breaks where a quiet machine with many cores parks threads, or a busy core is shared at a loss. */
+TEST(threads_pay_on_a_quiet_machine) {
+    for (unsigned n = 2; n <= 256; n++) {
+        if (!pool_pays(n, 1.0) || !pool_pays(n, 0.97)) FAIL("%u threads, nobody else there", n);
+        if (pool_pays(n, 0.5)) FAIL("%u threads, one of them half of the time", n);
+    }
+    CHECK(pool_pays(2, 0.6) && !pool_pays(2, 0.54));
+    CHECK(pool_pays(4, 0.8) && !pool_pays(4, 0.75));
+    CHECK(!pool_pays(32, 0.9)); /* a core that is away a tenth of the time costs three threads */
+}
+
 int main(int argc, char **argv) {
     test_begin(argc, argv);
     RUN(every_index_exactly_once);
@@ -160,5 +172,6 @@ int main(int argc, char **argv) {
     RUN(threads_that_stand_still_are_parked);
     RUN(bad_counts_are_refused);
     RUN(failed_allocations_leave_nothing_behind);
+    RUN(threads_pay_on_a_quiet_machine);
     return test_end();
 }
