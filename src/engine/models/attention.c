@@ -233,7 +233,9 @@ static void attend(att_job *j) {
         n += span_items(j, sp);
         work += (uint64_t)span_rows(j, sp) * (sp->pos + sp->n);
     }
-    if (work * (a->head_k + a->head_v) * a->n_head_kv < 16 * ALONE_FLOATS)
+    work *= (uint64_t)(a->head_k + a->head_v) * a->n_head_kv;
+    if (j->stores) work += (uint64_t)16 * st->n_rows * a->n_head * a->head_k;
+    if (work < 16 * ALONE_FLOATS)
         attend_items(j, 0, n, 0);
     else
         pool_run(st->pool, n, 1, attend_items, j);
