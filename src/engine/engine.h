@@ -25,7 +25,7 @@
 #include <stdint.h>
 
 /* The version of every result that this code computes. Any change of any bit bumps it. */
-#define POLDER_NUMERICS 2
+#define POLDER_NUMERICS 3
 
 /* Which kernel set runs: the best one the CPU has, or what POLDER_ISA (scalar, avx2, avx512, neon) names. engine_init
  * reads both once; ERR_USAGE where POLDER_ISA names a set that is unknown or that this CPU or this build lacks. */

@@ -221,8 +221,8 @@ typedef struct event {
     uint64_t record;            /* EV_ADMITTED: seq of admitted; EV_DONE: seq of completed */
     uint64_t seed;              /* EV_ADMITTED */
     int64_t created_unix_s;     /* EV_ADMITTED */
-    const char *fingerprint;    /* EV_ADMITTED: model digest and numerics version, short: "p2-ce45b12f4f4c"; with kv q8
-                                   "p2-ce45b12f4f4c-q8" */
+    const char *fingerprint;    /* EV_ADMITTED: model digest and numerics version, short: "p3-ce45b12f4f4c"; with kv q8
+                                   "p3-ce45b12f4f4c-q8" */
     const char *label;          /* EV_ADMITTED: the request's, with flags: "internal, personal" */
     const char *route;          /* EV_ADMITTED: who answers: "engine", or a provider's name */
     uint64_t prompt_tokens;     /* EV_DONE; EV_ADMITTED: where they are known by then, else 0 */

@@ -74,7 +74,7 @@ test('chat: an answer with usage, fingerprint and its record', async () => {
   assert.ok(['stop', 'length'].includes(data.choices[0].finish_reason));
   assert.equal(data.usage.total_tokens, data.usage.prompt_tokens + data.usage.completion_tokens);
   assert.ok(data.usage.prompt_tokens > 0 && data.usage.completion_tokens <= 32);
-  assert.match(data.system_fingerprint, /^p2-[0-9a-f]{12}$/);
+  assert.match(data.system_fingerprint, /^p3-[0-9a-f]{12}$/);
   assert.equal(data.id, `chatcmpl-${response.headers.get('x-polder-record')}`);
   assert.match(response.headers.get('x-request-id'), /^req_/);
 });

@@ -66,7 +66,7 @@ TEST(pipeline_records_tell_all) {
     CHECK_HAS(text.ptr, "\"seed\":\"18446744073709551615\"");
     CHECK_HAS(text.ptr, "\"temperature\":0.800000011920929");
     CHECK_HAS(text.ptr, "\"artifact\":\"sha256:");
-    CHECK_HAS(text.ptr, "\"numerics\":2");
+    CHECK_HAS(text.ptr, "\"numerics\":3");
     CHECK_HAS(text.ptr, "\"route\":\"engine\"");
     CHECK_HAS(text.ptr, "\"key\":\"k_test\"");
     CHECK(!strstr(text.ptr, "secret") && !strstr(text.ptr, "alice") && !strstr(text.ptr, "of mine"));

@@ -998,7 +998,7 @@ TEST(stopping_drains_and_is_recorded) {
     CHECK_OK(ledger_read(island_ledger(w.isl), n - 2, &b, &e), e);
     CHECK_HAS(buf_str(&b), "\"event\":\"server.started\"");
     CHECK_HAS(buf_str(&b), "\"listen\":\"127.0.0.1:");
-    CHECK_HAS(buf_str(&b), "\"numerics\":2");
+    CHECK_HAS(buf_str(&b), "\"numerics\":3");
     CHECK_HAS(buf_str(&b), "\"isa\":\"");
     CHECK_HAS(buf_str(&b), "\"version\":\"");
     buf_free(&b);
