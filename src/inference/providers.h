@@ -24,8 +24,8 @@ struct inference;
  * name, driver and url are needed; what is absent is not known. ERR_EXISTS / ERR_NOT_FOUND. http (without s) is for
  * providers inside the perimeter and the loopback only. *out as provider_show. */
 err_code provider_add(island *i, struct inference *inf, const identity *by, const cJSON *facts, cJSON **out, err *e);
-/* The facts given replace the old ones; null makes one unknown. Where url then names another server (scheme, host or
- * port), the credential is removed with the change, and the record says so ("key_removed"): it was given for the old
+/* The facts given replace the old ones; null makes one unknown. Where url then has another scheme, host or port (as
+ * written), the credential is removed with the change, and the record says so ("key_removed"): it was given for the old
  * one. */
 err_code provider_change(island *i, struct inference *inf, const identity *by, const cJSON *facts, cJSON **out, err *e);
 /* ERR_EXISTS where a model name still leads to it (names it). */

@@ -312,6 +312,7 @@ TEST(a_credential_goes_with_its_server) {
         const char *url;
         bool kept;
     } cases[] = {
+        {"http://api.acme.example/v1", false},
         {"https://api.acme.example/v2", true},
         {"https://API.acme.example/v2/x", true},
         {"https://api.acme.example", true},
@@ -327,7 +328,7 @@ TEST(a_credential_goes_with_its_server) {
     CHECK_OK(add(ACME, &e), e);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char facts[200];
-        CHECK_OK(change("{\"name\":\"acme\",\"url\":\"https://api.acme.example/v1\"}", &e), e);
+        CHECK_OK(change("{\"name\":\"acme\",\"inside\":true,\"url\":\"https://api.acme.example/v1\"}", &e), e);
         CHECK_OK(set_key("acme", "sk-for-acme-alone", &e), e);
         snprintf(facts, sizeof facts, "{\"name\":\"acme\",\"url\":\"%s\"}", cases[i].url);
         CHECK_OK(change(facts, &e), e);
