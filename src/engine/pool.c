@@ -48,7 +48,7 @@
 #define PARK_NS   (100 * MS) /* after which a parked thread is asked again, doubled each time that it does not pay */
 #define PARK_MAX  (1600 * MS)
 #define PAYS      0.1  /* what the last thread must add, of a thread's work */
-#define CALM      0.95 /* part of a window that the caller runs when nobody else wants the cores */
+#define CALM      0.85 /* part of a window that the caller runs when nobody else wants the cores */
 #define CALM_MOST 10   /* so many calm windows in a row, and parking begins with PARK_NS again */
 
 #define OPEN      (UINT64_C(1) << 32)
@@ -223,7 +223,8 @@ static void watch_begin(pool *p) {
     }
 }
 
-/* With many threads the little that a quiet machine takes from each is more than one of them adds. */
+/* With many threads the little that the caller waits for the last of them anyway, where shares are uneven, is more than
+ * one of them adds; a core that somebody else wants takes half of its slices, from all. */
 bool pool_pays(unsigned n, double part) {
     return part >= CALM || part * n >= n - 1 + PAYS;
 }
