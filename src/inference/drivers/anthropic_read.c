@@ -39,7 +39,8 @@ static err_code read_error(answer *a, err *e) {
     a->error_status = 500;
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (is(type, known[i].type)) a->error_status = known[i].status;
-    return err_set(e, ERR_UPSTREAM, "%s", why ? why : type ? type : "it is an error without a sentence");
+    if (!why || !*why) why = type && *type ? type : "it is an error without a sentence";
+    return err_set(e, ERR_UPSTREAM, "%s", why);
 }
 
 static const char *read_reason(const char *s) {

@@ -35,7 +35,7 @@ static err_code read_error(answer *a, err *e) {
     double status = cJSON_IsNumber(code) ? code->valuedouble : 0;
     a->error_status = status >= 400 && status < 600 ? (int)status : 500;
     const char *why = cJSON_IsString(x) ? x->valuestring : text_of(x, "message");
-    return err_set(e, ERR_UPSTREAM, "%s", why ? why : "it is an error without a sentence");
+    return err_set(e, ERR_UPSTREAM, "%s", why && *why ? why : "it is an error without a sentence");
 }
 
 /* NULL: still running. "error" is one that the provider names as a reason. */
