@@ -100,7 +100,12 @@ void base_init(void) {
         fputs("polder: libsodium could not be initialised: no source of random bytes\n", stderr);
         abort();
     }
-    (void)pthread_atfork(NULL, NULL, drop_stock);
+    static bool forks; /* the list of handlers only grows */
+    if (!forks && pthread_atfork(NULL, NULL, drop_stock) != 0) {
+        fputs("polder: no memory for what a child process does first\n", stderr);
+        abort();
+    }
+    forks = true;
     json_memory_init();
 }
 

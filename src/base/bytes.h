@@ -24,7 +24,7 @@ void sha256_final(sha256 *s, uint8_t out[SHA256_LEN]);
 void sha256_of(uint8_t out[SHA256_LEN], const void *p, size_t n);
 void hmac_sha256(uint8_t out[SHA256_LEN], const void *key, size_t key_len, const void *p, size_t n);
 
-/* base_init must have been called once (main and tests do). Cannot fail after that. */
+/* base_init must have been called before, by one thread; once is enough (main and tests do). Cannot fail after that. */
 void base_init(void);
 void random_bytes(void *p, size_t n);
 uint64_t random_u64(void);
