@@ -116,8 +116,8 @@ TEST(threads_that_stand_still_are_parked) {
         pool *p;
         CHECK_OK(pool_new(&p, threads, &e), e);
         bool others = false, alone = false;
-        for (int i = 0; i < 400; i++) {
-            j.sleep_us = i < 300 ? 900 : 0;
+        for (int i = 0; i < 250; i++) {
+            j.sleep_us = i < 200 ? 3000 : 0; /* a slice of the scheduler; the caller alone takes 1000 */
             CHECK(covers(p, &j, 100, 1));
             others = others || j.threads != 1;
             alone = alone || j.threads == 1;
