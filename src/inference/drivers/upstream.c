@@ -2,27 +2,26 @@
 
 #include "base/mem.h"
 #include "base/sys.h"
+#include "inference/drivers/http_answer.h"
 
 #include <curl/curl.h>
-#include <stdio.h>
-#include <stdlib.h>
+#include <errno.h>
+#include <poll.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/socket.h>
-#include <time.h>
 
-#define HEADERS_MAX   (64u << 10) /* bytes of an answer's header */
-#define KEEP_IN_BYTES (64u << 10) /* of a line's buffer between exchanges */
-#define IDLE_LINE_NS  120000000000u
-#define IDLE_CONN_S   110L /* libcurl takes no connection that was idle for longer */
-#define RETRY_AFTER_S 86400
-/* libcurl makes a new connection where a used one turns out to be closed, but five times only in a handle's whole life
- * (7.88 never sets the count back). A line that has made so many is not used again. */
-#define CONNECTS_MAX   5
-#define SOCKET_BUFFER  16384L
-#define READ_BUFFER    8192L
-#define AUTH_MAX_BYTES (CREDENTIAL_MAX + 64)
-#define NS_OF_MS       1000000u
+#define IDLE_LINE_NS 110000000000u
+#define HEAD_MAX     (64u << 10) /* bytes of a request's head */
+#define FIRST_SEND   16384u      /* bytes that go out at once: the head and the body's beginning */
+#define READ_BYTES   8192u
+#define ORIGIN_MAX   (UPSTREAM_URL_MAX + 1)
+#define NS_OF_MS     1000000u
+
+typedef enum line_state {
+    LINE_CLOSED,
+    LINE_CONNECTING,
+    LINE_OPEN,
+} line_state;
 
 /* A line, and the exchange that runs on it. What belongs to the line outlives the exchange. */
 struct upstream {
@@ -31,30 +30,30 @@ struct upstream {
     upstream_lines *pool;
     CURLM *multi;
     CURL *easy;
-    struct curl_slist *headers;
-    uint8_t headers_digest[SHA256_LEN]; /* of what `headers` was made from */
-    char url[UPSTREAM_URL_MAX * 2 + UPSTREAM_MODEL_MAX * 3];
+    line_state state;
+    curl_socket_t fd; /* of an open line */
+    bool added;       /* the easy handle is one of multi's */
+    char origin[ORIGIN_MAX];
     char ca_file[1000];
     char why[CURL_ERROR_SIZE];
     uint64_t idle_since_ns;
-    long connects; /* connections that it has made */
-    buf in;        /* what the last poll brought */
+    buf out;        /* the head of the request, and as much of its body as goes out with it */
+    http_answer in; /* the answer's framing */
+    char piece[READ_BYTES];
     /* the exchange */
     const char *provider;
-    bool added, over;
-    bool driven; /* just now: what comes next is to wait */
-    bool again;  /* libcurl would send the same once more */
-    bool repeated;
+    const char *body;        /* the caller's */
+    size_t body_len, n_head; /* bytes of the body, and of the head in `out` */
+    size_t n_out;            /* bytes of head and body that have gone out */
+    const char *at;          /* of `piece`: what is not read yet */
+    size_t n_at;
+    bool used; /* the connection has carried an exchange before */
+    bool readable, ended, over, repeated;
+    CURLcode result;      /* where it broke off */
     uint64_t sent_before; /* by the first sending, where it was repeated */
-    size_t body_len;
-    bool too_long, headers_long, out_of_memory;
-    CURLcode result;
-    int status, retry_after_s;
-    size_t header_bytes;
-    uint64_t sent, received;
+    uint64_t received;
     int connect_ms, first_byte_ms, idle_ms;
     uint64_t since_ns; /* the deadline that holds now counts from here */
-    bool connected;
 };
 
 struct upstream_lines {
@@ -78,18 +77,26 @@ err_code upstream_lines_new(upstream_lines **out, err *e) {
     return ERR_OK;
 }
 
-static void free_headers(struct curl_slist *h) {
-    for (struct curl_slist *at = h; at; at = at->next) mem_wipe(at->data, strlen(at->data));
-    curl_slist_free_all(h);
+static void hang_up(upstream *u) {
+    if (u->added) curl_multi_remove_handle(u->multi, u->easy);
+    u->added = false;
+    u->state = LINE_CLOSED;
+}
+
+/* The credential is in it. */
+static void wipe_request(upstream *u) {
+    if (u->out.ptr) mem_wipe(u->out.ptr, u->out.len);
+    buf_reset(&u->out);
 }
 
 static void free_line(upstream *u) {
     if (!u) return;
-    if (u->added) curl_multi_remove_handle(u->multi, u->easy);
+    hang_up(u);
     if (u->easy) curl_easy_cleanup(u->easy);
     if (u->multi) curl_multi_cleanup(u->multi);
-    free_headers(u->headers);
-    buf_free(&u->in);
+    wipe_request(u);
+    buf_free(&u->out);
+    http_answer_free(&u->in);
     mem_free(u);
 }
 
@@ -139,89 +146,16 @@ static upstream *give_idle(upstream_lines *l, upstream *u) {
     return old;
 }
 
-/* ---- what libcurl calls ------------------------------------------------------------------------------------ */
+/* ---- connecting -------------------------------------------------------------------------------------------- */
 
-/* Seconds, or a date (RFC 9110, 10.2.3). */
-static int read_retry_after(const char *s, size_t n) {
-    char text[64];
-    while (n && (*s == ' ' || *s == '\t')) s++, n--;
-    while (n && (s[n - 1] == '\r' || s[n - 1] == '\n' || s[n - 1] == ' ')) n--;
-    if (!n || n >= sizeof text) return 0;
-    memcpy(text, s, n);
-    text[n] = 0;
-    long long v = 0;
-    if (strspn(text, "0123456789") == n && n < 10)
-        v = strtoll(text, NULL, 10);
-    else {
-        time_t at = curl_getdate(text, NULL);
-        if (at != -1) v = (long long)at - (long long)(time_unix_ms() / 1000);
-    }
-    return v < 0 ? 0 : v > RETRY_AFTER_S ? RETRY_AFTER_S : (int)v;
-}
-
-static size_t on_header(char *p, size_t size, size_t count, void *ctx) {
-    upstream *u = ctx;
-    size_t n = size * count;
-    u->header_bytes += n;
-    if (u->header_bytes > HEADERS_MAX) {
-        u->headers_long = true;
-        return 0;
-    }
-    if (n > 12 && memcmp(p, "HTTP/", 5) == 0) {
-        const char *code = memchr(p, ' ', n);
-        u->status = code && (size_t)(p + n - code) > 3 ? atoi(code) : 0;
-        u->retry_after_s = 0;
-    } else if (n > 12 && strncasecmp(p, "retry-after:", 12) == 0) {
-        u->retry_after_s = read_retry_after(p + 12, n - 12);
-    }
-    return n;
-}
-
-static size_t on_body(char *p, size_t size, size_t count, void *ctx) {
-    upstream *u = ctx;
-    size_t n = size * count;
-    u->received += n;
-    if (u->received > UPSTREAM_ANSWER_MAX) {
-        u->too_long = true;
-        return 0;
-    }
-    buf_append(&u->in, p, n);
-    u->out_of_memory |= u->in.failed;
-    return u->in.failed ? 0 : n;
-}
-
-static void count_sent(upstream *u) {
-    curl_off_t n = 0;
-    if (curl_easy_getinfo(u->easy, CURLINFO_SIZE_UPLOAD_T, &n) == CURLE_OK && n > 0) u->sent = (uint64_t)n;
-}
-
-static bool is_connected(upstream *u) {
-    curl_off_t us = 0;
-    return curl_easy_getinfo(u->easy, CURLINFO_PRETRANSFER_TIME_T, &us) == CURLE_OK && us > 0;
-}
-
-/* libcurl sends a request again, on a new connection, where a used one ended without a byte of an answer: it had been
- * closed meanwhile, most likely. But somebody may have read it there, so it is counted: libcurl gets no second
- * connection in one exchange, and the exchange begins once more, once only (repeat). */
-static curl_socket_t on_socket(void *ctx, curlsocktype purpose, struct curl_sockaddr *a) {
-    upstream *u = ctx;
-    u->again = is_connected(u);
-    if (!u->again) return socket(a->family, a->socktype | SOCK_CLOEXEC, a->protocol);
-    count_sent(u);
-    if (!u->sent) u->sent = u->body_len; /* the count is lost: all of it may have left */
-    return CURL_SOCKET_BAD;
-}
-
-/* ---- a line is made ready ---------------------------------------------------------------------------------- */
-
-/* What every exchange of a line has in common. */
+/* libcurl connects and speaks TLS; what is said then is http_answer.c's and this file's. */
 static bool set_up_line(CURL *c, upstream *u) {
     CURLcode rc = CURLE_OK;
 #define SET(option, value) rc = rc ? rc : curl_easy_setopt(c, option, value)
+    SET(CURLOPT_CONNECT_ONLY, 1L);
     SET(CURLOPT_NOSIGNAL, 1L);
     SET(CURLOPT_QUICK_EXIT, 1L); /* a name that does not resolve holds nobody up */
     SET(CURLOPT_PROTOCOLS_STR, "http,https");
-    SET(CURLOPT_FOLLOWLOCATION, 0L);
     SET(CURLOPT_DISALLOW_USERNAME_IN_URL, 1L);
     SET(CURLOPT_PROXY, "");
     SET(CURLOPT_NOPROXY, "*");
@@ -231,134 +165,228 @@ static bool set_up_line(CURL *c, upstream *u) {
     SET(CURLOPT_SSL_VERIFYHOST, 2L);
     SET(CURLOPT_TCP_NODELAY, 1L);
     SET(CURLOPT_TCP_KEEPALIVE, 1L);
-    SET(CURLOPT_MAXAGE_CONN, IDLE_CONN_S);
+    SET(CURLOPT_FRESH_CONNECT, 1L);
     SET(CURLOPT_DNS_CACHE_TIMEOUT, 60L);
-    SET(CURLOPT_BUFFERSIZE, READ_BUFFER);
-    SET(CURLOPT_UPLOAD_BUFFERSIZE, SOCKET_BUFFER);
-    SET(CURLOPT_USERAGENT, "polder");
-    SET(CURLOPT_POST, 1L);
-    SET(CURLOPT_HEADERFUNCTION, on_header);
-    SET(CURLOPT_HEADERDATA, u);
-    SET(CURLOPT_WRITEFUNCTION, on_body);
-    SET(CURLOPT_WRITEDATA, u);
-    SET(CURLOPT_OPENSOCKETFUNCTION, on_socket);
-    SET(CURLOPT_OPENSOCKETDATA, u);
     SET(CURLOPT_ERRORBUFFER, u->why);
     return rc == CURLE_OK;
 #undef SET
 }
 
-static err_code new_line(upstream **out, upstream_lines *pool, err *e) {
+static bool set_target(upstream *u, const upstream_target *t, size_t n_origin) {
+    CURLcode rc = CURLE_OK;
+    memcpy(u->origin, t->url, n_origin);
+    u->origin[n_origin] = 0;
+    text_copy(u->ca_file, sizeof u->ca_file, t->ca_file ? t->ca_file : "");
+    rc = curl_easy_setopt(u->easy, CURLOPT_URL, u->origin);
+    /* only what the owner named is trusted then */
+    if (!rc && u->ca_file[0]) rc = curl_easy_setopt(u->easy, CURLOPT_CAINFO, u->ca_file);
+    if (!rc && u->ca_file[0]) rc = curl_easy_setopt(u->easy, CURLOPT_CAPATH, NULL);
+    return !rc;
+}
+
+static err_code new_line(upstream **out, const upstream_target *t, size_t n_origin, err *e) {
     upstream *u = *out = mem_zalloc(sizeof *u);
     if (!u) return err_nomem(e, "a connection");
-    u->pool = pool;
-    u->in.max = UPSTREAM_ANSWER_MAX;
+    u->pool = t->lines;
+    u->out.max = HEAD_MAX + FIRST_SEND;
     u->easy = curl_easy_init();
     u->multi = curl_multi_init();
-    if (u->easy && u->multi && set_up_line(u->easy, u)) return ERR_OK;
+    if (u->easy && u->multi && set_up_line(u->easy, u) && set_target(u, t, n_origin)) return ERR_OK;
     free_line(u);
     *out = NULL;
     return err_nomem(e, "a connection");
 }
 
-static void add_text(sha256 *s, const char *text) {
-    if (text) sha256_update(s, text, strlen(text));
-    sha256_update(s, "", 1);
+/* Bytes of "https://api.example.eu:8443" in front of the path. */
+static size_t origin_length(const char *url) {
+    const char *host = strstr(url, "://");
+    return host ? (size_t)(host + 3 - url) + strcspn(host + 3, "/") : strlen(url);
 }
 
-static void digest_headers(uint8_t out[SHA256_LEN], const upstream_target *t, const upstream_request *q) {
-    sha256 s;
-    sha256_init(&s);
-    add_text(&s, t->credential ? q->auth_header : NULL);
-    add_text(&s, t->credential);
-    for (const char *const *h = q->headers; h && *h; h++) add_text(&s, *h);
-    sha256_final(&s, out);
-}
-
-static bool append(struct curl_slist **list, const char *text) {
-    struct curl_slist *l = curl_slist_append(*list, text);
-    if (l) *list = l;
-    return l != NULL;
-}
-
-static err_code make_headers(struct curl_slist **out, const upstream_target *t, const upstream_request *q, err *e) {
-    static const char *const fixed[] = {"Content-Type: application/json", "Expect:"};
-    bool ok = true;
-    *out = NULL;
-    for (size_t i = 0; i < 2; i++) ok = ok && append(out, fixed[i]);
-    for (const char *const *h = q->headers; h && *h; h++) ok = ok && append(out, *h);
-    if (ok && t->credential) {
-        size_t n = strlen(q->auth_header) + strlen(t->credential);
-        char *text = n < AUTH_MAX_BYTES ? mem_alloc(n + 1) : NULL;
-        if (text) snprintf(text, n + 1, "%s%s", q->auth_header, t->credential);
-        ok = text && append(out, text);
-        if (text) mem_wipe(text, n);
-        mem_free(text);
-    }
-    if (ok) return ERR_OK;
-    free_headers(*out);
-    *out = NULL;
-    return err_nomem(e, "a request to a provider");
-}
-
-/* Headers are made anew only where they are others than those of the line's last request. */
-static err_code set_headers(upstream *u, const upstream_target *t, const upstream_request *q, err *e) {
-    uint8_t digest[SHA256_LEN];
-    struct curl_slist *h;
-    digest_headers(digest, t, q);
-    if (u->headers && memcmp(digest, u->headers_digest, SHA256_LEN) == 0) return ERR_OK;
-    err_code rc = make_headers(&h, t, q, e);
-    if (rc) return rc;
-    curl_easy_setopt(u->easy, CURLOPT_HTTPHEADER, h);
-    free_headers(u->headers);
-    u->headers = h;
-    memcpy(u->headers_digest, digest, SHA256_LEN);
-    return ERR_OK;
-}
-
-static err_code set_target(upstream *u, const upstream_target *t, const upstream_request *q, err *e) {
-    char url[sizeof u->url];
-    int n = snprintf(url, sizeof url, "%s%s", t->url, q->path);
-    if (n < 0 || (size_t)n >= sizeof url)
-        return err_set(e, ERR_INVALID, "provider '%s': its URL is longer than %zu bytes", t->provider, sizeof url - 1);
-    CURLcode rc = CURLE_OK;
-    if (strcmp(url, u->url) != 0) {
-        rc = curl_easy_setopt(u->easy, CURLOPT_URL, url);
-        memcpy(u->url, url, (size_t)n + 1);
-    }
-    const char *ca = t->ca_file ? t->ca_file : "";
-    if (!rc && strcmp(ca, u->ca_file) != 0) {
-        /* only what the owner named is trusted then */
-        if (*ca) rc = curl_easy_setopt(u->easy, CURLOPT_CAINFO, ca);
-        if (*ca && !rc) rc = curl_easy_setopt(u->easy, CURLOPT_CAPATH, NULL);
-        snprintf(u->ca_file, sizeof u->ca_file, "%s", ca);
-    }
-    u->body_len = q->len;
-    if (!rc) rc = curl_easy_setopt(u->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)q->len);
-    if (!rc) rc = curl_easy_setopt(u->easy, CURLOPT_POSTFIELDS, q->len ? q->body : "");
-    if (!rc) rc = curl_easy_setopt(u->easy, CURLOPT_CONNECTTIMEOUT_MS, (long)t->connect_timeout_ms);
-    if (rc) return err_nomem(e, "a request to a provider");
-    return set_headers(u, t, q, e);
-}
-
-/* A line that trusts another file than the target's is of no use: libcurl cannot be told to forget one. */
-static upstream *take_line(const upstream_target *t) {
+/* A line to another server than the target's, or one that trusts another file, is of no use. */
+static upstream *take_line(const upstream_target *t, size_t n_origin) {
     for (;;) {
         upstream *u = take_idle(t->lines);
-        if (!u || strcmp(u->ca_file, t->ca_file ? t->ca_file : "") == 0) return u;
+        if (!u) return NULL;
+        bool same = strncmp(u->origin, t->url, n_origin) == 0 && !u->origin[n_origin] &&
+                    strcmp(u->ca_file, t->ca_file ? t->ca_file : "") == 0;
+        if (same && time_mono_ns() - u->idle_since_ns < IDLE_LINE_NS) return u;
         free_line(u);
     }
 }
 
+static void break_off(upstream *u, CURLcode why) {
+    u->over = true;
+    u->result = why;
+}
+
+static void drive_connecting(upstream *u) {
+    int running, left;
+    curl_multi_perform(u->multi, &running);
+    for (CURLMsg *m; (m = curl_multi_info_read(u->multi, &left));) {
+        if (m->msg != CURLMSG_DONE) continue;
+        CURLcode rc = m->data.result;
+        if (!rc) rc = curl_easy_getinfo(u->easy, CURLINFO_ACTIVESOCKET, &u->fd);
+        if (!rc && u->fd == CURL_SOCKET_BAD) rc = CURLE_COULDNT_CONNECT;
+        if (rc) {
+            break_off(u, rc);
+            return;
+        }
+        u->state = LINE_OPEN;
+        u->since_ns = time_mono_ns();
+    }
+}
+
+static void connect_line(upstream *u) {
+    hang_up(u);
+    u->why[0] = 0;
+    u->used = false;
+    u->since_ns = time_mono_ns();
+    curl_easy_setopt(u->easy, CURLOPT_CONNECTTIMEOUT_MS, (long)u->connect_ms);
+    if (curl_multi_add_handle(u->multi, u->easy) != CURLM_OK) {
+        break_off(u, CURLE_OUT_OF_MEMORY);
+        return;
+    }
+    u->added = true;
+    u->state = LINE_CONNECTING;
+    drive_connecting(u);
+}
+
+/* An idle line on which something has come, or which the server has closed, is not used again. */
+static bool is_fresh(upstream *u) {
+    size_t n = 0;
+    return curl_easy_recv(u->easy, u->piece, sizeof u->piece, &n) == CURLE_AGAIN;
+}
+
+/* ---- the request ------------------------------------------------------------------------------------------- */
+
+/* "name: value", where `value` may be in two parts. Whoever can put a line end into one could put in a header. */
+static bool add_field(buf *b, const char *text, const char *more) {
+    for (int i = 0; i < 2; i++) {
+        const char *s = i ? more : text;
+        for (const char *c = s; *c; c++)
+            if ((unsigned char)*c < 0x20 || *c == 0x7f) return false;
+        buf_puts(b, s);
+    }
+    buf_append(b, "\r\n", 2);
+    return true;
+}
+
+/* Host names no port where it is the usual one (RFC 9110, 4.2). */
+static void add_host(buf *b, const char *origin) {
+    const char *host = strstr(origin, "://") + 3;
+    size_t n = strlen(host);
+    bool tls = strncmp(origin, "https", 5) == 0;
+    const char *usual = tls ? ":443" : ":80";
+    size_t m = strlen(usual);
+    if (n > m && strcmp(host + n - m, usual) == 0) n -= m;
+    buf_append(b, "Host: ", 6);
+    buf_append(b, host, n);
+    buf_append(b, "\r\n", 2);
+}
+
+static err_code make_request(upstream *u, const upstream_target *t, const upstream_request *q, size_t n_origin,
+                             err *e) {
+    buf *b = &u->out;
+    wipe_request(u);
+    buf_append(b, "POST ", 5);
+    buf_puts(b, t->url + n_origin);
+    buf_puts(b, q->path);
+    bool good = !strpbrk(buf_str(b) + 5, " \t\r\n");
+    buf_puts(b, " HTTP/1.1\r\n");
+    add_host(b, u->origin);
+    buf_puts(b, "User-Agent: polder\r\nAccept: */*\r\nContent-Type: application/json\r\n");
+    for (const char *const *h = q->headers; h && *h; h++) good = add_field(b, *h, "") && good;
+    if (t->credential) good = add_field(b, q->auth_header, t->credential) && good;
+    buf_printf(b, "Content-Length: %zu\r\n\r\n", q->len);
+    u->n_head = b->len;
+    u->body = q->body;
+    u->body_len = q->len;
+    if (b->len < FIRST_SEND) buf_append(b, q->body, q->len < FIRST_SEND - b->len ? q->len : FIRST_SEND - b->len);
+    if (b->failed) return buf_check(b, "a request to a provider", e);
+    return good ? ERR_OK
+                : err_set(e, ERR_INVALID,
+                          "provider '%s': its URL, a header or its credential holds a byte that cannot be sent",
+                          t->provider);
+}
+
+static bool is_sent(const upstream *u) {
+    return u->n_out == u->n_head + u->body_len;
+}
+
+static uint64_t body_sent(const upstream *u) {
+    return u->n_out > u->n_head ? u->n_out - u->n_head : 0;
+}
+
+/* Sends what the connection takes. */
+static void send_some(upstream *u) {
+    while (!is_sent(u)) {
+        bool first = u->n_out < u->out.len;
+        const char *p = first ? u->out.ptr + u->n_out : u->body + (u->n_out - u->n_head);
+        size_t want = first ? u->out.len - u->n_out : u->n_head + u->body_len - u->n_out, n = 0;
+        CURLcode rc = curl_easy_send(u->easy, p, want, &n);
+        if (rc == CURLE_AGAIN || (!rc && !n)) return;
+        if (rc) { /* it may have answered before it closed: that is read first */
+            u->result = rc;
+            u->ended = u->readable = true;
+            return;
+        }
+        u->n_out += n;
+        u->since_ns = time_mono_ns();
+    }
+}
+
+/* ---- the answer -------------------------------------------------------------------------------------------- */
+
+static bool is_tls(const upstream *u) {
+    return u->origin[4] == 's';
+}
+
+/* Takes what the connection has. TLS may hold bytes that the socket no longer has, so it is asked until it says no. */
+static void receive(upstream *u) {
+    size_t n = 0;
+    CURLcode rc = curl_easy_recv(u->easy, u->piece, sizeof u->piece, &n);
+    if (rc == CURLE_AGAIN) {
+        u->readable = false;
+        if (u->ended) break_off(u, u->result);
+        return;
+    }
+    if (!rc && n) {
+        u->readable = is_tls(u) || u->ended || n == sizeof u->piece;
+        u->at = u->piece;
+        u->n_at = n;
+        u->since_ns = time_mono_ns();
+        return;
+    }
+    if (!rc && http_answer_end(&u->in))
+        u->over = true;
+    else
+        break_off(u, rc ? rc : CURLE_GOT_NOTHING);
+}
+
+/* A piece of the body: true. */
+static bool read_piece(upstream *u, const char **p, size_t *n) {
+    if (u->n_at && http_answer_next(&u->in, &u->at, &u->n_at, p, n)) {
+        u->received += *n;
+        if (u->received <= UPSTREAM_ANSWER_MAX) return true;
+        break_off(u, CURLE_FILESIZE_EXCEEDED);
+    } else if (u->in.bad || u->in.no_memory) {
+        break_off(u, u->in.bad ? CURLE_WEIRD_SERVER_REPLY : CURLE_OUT_OF_MEMORY);
+    } else if (u->in.part == HTTP_OVER) {
+        u->over = true;
+    }
+    return false;
+}
+
+/* ---- an exchange ------------------------------------------------------------------------------------------- */
+
 static void begin_exchange(upstream *u, const upstream_target *t) {
     u->provider = t->provider;
-    buf_reset(&u->in);
-    u->over = u->too_long = u->headers_long = u->out_of_memory = u->connected = u->again = false;
+    http_answer_init(&u->in);
+    u->n_out = u->n_at = 0;
+    u->readable = u->ended = u->over = u->repeated = false;
     u->result = CURLE_OK;
-    u->status = u->retry_after_s = 0;
-    u->header_bytes = 0;
-    u->sent = u->received = u->sent_before = 0;
-    u->repeated = false;
+    u->received = u->sent_before = 0;
     u->why[0] = 0;
     u->connect_ms = t->connect_timeout_ms;
     u->first_byte_ms = t->first_byte_timeout_ms;
@@ -366,91 +394,68 @@ static void begin_exchange(upstream *u, const upstream_target *t) {
     u->since_ns = time_mono_ns();
 }
 
-/* ---- an exchange ------------------------------------------------------------------------------------------- */
-
-static void drive(upstream *u) {
-    int running, left;
-    curl_multi_perform(u->multi, &running);
-    if (running) return;
-    for (CURLMsg *m; (m = curl_multi_info_read(u->multi, &left));) {
-        if (m->msg != CURLMSG_DONE) continue;
-        u->over = true;
-        u->result = m->data.result;
-    }
-}
-
-/* The same once more on a new connection, where a used one ended without an answer. */
+/* A used connection that ended without a byte of an answer had been closed meanwhile, most likely. But somebody may
+ * have read the request there, so it is counted: the exchange begins once more on a new connection, once only. */
 static void repeat(upstream *u) {
-    if (!u->over || !u->again || u->repeated) return;
-    curl_multi_remove_handle(u->multi, u->easy);
-    u->sent_before = u->sent;
-    u->sent = 0;
-    u->repeated = true;
-    u->over = u->again = u->connected = false;
-    u->why[0] = 0;
+    bool again = u->over && u->result && u->used && !u->repeated && !u->in.head_bytes && !u->in.bad;
+    if (!again) return;
+    u->sent_before = body_sent(u);
+    u->n_out = u->n_at = 0;
+    u->readable = u->ended = u->over = false;
     u->result = CURLE_OK;
-    u->since_ns = time_mono_ns();
-    if (curl_multi_add_handle(u->multi, u->easy) == CURLM_OK) {
-        drive(u);
-        return;
-    }
-    u->over = true;
-    u->result = CURLE_OUT_OF_MEMORY;
+    u->repeated = true;
+    connect_line(u);
 }
 
 err_code upstream_open(upstream **out, const upstream_target *t, const upstream_request *q, err *e) {
     err_code rc = ERR_OK;
-    upstream *u = take_line(t);
+    size_t n_origin = origin_length(t->url);
     *out = NULL;
-    if (!u) rc = new_line(&u, t->lines, e);
+    if (n_origin >= ORIGIN_MAX || !strstr(t->url, "://"))
+        return err_set(e, ERR_INVALID, "provider '%s': its URL is no address, or longer than %d bytes", t->provider,
+                       UPSTREAM_URL_MAX);
+    upstream *u = take_line(t, n_origin);
+    if (!u) rc = new_line(&u, t, n_origin, e);
     if (rc) return rc;
     begin_exchange(u, t);
-    rc = set_target(u, t, q, e);
-    if (!rc && curl_multi_add_handle(u->multi, u->easy) != CURLM_OK) rc = err_nomem(e, "a request to a provider");
+    rc = make_request(u, t, q, n_origin, e);
     if (rc) {
         free_line(u);
         return rc;
     }
-    u->added = u->driven = true;
-    drive(u);
+    u->used = u->state == LINE_OPEN && is_fresh(u);
+    if (!u->used) connect_line(u);
+    if (!u->over && u->state == LINE_OPEN) send_some(u);
     *out = u;
     return ERR_OK;
 }
 
 /* The deadline that holds now, and how far it is away: for the connection, for the first byte (it counts anew while
  * the request is still on its way), then between any two pieces. */
-static err_code check_time(upstream *u, uint64_t now, uint64_t *left_ns, err *e) {
+static err_code check_time(const upstream *u, uint64_t now, uint64_t *left_ns, err *e) {
     const char *what = "did not connect";
     int limit_ms = u->connect_ms;
-    if (!u->connected && (u->connected = is_connected(u))) u->since_ns = now;
-    if (u->connected) {
-        what = u->header_bytes ? "fell silent in the middle of its answer" : "did not begin to answer";
-        limit_ms = u->header_bytes ? u->idle_ms : u->first_byte_ms;
-        uint64_t before = u->sent;
-        if (!u->header_bytes) count_sent(u);
-        if (u->sent != before) u->since_ns = now;
+    if (u->state == LINE_OPEN) {
+        what = u->in.head_bytes ? "fell silent in the middle of its answer" : "did not begin to answer";
+        limit_ms = u->in.head_bytes ? u->idle_ms : u->first_byte_ms;
     }
     uint64_t limit = (uint64_t)(limit_ms > 0 ? limit_ms : 1) * NS_OF_MS, gone = now - u->since_ns;
-    if (gone < limit) {
-        *left_ns = limit - gone;
+    if (now < u->since_ns || gone < limit) {
+        *left_ns = now < u->since_ns ? limit : limit - gone;
         return ERR_OK;
     }
     return err_set(e, ERR_TIMEOUT, "provider '%s' %s within %d ms", u->provider, what, limit_ms);
 }
 
 static err_code exchange_error(const upstream *u, err *e) {
-    if (u->too_long)
+    const char *why = u->why[0] ? u->why : curl_easy_strerror(u->result);
+    if (u->in.bad)
+        return err_set(e, ERR_UPSTREAM, "provider '%s' broke the exchange off: its answer %s", u->provider, u->in.bad);
+    switch (u->result) {
+    case CURLE_FILESIZE_EXCEEDED:
         return err_set(e, ERR_UPSTREAM, "provider '%s' answers with more than the %zu bytes that an answer may have",
                        u->provider, UPSTREAM_ANSWER_MAX);
-    if (u->headers_long)
-        return err_set(e, ERR_UPSTREAM, "provider '%s' answers with a header of more than %u bytes", u->provider,
-                       HEADERS_MAX);
-    if (u->out_of_memory) return err_nomem(e, "a provider's answer");
-    if (u->again)
-        return err_set(e, ERR_UPSTREAM,
-                       "provider '%s' broke the exchange off: it closed the connection without an answer", u->provider);
-    const char *why = u->why[0] ? u->why : curl_easy_strerror(u->result);
-    switch (u->result) {
+    case CURLE_OUT_OF_MEMORY: return err_nomem(e, "an exchange with a provider");
     case CURLE_COULDNT_RESOLVE_HOST:
     case CURLE_COULDNT_CONNECT:
         return err_set(e, ERR_UPSTREAM, "provider '%s' cannot be reached: %s", u->provider, why);
@@ -465,60 +470,68 @@ static err_code exchange_error(const upstream *u, err *e) {
                        "provider '%s': no trusted TLS connection: %s; its certificates are checked against the "
                        "system's, or the ca_file of its facts",
                        u->provider, why);
-    default: return err_set(e, ERR_UPSTREAM, "provider '%s' broke the exchange off: %s", u->provider, why);
+    default: break;
     }
+    if (u->state != LINE_OPEN) return err_set(e, ERR_UPSTREAM, "provider '%s' cannot be reached: %s", u->provider, why);
+    return err_set(e, ERR_UPSTREAM, "provider '%s' broke the exchange off: it closed the connection %s", u->provider,
+                   u->in.head_bytes ? "in the middle of its answer" : "without an answer");
+}
+
+/* Waits for the connection, at most left_ns. */
+static void wait_for(upstream *u, uint64_t left_ns) {
+    int ms = (int)((left_ns + NS_OF_MS - 1) / NS_OF_MS);
+    if (u->state == LINE_CONNECTING) {
+        curl_multi_poll(u->multi, NULL, 0, ms, NULL);
+        return;
+    }
+    struct pollfd f = {.fd = u->fd, .events = (short)(is_sent(u) ? POLLIN : POLLIN | POLLOUT)};
+    if (poll(&f, 1, ms) > 0 && f.revents & ~POLLOUT) u->readable = true;
 }
 
 err_code upstream_poll(upstream *u, int timeout_ms, upstream_state *state, const char **p, size_t *n, err *e) {
-    uint64_t now = time_mono_ns(), until = now + (uint64_t)(timeout_ms > 0 ? timeout_ms : 0) * NS_OF_MS;
-    if (!u->driven) buf_reset(&u->in); /* what came while it was opened is still to be given */
+    uint64_t until = time_mono_ns() + (uint64_t)(timeout_ms > 0 ? timeout_ms : 0) * NS_OF_MS;
     *state = UPSTREAM_WAITING;
     *p = NULL;
     *n = 0;
     for (;;) {
-        size_t before = u->header_bytes;
-        uint64_t left = 0;
-        if (!u->over && !u->driven) drive(u);
-        repeat(u);
-        u->driven = false;
-        now = time_mono_ns();
-        if (u->header_bytes != before || u->in.len) u->since_ns = now;
-        if (u->in.len) { /* an error after it comes with the next call */
+        if (!u->over && read_piece(u, p, n)) {
             *state = UPSTREAM_BODY;
-            *p = u->in.ptr;
-            *n = u->in.len;
             return ERR_OK;
         }
+        repeat(u);
         if (u->over) {
-            if (u->result != CURLE_OK) return exchange_error(u, e);
+            if (u->result && u->in.part != HTTP_OVER) return exchange_error(u, e);
             *state = UPSTREAM_DONE;
             return ERR_OK;
         }
+        uint64_t now = time_mono_ns(), left = 0;
         err_code rc = check_time(u, now, &left, e);
         if (rc) return rc;
-        if (now >= until) return ERR_OK;
-        if (left > until - now) left = until - now;
-        curl_multi_poll(u->multi, NULL, 0, (int)((left + NS_OF_MS - 1) / NS_OF_MS), NULL);
+        if (!u->readable) {
+            if (left > until - now) left = until - now;
+            wait_for(u, now < until ? left : 0);
+        }
+        if (u->state == LINE_CONNECTING) drive_connecting(u);
+        if (u->state == LINE_OPEN && !u->over && !u->ended) send_some(u);
+        if (u->state == LINE_OPEN && !u->over && u->readable) receive(u);
+        if (!u->n_at && !u->over && now >= until) return ERR_OK;
     }
 }
 
 int upstream_status(const upstream *u) {
-    return u->status >= 200 ? u->status : 0;
+    return u->in.status >= 200 ? u->in.status : 0;
 }
 
 int upstream_retry_after_s(const upstream *u) {
-    return u->retry_after_s;
+    return u->in.retry_after_s;
 }
 
 uint64_t upstream_sent(const upstream *u) {
-    curl_off_t n = 0;
-    if (u->added && curl_easy_getinfo(u->easy, CURLINFO_SIZE_UPLOAD_T, &n) == CURLE_OK && n > 0)
-        return u->sent_before + (uint64_t)n;
-    return u->sent_before + u->sent;
+    return u->sent_before + body_sent(u);
 }
 
 uint32_t upstream_sendings(const upstream *u) {
-    return (u->sent_before > 0) + (upstream_sent(u) > u->sent_before);
+    return (u->sent_before > 0) + (body_sent(u) > 0);
 }
 
 uint64_t upstream_received(const upstream *u) {
@@ -526,17 +539,12 @@ uint64_t upstream_received(const upstream *u) {
 }
 
 void upstream_close(upstream *u) {
-    long made = 0;
     if (!u) return;
-    curl_easy_getinfo(u->easy, CURLINFO_NUM_CONNECTS, &made);
-    u->connects += made;
-    if (!u->over || u->result != CURLE_OK || u->repeated || u->connects >= CONNECTS_MAX) {
+    wipe_request(u);
+    if (!u->over || u->result || !is_sent(u) || u->in.part != HTTP_OVER || !u->in.keep || u->n_at) {
         free_line(u);
         return;
     }
-    curl_multi_remove_handle(u->multi, u->easy);
-    u->added = false;
-    if (u->in.cap > KEEP_IN_BYTES) buf_free(&u->in);
     for (upstream *old = give_idle(u->pool, u), *next; old; old = next) {
         next = old->next;
         free_line(old);

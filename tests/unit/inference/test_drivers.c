@@ -856,6 +856,54 @@ TEST(a_new_credential_is_used_at_once) {
     cJSON_Delete(messages);
 }
 
+/* Nothing else is said of this machine or of who asks. */
+TEST(the_head_is_exact) {
+    cJSON *messages = user_says("x");
+    request r = chat(messages, false);
+    driver_call c = {.r = &r, .target = aim(&openai, "echo")};
+    seen x = {.text = {{.max = 4096}}};
+    char want[400];
+    openai.t.credential = "a-key";
+    CHECK_OK(openai.d->prepare(&c, &x.e), x.e);
+    snprintf(want, sizeof want,
+             "POST /chat/completions HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUser-Agent: polder\r\nAccept: */*\r\n"
+             "Content-Type: application/json\r\nAuthorization: Bearer a-key\r\nContent-Length: %zu\r\n\r\n",
+             mock_port(m), c.body_len);
+    CHECK_OK(openai.d->start(&c, &x.e), x.e);
+    go_on(&openai, &c, &to_the_end, &x);
+    CHECK_OK(x.rc, x.e);
+    openai.d->release(&c);
+    char *header = mock_last_header(m);
+    CHECK_STR(header, want);
+    free(header);
+    seen_free(&x);
+    openai.t.credential = NULL;
+    cJSON_Delete(messages);
+}
+
+/* A line end in what goes into the head would be a header of its own. */
+TEST(no_header_is_put_in) {
+    static const char *const bad[] = {"key\r\nX-Other: 1", "key\n", "ke\x7fy"};
+    cJSON *messages = user_says("x");
+    request r = chat(messages, false);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        driver_call c = {.r = &r, .target = aim(&openai, "echo")};
+        mock_stats before, after;
+        err e;
+        openai.t.credential = bad[i];
+        mock_get_stats(m, &before);
+        CHECK_OK(openai.d->prepare(&c, &e), e);
+        CHECK_INT(openai.d->start(&c, &e), ERR_INVALID);
+        CHECK_HAS(e.msg, "cannot be sent");
+        CHECK(!strstr(e.msg, "X-Other"));
+        openai.d->release(&c);
+        mock_get_stats(m, &after);
+        CHECK_INT(after.requests, before.requests);
+    }
+    openai.t.credential = NULL;
+    cJSON_Delete(messages);
+}
+
 TEST(secrets_are_cut_out) {
     upstream_target t = {.credential = "0123456789abcdef"};
     static const struct {
@@ -1013,6 +1061,8 @@ int main(int argc, char **argv) {
     RUN(stale_connections_are_replaced);
     RUN(the_end_mark_ends);
     RUN(a_new_credential_is_used_at_once);
+    RUN(the_head_is_exact);
+    RUN(no_header_is_put_in);
     RUN(secrets_are_cut_out);
     RUN(certificates_are_checked);
     bed_close(&b);
