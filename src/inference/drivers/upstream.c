@@ -8,11 +8,13 @@
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/socket.h>
 
 #define IDLE_LINE_NS 110000000000u
 #define HEAD_MAX     (64u << 10) /* bytes of a request's head */
-#define FIRST_SEND   16384u      /* bytes that go out at once: the head and the body's beginning */
+#define HEAD_USUAL   256u        /* of these, what is the same in all but the host's name */
+#define FIRST_SEND   16384u      /* bytes that go out at once: the head and the body's beginning; a record of TLS */
 #define READ_BYTES   8192u
 #define ORIGIN_MAX   (UPSTREAM_URL_MAX + 1)
 #define NS_OF_MS     1000000u
@@ -148,6 +150,15 @@ static upstream *give_idle(upstream_lines *l, upstream *u) {
 
 /* ---- connecting -------------------------------------------------------------------------------------------- */
 
+/* As libcurl would make it, but closed where another program is started. */
+static curl_socket_t on_socket(void *ctx, curlsocktype purpose, struct curl_sockaddr *a) {
+    return socket(a->family, a->socktype | SOCK_CLOEXEC, a->protocol);
+}
+
+static bool is_tls(const char *origin) {
+    return strncasecmp(origin, "https:", 6) == 0;
+}
+
 /* libcurl connects and speaks TLS; what is said then is http_answer.c's and this file's. */
 static bool set_up_line(CURL *c, upstream *u) {
     CURLcode rc = CURLE_OK;
@@ -167,6 +178,7 @@ static bool set_up_line(CURL *c, upstream *u) {
     SET(CURLOPT_TCP_KEEPALIVE, 1L);
     SET(CURLOPT_FRESH_CONNECT, 1L);
     SET(CURLOPT_DNS_CACHE_TIMEOUT, 60L);
+    SET(CURLOPT_OPENSOCKETFUNCTION, on_socket);
     SET(CURLOPT_ERRORBUFFER, u->why);
     return rc == CURLE_OK;
 #undef SET
@@ -276,8 +288,7 @@ static bool add_field(buf *b, const char *text, const char *more) {
 static void add_host(buf *b, const char *origin) {
     const char *host = strstr(origin, "://") + 3;
     size_t n = strlen(host);
-    bool tls = strncmp(origin, "https", 5) == 0;
-    const char *usual = tls ? ":443" : ":80";
+    const char *usual = is_tls(origin) ? ":443" : ":80";
     size_t m = strlen(usual);
     if (n > m && strcmp(host + n - m, usual) == 0) n -= m;
     buf_append(b, "Host: ", 6);
@@ -289,10 +300,15 @@ static err_code make_request(upstream *u, const upstream_target *t, const upstre
                              err *e) {
     buf *b = &u->out;
     wipe_request(u);
+    /* All at once: where the buffer moved, a copy of the credential would be left behind. */
+    size_t n = HEAD_USUAL + 2 * strlen(t->url) + strlen(q->path) + (q->len < FIRST_SEND ? q->len : FIRST_SEND);
+    for (const char *const *h = q->headers; h && *h; h++) n += strlen(*h) + 2;
+    if (t->credential) n += strlen(q->auth_header) + strlen(t->credential);
+    if (!buf_reserve(b, n)) return buf_check(b, "a request to a provider", e);
     buf_append(b, "POST ", 5);
     buf_puts(b, t->url + n_origin);
     buf_puts(b, q->path);
-    bool good = !strpbrk(buf_str(b) + 5, " \t\r\n");
+    bool good = !strpbrk(b->ptr + 5, " \t\r\n");
     buf_puts(b, " HTTP/1.1\r\n");
     add_host(b, u->origin);
     buf_puts(b, "User-Agent: polder\r\nAccept: */*\r\nContent-Type: application/json\r\n");
@@ -324,6 +340,8 @@ static void send_some(upstream *u) {
         bool first = u->n_out < u->out.len;
         const char *p = first ? u->out.ptr + u->n_out : u->body + (u->n_out - u->n_head);
         size_t want = first ? u->out.len - u->n_out : u->n_head + u->body_len - u->n_out, n = 0;
+        /* record by record: of more, libcurl tells nothing before all of it is out */
+        if (is_tls(u->origin) && want > FIRST_SEND) want = FIRST_SEND;
         CURLcode rc = curl_easy_send(u->easy, p, want, &n);
         if (rc == CURLE_AGAIN || (!rc && !n)) return;
         if (rc) { /* it may have answered before it closed: that is read first */
@@ -338,10 +356,6 @@ static void send_some(upstream *u) {
 
 /* ---- the answer -------------------------------------------------------------------------------------------- */
 
-static bool is_tls(const upstream *u) {
-    return u->origin[4] == 's';
-}
-
 /* Takes what the connection has. TLS may hold bytes that the socket no longer has, so it is asked until it says no. */
 static void receive(upstream *u) {
     size_t n = 0;
@@ -352,7 +366,7 @@ static void receive(upstream *u) {
         return;
     }
     if (!rc && n) {
-        u->readable = is_tls(u) || u->ended || n == sizeof u->piece;
+        u->readable = is_tls(u->origin) || u->ended || n == sizeof u->piece;
         u->at = u->piece;
         u->n_at = n;
         u->since_ns = time_mono_ns();
@@ -430,21 +444,13 @@ err_code upstream_open(upstream **out, const upstream_target *t, const upstream_
     return ERR_OK;
 }
 
-/* The deadline that holds now, and how far it is away: for the connection, for the first byte (it counts anew while
- * the request is still on its way), then between any two pieces. */
-static err_code check_time(const upstream *u, uint64_t now, uint64_t *left_ns, err *e) {
-    const char *what = "did not connect";
-    int limit_ms = u->connect_ms;
-    if (u->state == LINE_OPEN) {
-        what = u->in.head_bytes ? "fell silent in the middle of its answer" : "did not begin to answer";
-        limit_ms = u->in.head_bytes ? u->idle_ms : u->first_byte_ms;
-    }
-    uint64_t limit = (uint64_t)(limit_ms > 0 ? limit_ms : 1) * NS_OF_MS, gone = now - u->since_ns;
-    if (now < u->since_ns || gone < limit) {
-        *left_ns = now < u->since_ns ? limit : limit - gone;
-        return ERR_OK;
-    }
-    return err_set(e, ERR_TIMEOUT, "provider '%s' %s within %d ms", u->provider, what, limit_ms);
+/* The deadline that holds now, and what is over where it has passed: for the connection, for the first byte (it counts
+ * anew while the request is still on its way), then between any two pieces. */
+static uint64_t deadline(const upstream *u, const char **what, int *limit_ms) {
+    bool open = u->state == LINE_OPEN, begun = open && u->in.head_bytes;
+    *what = begun ? "fell silent in the middle of its answer" : open ? "did not begin to answer" : "did not connect";
+    *limit_ms = begun ? u->idle_ms : open ? u->first_byte_ms : u->connect_ms;
+    return u->since_ns + (uint64_t)(*limit_ms > 0 ? *limit_ms : 1) * NS_OF_MS;
 }
 
 static err_code exchange_error(const upstream *u, err *e) {
@@ -473,13 +479,14 @@ static err_code exchange_error(const upstream *u, err *e) {
     default: break;
     }
     if (u->state != LINE_OPEN) return err_set(e, ERR_UPSTREAM, "provider '%s' cannot be reached: %s", u->provider, why);
-    return err_set(e, ERR_UPSTREAM, "provider '%s' broke the exchange off: it closed the connection %s", u->provider,
-                   u->in.head_bytes ? "in the middle of its answer" : "without an answer");
+    return err_set(e, ERR_UPSTREAM, "provider '%s' broke the exchange off: it closed the connection %s%s%s",
+                   u->provider, u->in.head_bytes ? "in the middle of its answer" : "without an answer",
+                   u->why[0] ? ": " : "", u->why);
 }
 
-/* Waits for the connection, at most left_ns. */
-static void wait_for(upstream *u, uint64_t left_ns) {
-    int ms = (int)((left_ns + NS_OF_MS - 1) / NS_OF_MS);
+/* Waits for the connection. */
+static void wait_for(upstream *u, uint64_t now, uint64_t until) {
+    int ms = until > now ? (int)((until - now + NS_OF_MS - 1) / NS_OF_MS) : 0;
     if (u->state == LINE_CONNECTING) {
         curl_multi_poll(u->multi, NULL, 0, ms, NULL);
         return;
@@ -500,20 +507,21 @@ err_code upstream_poll(upstream *u, int timeout_ms, upstream_state *state, const
         }
         repeat(u);
         if (u->over) {
-            if (u->result && u->in.part != HTTP_OVER) return exchange_error(u, e);
+            bool whole = u->in.part == HTTP_OVER && u->result != CURLE_FILESIZE_EXCEEDED;
+            if (u->result && !whole) return exchange_error(u, e);
             *state = UPSTREAM_DONE;
             return ERR_OK;
         }
-        uint64_t now = time_mono_ns(), left = 0;
-        err_code rc = check_time(u, now, &left, e);
-        if (rc) return rc;
-        if (!u->readable) {
-            if (left > until - now) left = until - now;
-            wait_for(u, now < until ? left : 0);
-        }
+        const char *what;
+        int limit_ms;
+        uint64_t now = time_mono_ns(), due = deadline(u, &what, &limit_ms), since = u->since_ns;
+        if (!u->readable) wait_for(u, now, due < until ? due : until);
         if (u->state == LINE_CONNECTING) drive_connecting(u);
         if (u->state == LINE_OPEN && !u->over && !u->ended) send_some(u);
         if (u->state == LINE_OPEN && !u->over && u->readable) receive(u);
+        /* Nobody may have looked for a while: what has come meanwhile was in time. */
+        if (now >= due && !u->over && u->since_ns == since)
+            return err_set(e, ERR_TIMEOUT, "provider '%s' %s within %d ms", u->provider, what, limit_ms);
         if (!u->n_at && !u->over && now >= until) return ERR_OK;
     }
 }
