@@ -177,8 +177,11 @@ static const char *take_line(http_answer *h, const char *s, size_t n) {
 
 /* ---- pieces ------------------------------------------------------------------------------------------------ */
 
+/* `why` is NULL where memory is short. */
 static bool stop(http_answer *h, const char *why) {
     h->bad = why;
+    h->no_memory = !why;
+    h->keep = false;
     return false;
 }
 
@@ -194,8 +197,7 @@ static bool read_line(http_answer *h, const char **p, size_t *n) {
     }
     if (h->line.len || !end) {
         buf_append(&h->line, line, len);
-        h->no_memory = h->line.failed;
-        if (h->no_memory) return false;
+        if (h->line.failed) return stop(h, NULL);
     }
     size_t n_line = len;
     if (h->line.len) {
