@@ -230,7 +230,8 @@ TEST(late_readers_lose_nothing) {
     close_stage(&g);
 }
 
-/* Over TLS too it is known what has gone out before all of it has: a server that stops reading has read most of it. */
+/* Over TLS too it is known what has gone out before all of it has: a server reads until nobody takes from it what it
+ * has read. */
 TEST(tls_counts_what_has_gone) {
     char dir[256], cmd[700], url[64], ca[300];
     stage port; /* a port that is free */
@@ -248,9 +249,10 @@ TEST(tls_counts_what_has_gone) {
     pid_t pid = fork();
     if (pid == 0) {
         setpgid(0, 0);
-        snprintf(cmd, sizeof cmd,
-                 "cd '%s' && sleep 30 | openssl s_server -quiet -accept %d -cert c.pem -key k.pem >/dev/null 2>&1", dir,
-                 port.port);
+        snprintf(
+            cmd, sizeof cmd,
+            "cd '%s' && sleep 30 | openssl s_server -quiet -accept %d -cert c.pem -key k.pem 2>/dev/null | sleep 30",
+            dir, port.port);
         execl("/bin/sh", "sh", "-c", cmd, (char *)NULL);
         _exit(127);
     }
@@ -267,7 +269,6 @@ TEST(tls_counts_what_has_gone) {
     upstream *u = NULL;
     err e;
     err_code rc = ERR_UPSTREAM;
-    bool stopped = false;
     for (int i = 0; i < 100 && rc == ERR_UPSTREAM; i++) { /* until the server listens */
         upstream_close(u);
         u = NULL;
@@ -277,7 +278,6 @@ TEST(tls_counts_what_has_gone) {
             const char *p;
             size_t n;
             rc = upstream_poll(u, 10, &state, &p, &n, &e);
-            if (!stopped && upstream_sent(u) > 0) stopped = kill(-pid, SIGSTOP) == 0;
         }
         if (rc == ERR_UPSTREAM) usleep(50000);
     }
