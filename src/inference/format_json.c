@@ -83,6 +83,7 @@ static bool value_done(answer_parser *p) {
     if (o->field == FIELD_NAME) return take_name(p);
     if (o->field != FIELD_ARGS || o->streams) return true;
     if (o->named) return give_args(p, &p->value);
+    p->early.failed |= p->value.failed;
     buf_append(&p->early, buf_str(&p->value), p->value.len);
     return true;
 }

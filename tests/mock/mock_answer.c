@@ -138,7 +138,7 @@ static void make_answer(ask *a) {
     } else if (how_begins(a, "placeholders-json")) {
         put_text_object(&a->text, &text);
     } else if (saw || how_begins(a, "echo")) {
-        buf_append(&a->text, buf_str(&text), text.len);
+        buf_append(&a->text, buf_str(&text), text.failed ? 0 : text.len);
     } else if (how_begins(a, "system")) {
         system_text(a, &a->text);
     } else if (how_begins(a, "reasoning")) {
@@ -334,7 +334,7 @@ static bool send_event(ask *a, const char *name, const buf *json) {
     buf b = {.max = ANSWER_MAX};
     if (name) buf_printf(&b, "event: %s\n", name);
     buf_puts(&b, "data: ");
-    buf_append(&b, buf_str(json), json->len);
+    buf_append(&b, buf_str(json), json->failed ? 0 : json->len);
     buf_puts(&b, "\n\n");
     bool ok = !b.failed && !json->failed && mock_chunk(a->c, b.ptr, b.len);
     buf_free(&b);

@@ -255,7 +255,7 @@ static void add_value(schema_ctx *c, const schema_way *w, const cJSON *v, texts 
     buf text = {.max = 1 << 20};
     c->rc = json_canonical(&text, v, c->e);
     if (c->rc == ERR_OK) c->rc = buf_check(&text, "a value of a schema", c->e);
-    buf_append(&t->all, buf_str(&text), text.len + 1);
+    if (c->rc == ERR_OK) buf_append(&t->all, buf_str(&text), text.len + 1);
     buf_free(&text);
     t->n++;
 }
