@@ -1,6 +1,5 @@
 #include "inference/drivers/http_answer.h"
 
-#include "base/mem.h"
 #include "base/sys.h"
 
 #include <curl/curl.h>

@@ -1,8 +1,9 @@
 /* Internal to inference: what the drivers of upstream servers share: lines to a provider, one exchange over HTTP.
  *
- * A line is a libcurl multi handle with one easy handle: its connection stays open between requests, and it is driven
- * by the thread whose request it carries (upstream_poll), so an exchange costs no thread and no lock but the one of the
- * provider's list of idle lines.
+ * A line is one connection, kept open between requests. libcurl makes it (names, TCP, TLS and its checks) and carries
+ * its bytes; the request is written here, the answer's framing is read by http_answer.h. It is driven by the thread
+ * whose request it carries (upstream_poll), so an exchange costs no thread and no lock but the one of the provider's
+ * list of idle lines.
  *
  *   upstream_open → upstream_poll … (status, then pieces of the body) → upstream_close
  *

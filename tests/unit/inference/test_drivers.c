@@ -8,10 +8,9 @@
 #include "inference/internal.h"
 
 #include "mock.h"
+#include "tls.h"
 
-#include <netinet/in.h>
 #include <signal.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 
 #define SECRET   "sk-mock-0123456789-abcdefghij"
@@ -930,32 +929,6 @@ TEST(secrets_are_cut_out) {
 
 static const char tls_answer[] = "{\"choices\":[{\"message\":{\"content\":\"over TLS\"},\"finish_reason\":\"stop\"}]}";
 
-static int free_port(void) {
-    struct sockaddr_in a = {.sin_family = AF_INET};
-    socklen_t n = sizeof a;
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), port = 0;
-    a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    if (bind(fd, (struct sockaddr *)&a, n) == 0 && getsockname(fd, (struct sockaddr *)&a, &n) == 0)
-        port = ntohs(a.sin_port);
-    close(fd);
-    return port;
-}
-
-/* OpenSSL's own server, which says one answer to one client. */
-static pid_t tls_server(const char *dir, int port) {
-    pid_t pid = fork();
-    if (pid) return pid;
-    char cmd[800];
-    setpgid(0, 0);
-    snprintf(
-        cmd, sizeof cmd,
-        "cd '%s' && { printf 'HTTP/1.1 200 OK\\r\\nContent-Length: %zu\\r\\n\\r\\n'; printf '%%s' '%s'; sleep 30; } | "
-        "openssl s_server -quiet -accept %d -cert c.pem -key k.pem >/dev/null 2>&1",
-        dir, strlen(tls_answer), tls_answer, port);
-    execl("/bin/sh", "sh", "-c", cmd, (char *)NULL);
-    _exit(127);
-}
-
 static void tls_call(const char *base, const char *ca_file, seen *x) {
     cJSON *messages = user_says("x");
     request r = chat(messages, false);
@@ -981,20 +954,18 @@ TEST(certificates_are_checked) {
         const char *host;
         bool trusted, good;
     } want[] = {{"localhost", false, false}, {"localhost", true, true}, {"127.0.0.2", true, false}};
-    char dir[256], cmd[700], ca[300], base[64];
-    if (system("openssl version >/dev/null 2>&1") != 0) SKIP("no openssl");
+    char dir[256], says[400], ca[300], base[64];
+    if (!tls_at_hand()) SKIP("no openssl");
     CHECK(test_tmpdir(dir));
     snprintf(ca, sizeof ca, "%s/c.pem", dir);
-    snprintf(
-        cmd, sizeof cmd,
-        "cd '%s' && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout k.pem -out c.pem "
-        "-days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost,IP:127.0.0.1 >/dev/null 2>&1",
-        dir);
-    CHECK_INT(system(cmd), 0);
+    snprintf(says, sizeof says,
+             "printf 'HTTP/1.1 200 OK\\r\\nContent-Length: %zu\\r\\n\\r\\n'; printf '%%s' '%s'; sleep 30",
+             strlen(tls_answer), tls_answer);
+    CHECK(tls_certificate(dir));
     for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
         seen x;
         int port = free_port();
-        pid_t pid = tls_server(dir, port);
+        pid_t pid = tls_server(dir, port, says, "cat >/dev/null");
         snprintf(base, sizeof base, "https://%s:%d", want[i].host, port);
         tls_call(base, want[i].trusted ? ca : "", &x);
         kill(-pid, SIGKILL);

@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "base/sys.h"
 #include "harness.h"
+#include "tls.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -233,29 +234,14 @@ TEST(late_readers_lose_nothing) {
 /* Over TLS too it is known what has gone out before all of it has: a server reads until nobody takes from it what it
  * has read. */
 TEST(tls_counts_what_has_gone) {
-    char dir[256], cmd[700], url[64], ca[300];
-    stage port; /* a port that is free */
-    if (system("openssl version >/dev/null 2>&1") != 0) SKIP("no openssl");
+    char dir[256], url[64], ca[300];
+    if (!tls_at_hand()) SKIP("no openssl");
     CHECK(test_tmpdir(dir));
     snprintf(ca, sizeof ca, "%s/c.pem", dir);
-    snprintf(cmd, sizeof cmd,
-             "cd '%s' && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout k.pem -out "
-             "c.pem -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost >/dev/null 2>&1",
-             dir);
-    CHECK_INT(system(cmd), 0);
-    CHECK(open_stage(&port, NULL, 0));
-    close_stage(&port);
-    snprintf(url, sizeof url, "HTTPS://localhost:%d", port.port);
-    pid_t pid = fork();
-    if (pid == 0) {
-        setpgid(0, 0);
-        snprintf(
-            cmd, sizeof cmd,
-            "cd '%s' && sleep 30 | openssl s_server -quiet -accept %d -cert c.pem -key k.pem 2>/dev/null | sleep 30",
-            dir, port.port);
-        execl("/bin/sh", "sh", "-c", cmd, (char *)NULL);
-        _exit(127);
-    }
+    CHECK(tls_certificate(dir));
+    int port = free_port();
+    snprintf(url, sizeof url, "HTTPS://localhost:%d", port);
+    pid_t pid = tls_server(dir, port, "sleep 30", "sleep 30");
     const size_t len = 64 << 20;
     char *body = mem_zalloc(len);
     upstream_target t = {.lines = lines,
