@@ -20,7 +20,7 @@
 #define NS_OF_MS     1000000u
 
 typedef enum line_state {
-    LINE_CLOSED,
+    LINE_CLOSED, /* otherwise the easy handle is one of multi's */
     LINE_CONNECTING,
     LINE_OPEN,
 } line_state;
@@ -34,7 +34,6 @@ struct upstream {
     CURL *easy;
     line_state state;
     curl_socket_t fd; /* of an open line */
-    bool added;       /* the easy handle is one of multi's */
     char origin[ORIGIN_MAX];
     char ca_file[1000];
     char why[CURL_ERROR_SIZE];
@@ -80,8 +79,7 @@ err_code upstream_lines_new(upstream_lines **out, err *e) {
 }
 
 static void hang_up(upstream *u) {
-    if (u->added) curl_multi_remove_handle(u->multi, u->easy);
-    u->added = false;
+    if (u->state != LINE_CLOSED) curl_multi_remove_handle(u->multi, u->easy);
     u->state = LINE_CLOSED;
 }
 
@@ -259,7 +257,6 @@ static void connect_line(upstream *u) {
         break_off(u, CURLE_OUT_OF_MEMORY);
         return;
     }
-    u->added = true;
     u->state = LINE_CONNECTING;
     drive_connecting(u);
 }
