@@ -1,4 +1,4 @@
-/* Waking many threads at once: a word that changes and whoever waits for that (Linux: futex).
+/* Waking many waits at once: a word that changes and whoever waits for that, threads (Linux: futex) and fibers (loop.h).
  *
  *   waits:   for (;;) { uint32_t seen = wake_look(&w); if (it has happened) break; wake_wait(&w, seen); }
  *   happens: it has happened; wake_all(&w);
@@ -12,7 +12,10 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-typedef _Atomic uint32_t wake_word; /* zero-initialised */
+typedef struct wake_word { /* zero-initialised */
+    _Atomic uint32_t n;
+    _Atomic uint32_t sleepers; /* threads */
+} wake_word;
 
 uint32_t wake_look(wake_word *w);
 void wake_wait(wake_word *w, uint32_t seen); /* returns when it was woken, for no reason, or at once where w changed */

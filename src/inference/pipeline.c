@@ -19,6 +19,7 @@
 #include "inference/attempt.h"
 #include "inference/internal.h"
 
+#include "base/loop.h"
 #include "base/mem.h"
 #include "base/sys.h"
 
@@ -123,12 +124,12 @@ static err_code stage_check(const request *r, err *e) {
 }
 
 static err_code stage_label(run *x, err *e) {
-    x->per = perimeter_get(x->inf);
-    x->a = (admission){.r = x->r, .p = x->per, .g = &x->g};
     return guard_label(&x->g, x->per, x->r, e);
 }
 
 static void find_candidates(run *x) {
+    x->per = perimeter_get(x->inf);
+    x->a = (admission){.r = x->r, .p = x->per, .g = &x->g};
     const model_route *route = perimeter_route(x->per, x->r->model);
     x->a.list = route ? route->list : &x->own;
     x->a.n = route ? route->n : 1;
@@ -157,7 +158,6 @@ static err_code refuse(run *x, err *e) {
 }
 
 static err_code stage_decide(run *x, err *e) {
-    find_candidates(x);
     uint64_t mask = policy_allowed(x->per->table, x->g.s);
     for (uint32_t i = 0; i < x->a.n; i++) x->a.allowed |= mask & ((uint64_t)1 << x->a.list[i].provider);
     if (!x->a.allowed) return refuse(x, e);
@@ -365,7 +365,7 @@ static err_code wait_before(run *x, const attempt *t, err *e) {
     int64_t until = (int64_t)(time_mono_ns() / 1000000u) + (50 << (x->n_started < 5 ? x->n_started : 5));
     while ((int64_t)(time_mono_ns() / 1000000u) < until) {
         if (run_gone(x)) return err_set(e, ERR_CANCELLED, "the request was cancelled");
-        sleep_ms(20);
+        wait_ms(20);
     }
     return ERR_OK;
 }
@@ -534,35 +534,69 @@ static err_code run_prepare(run *x, err *e) {
     return rc ? rc : prepare_next(x, &x->tries[0], e);
 }
 
+/* Everything else: what the ways into the pipeline do between begin and end. */
+typedef struct way {
+    run *x;
+    err *e;
+    err_code rc;
+} way;
+
+static void check_way(void *ctx) {
+    way *y = ctx;
+    y->rc = run_prepare(y->x, y->e);
+    if (y->rc) count(y->x, false, y->rc);
+}
+
+static void run_way(void *ctx) {
+    way *y = ctx;
+    run *x = y->x;
+    err_code rc = quota_enter(x->inf->i, &x->r->who, x->r->model, &x->hold, y->e);
+    if (!rc) rc = run_prepare(x, y->e);
+    if (!rc) rc = stage_admit(x, y->e);
+    bool admitted = rc == ERR_OK;
+    if (admitted) rc = stage_answer(x, y->e);
+    if (admitted) rc = stage_close(x, rc, y->e);
+    count(x, admitted, rc);
+    y->rc = rc;
+}
+
+/* The engine computes, loads models, and is waited for in ways that would hold up a loop; providers are not. */
+static void go(way *y, void (*fn)(void *ctx)) {
+    bool engine = false;
+    find_candidates(y->x);
+    for (uint32_t i = 0; i < y->x->a.n; i++) engine = engine || !y->x->per->providers[y->x->a.list[i].provider].rt;
+    if (engine)
+        away(fn, y);
+    else
+        fn(y);
+}
+
 err_code pipeline_check(inference *inf, const request *r, const event_sink *sink, err *e) {
     err local = {0};
-    if (!e) e = &local;
-    run *x = NULL;
-    err_code rc = run_begin(&x, inf, r, sink, e);
-    if (rc) return rc;
-    e->code = ERR_OK;
-    rc = stage_check(r, e);
-    if (!rc) rc = run_prepare(x, e);
-    if (rc) count(x, false, rc);
-    run_end(x);
-    return rc;
+    way y = {.e = e ? e : &local};
+    y.rc = run_begin(&y.x, inf, r, sink, y.e);
+    if (y.rc) return y.rc;
+    y.e->code = ERR_OK;
+    y.rc = stage_check(r, y.e);
+    if (y.rc)
+        count(y.x, false, y.rc);
+    else
+        go(&y, check_way);
+    run_end(y.x);
+    return y.rc;
 }
 
 err_code pipeline_run(inference *inf, const request *r, const event_sink *sink, err *e) {
     err local = {0};
-    if (!e) e = &local;
-    e->code = ERR_OK;
-    run *x = NULL;
-    err_code rc = run_begin(&x, inf, r, sink, e);
-    if (rc) return rc;
-    rc = stage_check(r, e);
-    if (!rc) rc = quota_enter(inf->i, &r->who, r->model, &x->hold, e);
-    if (!rc) rc = run_prepare(x, e);
-    if (!rc) rc = stage_admit(x, e);
-    bool admitted = rc == ERR_OK;
-    if (admitted) rc = stage_answer(x, e);
-    if (admitted) rc = stage_close(x, rc, e);
-    count(x, admitted, rc);
-    run_end(x);
-    return rc;
+    way y = {.e = e ? e : &local};
+    y.e->code = ERR_OK;
+    y.rc = run_begin(&y.x, inf, r, sink, y.e);
+    if (y.rc) return y.rc;
+    y.rc = stage_check(r, y.e);
+    if (y.rc)
+        count(y.x, false, y.rc);
+    else
+        go(&y, run_way);
+    run_end(y.x);
+    return y.rc;
 }

@@ -1,6 +1,8 @@
 /* Who asks, and what their role may use. */
 #include "server/internal.h"
 
+#include "base/loop.h"
+
 #include <string.h>
 #include <strings.h>
 
@@ -24,10 +26,10 @@ static void set_identity(identity *who, const char *id, const char *name, role r
 
 /* The key of "Authorization: Bearer KEY", or else of "x-api-key: KEY" as Anthropic's clients send it; NULL where there
  * is none. */
-static const char *bearer(struct MHD_Connection *c, size_t *n) {
-    const char *v = MHD_lookup_connection_value(c, MHD_HEADER_KIND, "Authorization");
+static const char *bearer(const http_head *h, size_t *n) {
+    const char *v = http_field_value(h, "Authorization");
     if (v && (strncasecmp(v, "Bearer", 6) != 0 || (v[6] != ' ' && v[6] != '\t'))) return NULL;
-    v = v ? v + 6 : MHD_lookup_connection_value(c, MHD_HEADER_KIND, "x-api-key");
+    v = v ? v + 6 : http_field_value(h, "x-api-key");
     if (!v) return NULL;
     while (*v == ' ' || *v == '\t') v++;
     *n = strlen(v);
@@ -35,10 +37,28 @@ static const char *bearer(struct MHD_Connection *c, size_t *n) {
     return *n ? v : NULL;
 }
 
+typedef struct token_check {
+    exchange *x;
+    const char *token;
+    size_t n;
+    err *e;
+    err_code rc;
+} token_check;
+
+/* May have to fetch the issuer's keys. */
+static void check_token(void *ctx) {
+    token_check *t = ctx;
+    t->rc = oidc_check(t->x->s->isl, t->token, t->n, &t->x->who, t->e);
+}
+
 /* An API key, or a token of the issuer that this island trusts. */
 static err_code check_bearer(exchange *x, const char *key, size_t n, err *e) {
     bool is_key = n >= 4 && memcmp(key, "pld_", 4) == 0;
-    if (!is_key && oidc_configured(x->s->isl)) return oidc_check(x->s->isl, key, n, &x->who, e);
+    if (!is_key && oidc_configured(x->s->isl)) {
+        token_check t = {.x = x, .token = key, .n = n, .e = e};
+        away(check_token, &t);
+        return t.rc;
+    }
     if (key_check(x->s->isl, key, n, &x->who, NULL) == ERR_OK) return ERR_OK;
     return err_set(e, ERR_UNAUTHENTICATED, "the API key is not valid: it is unknown here or was revoked");
 }
@@ -50,7 +70,7 @@ err_code auth_check(exchange *x, err *e) {
     }
     if (x->route->needs == ACCESS_OPEN) return ERR_OK;
     size_t n = 0;
-    const char *key = bearer(x->conn, &n);
+    const char *key = bearer(x->head, &n);
     if (!x->s->auth && x->route->needs != ACCESS_ADMIN) {
         /* clients send some key even where none is asked for: a good one still tells who asks */
         if (!key || check_bearer(x, key, n, NULL) != ERR_OK)

@@ -22,7 +22,7 @@ static err_code check_purpose(const char *s, err *e) {
 
 /* Who can wait says so; nobody can claim more than others by a header. */
 static err_code read_priority(exchange *x, err *e) {
-    const char *s = MHD_lookup_connection_value(x->conn, MHD_HEADER_KIND, "x-polder-priority");
+    const char *s = http_field_value(x->head, "x-polder-priority");
     if (!s || strcmp(s, "normal") == 0) return ERR_OK;
     if (strcmp(s, "low") != 0)
         return err_set(e, ERR_INVALID, "x-polder-priority: it is normal, or low for work that can wait");
@@ -43,8 +43,8 @@ err_code call_read(exchange *x, err *e) {
     if (rc != ERR_OK) return rc;
     x->answer->r.who = x->who;
     x->answer->r.stream = x->answer->stream;
-    x->answer->r.label_header = MHD_lookup_connection_value(x->conn, MHD_HEADER_KIND, "x-polder-label");
-    x->answer->r.purpose = MHD_lookup_connection_value(x->conn, MHD_HEADER_KIND, "x-polder-purpose");
+    x->answer->r.label_header = http_field_value(x->head, "x-polder-label");
+    x->answer->r.purpose = http_field_value(x->head, "x-polder-purpose");
     rc = check_purpose(x->answer->r.purpose, e);
     if (rc == ERR_OK) rc = read_priority(x, e);
     if (rc != ERR_OK) return rc;
@@ -63,13 +63,27 @@ static err_code run_collected(exchange *x, err *e) {
     return ERR_OK;
 }
 
+typedef struct starting {
+    exchange *x;
+    err *e;
+    err_code rc;
+} starting;
+
+/* Waits until the answer has been admitted. */
+static void start_stream(void *ctx) {
+    starting *s = ctx;
+    s->rc = stream_start(s->x, s->e);
+}
+
 void serve_dialect(exchange *x) {
     err e = {.code = ERR_OK};
     err_code rc = call_read(x, &e);
     bool streamed = rc == ERR_OK && x->answer->stream;
-    if (streamed)
-        rc = stream_start(x, &e);
-    else if (rc == ERR_OK)
+    if (streamed) {
+        starting s = {.x = x, .e = &e};
+        away(start_stream, &s);
+        rc = s.rc;
+    } else if (rc == ERR_OK)
         rc = run_collected(x, &e);
     if (rc == ERR_OK) {
         if (streamed) reply_stream(x);
@@ -82,7 +96,7 @@ void call_fail(exchange *x, err_code rc, err *e) {
     if (e->code == ERR_OK) err_set(e, rc, "the answer was given up: %s", err_name(rc));
     if (rc == ERR_CANCELLED && exchange_gone(x)) {
         x->status = 499;
-        x->queue_failed = true; /* nobody to answer: the connection is closed */
+        x->broken = true; /* nobody to answer: the connection is closed */
         return;
     }
     reply_outward(x, e);

@@ -1,15 +1,48 @@
-/* HTTP: libmicrohttpd's callbacks, from the first byte of a request to the end of its reply.
+/* HTTP: a connection from its first byte to its last; each is a fiber (base/loop.h).
  *
- * A request is looked at in the first callback (guard, route, key) before a byte of its body is read. What is refused
- * there is answered after its body has been read and thrown away, because a connection that is closed with unread bytes
- * takes the reply with it; what is ambiguous, or too long even for that, is answered and closed at once. */
+ *   head ──► guard, route, key ──► body ──► serve ──► reply ──► head …
+ *
+ * A request is looked at before a byte of its body is read. What is refused there is answered after its body has been
+ * read and thrown away, because a connection that is closed with unread bytes takes the reply with it; what is
+ * ambiguous, or too long even for that, is answered and closed at once. A connection that brings no whole head within
+ * the idle time of being opened, or of its last reply, is closed; bodies have their own clock; answers end by
+ * themselves. */
 #include "server/internal.h"
 
 #include "base/mem.h"
 #include "base/sys.h"
 
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <unistd.h>
+
+#define LOOPS_MAX       8    /* threads that connections share */
+#define LINGER_MS       1000 /* what a client gets to read the last reply before the connection goes */
+#define LINGER_BYTES    (1u << 20)
+#define ACCEPT_AGAIN_MS 20 /* after the system refused one, mostly for want of descriptors */
+
+/* An open connection; what it has read stands on its fiber's stack. */
+typedef struct conn {
+    struct conn *prev, *next; /* under server.lock */
+    door *d;
+    int fd;
+} conn;
+
+typedef struct talk {
+    conn *c;
+    server *s;
+    size_t at, n; /* of `in`: what has come and was not taken yet */
+    uint64_t since_ns; /* when it began to wait for a head */
+    buf out;
+    http_head head;
+    exchange x;
+    char in[IN_BYTES];
+} talk;
 
 static void refuse(exchange *x, int status, const err *e) {
     x->refused = true;
@@ -63,53 +96,158 @@ static void look_at_request(exchange *x, const guard_facts *f, const char *metho
         check_body(x, f);
 }
 
-static exchange *exchange_new(door *d, struct MHD_Connection *c, const char *method) {
-    exchange *x = mem_zalloc(sizeof *x);
-    if (!x) return NULL;
+/* ---- bytes ------------------------------------------------------------------------------------------------- */
+
+static uint64_t idle_ns(const server *s) {
+    return (uint64_t)island_get_config(s->isl)->server_idle_timeout_s * 1000000000u;
+}
+
+/* More bytes behind those that are there: their number; 0: the end, an error, or the time is over. */
+static size_t receive(talk *t, uint64_t until_ns) {
+    for (;;) {
+        uint64_t now = time_mono_ns();
+        if (now >= until_ns) return 0;
+        if (wait_fd(t->c->fd, POLLIN, (int)((until_ns - now) / 1000000u) + 1) <= 0) continue;
+        ssize_t k = recv(t->c->fd, t->in + t->n, sizeof t->in - t->n, 0);
+        if (k > 0) {
+            t->n += (size_t)k;
+            return (size_t)k;
+        }
+        if (k == 0 || (errno != EAGAIN && errno != EINTR)) return 0;
+    }
+}
+
+/* false: the client takes nothing for the idle time, or has gone. */
+static bool send_all(const exchange *x, struct iovec *v, size_t n) {
+    int idle_ms = (int)(idle_ns(x->s) / 1000000u);
+    while (n) {
+        struct msghdr m = {.msg_iov = v, .msg_iovlen = n};
+        ssize_t k = sendmsg(x->fd, &m, MSG_NOSIGNAL);
+        if (k < 0 && errno == EINTR) continue;
+        if (k < 0 && errno == EAGAIN) {
+            if (wait_fd(x->fd, POLLOUT, idle_ms) <= 0) return false;
+            continue;
+        }
+        if (k < 0) return false;
+        size_t left = (size_t)k;
+        for (; n && left >= v->iov_len; v++, n--) left -= v->iov_len;
+        if (n) {
+            v->iov_base = (char *)v->iov_base + left;
+            v->iov_len -= left;
+        }
+    }
+    return true;
+}
+
+/* ---- a request --------------------------------------------------------------------------------------------- */
+
+/* A whole head at t->in. false: the connection is over; or there is more of it than fits (*too_long). */
+static bool read_head(talk *t, size_t *len, bool *too_long) {
+    size_t from = 0;
+    memmove(t->in, t->in + t->at, t->n - t->at);
+    t->n -= t->at;
+    t->at = 0;
+    *too_long = false;
+    while (!(*len = http_head_length(t->in, t->n, &from))) {
+        *too_long = t->n == sizeof t->in;
+        if (*too_long || !receive(t, t->since_ns + idle_ns(t->s))) return false;
+    }
+    t->at = *len;
+    return true;
+}
+
+static void exchange_begin(talk *t) {
+    exchange *x = &t->x;
+    memset(x, 0, sizeof *x);
     uint8_t r[12];
     random_bytes(r, sizeof r);
     memcpy(x->id, "req_", 4);
     hex_encode(x->id + 4, r, sizeof r);
-    x->s = d->s;
-    x->control = d->control;
-    x->conn = c;
-    x->fd = MHD_get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
-    x->seat = MHD_get_connection_info(c, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
+    x->s = t->s;
+    x->control = t->c->d->control;
+    x->head = &t->head;
+    x->fd = t->c->fd;
+    x->out = &t->out;
+    x->v11 = true;
     x->started_ns = time_mono_ns();
-    watch_busy(x->s->watch, x->seat, true);
-    text_copy(x->method, sizeof x->method, method);
-    buf_init(&x->body, (size_t)island_get_config(d->s->isl)->server_max_body_bytes);
-    atomic_fetch_add(&d->s->in_flight, 1);
-    metric_add(d->s->m_in_flight, 1);
-    return x;
+    buf_init(&x->body, (size_t)island_get_config(t->s->isl)->server_max_body_bytes);
+    atomic_fetch_add(&t->s->in_flight, 1);
+    metric_add(t->s->m_in_flight, 1);
 }
 
-static enum MHD_Result begin(door *d, struct MHD_Connection *c, const char *url, const char *method,
-                             const char *version, void **slot) {
-    exchange *x = exchange_new(d, c, method);
-    if (!x) return MHD_NO;
-    *slot = x;
-    guard_facts f;
-    err e;
-    err_code rc = guard_request(c, method, version, &f, &e);
-    if (rc == ERR_OK) rc = guard_path(x->path, sizeof x->path, url, &e);
-    if (rc != ERR_OK) {
-        metric_add(metric_get(METRIC_COUNTER, "polder_http_malformed_total", NULL,
-                              "Requests refused by the guard: malformed or ambiguous"),
-                   1);
-        x->path[0] = 0;
-        x->close = true;
-        reply_error(x, 400, &e, NULL);
-        return x->queue_failed ? MHD_NO : MHD_YES;
+/* Most requests are like the last: a thread keeps the metrics of its last exchange, which never go. */
+static void count_exchange(const exchange *x) {
+    static _Thread_local struct {
+        const route *r;
+        int status;
+        metric *requests, *seconds;
+    } last;
+    double seconds = (double)(time_mono_ns() - x->started_ns) / 1e9;
+    if (!last.requests || last.r != x->route || last.status != x->status) {
+        char labels[128];
+        const char *where = x->route ? x->route->path : "other";
+        snprintf(labels, sizeof labels, "route=\"%s\",code=\"%d\"", where, x->status);
+        last.requests =
+            metric_get(METRIC_COUNTER, "polder_http_requests_total", labels, "HTTP requests by route and status");
+        snprintf(labels, sizeof labels, "route=\"%s\"", where);
+        last.seconds = metric_get(METRIC_HISTOGRAM, "polder_http_request_seconds", labels,
+                                  "From the head of a request to the end of its reply");
+        last.r = x->route;
+        last.status = x->status;
     }
-    x->content_length = f.content_length;
-    look_at_request(x, &f, method);
-    if (x->refused && f.has_body && (f.expects_continue || f.content_length > DISCARD_BYTES_MAX)) {
-        x->close = true;
-        reply_error(x, x->problem_status, &x->problem, NULL);
-    }
-    return x->queue_failed ? MHD_NO : MHD_YES;
+    metric_add(last.requests, 1);
+    metric_observe(last.seconds, seconds);
+    if (x->broken && !atomic_load(&x->s->draining)) metric_add(x->s->m_hangups, 1);
+    log_msg(LOG_DEBUG, "http", "%s %s %s %d %llu bytes %.3f s%s", x->id, x->method, x->path, x->status,
+            (unsigned long long)x->sent, seconds, x->control ? " control" : "");
 }
+
+static void exchange_end(exchange *x) {
+    server *s = x->s;
+    stream_free(x->stream);
+    count_exchange(x);
+    answer_free(x->answer);
+    buf_free(&x->body);
+    buf_free(&x->reply);
+    if (x->counted) atomic_fetch_sub(&s->body_bytes, x->counted);
+    atomic_fetch_add(&s->requests, 1);
+    metric_add(s->m_in_flight, -1);
+    atomic_fetch_sub(&s->in_flight, 1);
+}
+
+/* The reply to what is no request. */
+static void malformed(exchange *x, int status, const err *e) {
+    metric_add(metric_get(METRIC_COUNTER, "polder_http_malformed_total", NULL,
+                          "Requests refused by the guard: malformed or ambiguous"),
+               1);
+    x->path[0] = 0;
+    x->keep = false;
+    reply_error(x, status, e, NULL);
+}
+
+/* false: it is answered already. */
+static bool look_at_head(talk *t, size_t len, guard_facts *f) {
+    exchange *x = &t->x;
+    err e;
+    err_code rc = http_head_read(&t->head, t->in, len, &e);
+    x->v11 = t->head.v11;
+    if (rc == ERR_OK) rc = guard_request(&t->head, f, &e);
+    text_copy(x->method, sizeof x->method, t->head.method);
+    if (rc == ERR_OK) rc = guard_path(x->path, sizeof x->path, t->head.target, &e);
+    if (rc != ERR_OK) {
+        malformed(x, 400, &e);
+        return false;
+    }
+    x->keep = f->keeps;
+    x->content_length = f->content_length;
+    look_at_request(x, f, x->method);
+    if (!x->refused || !f->has_body || !(f->expects_continue || f->content_length > DISCARD_BYTES_MAX)) return true;
+    x->keep = false;
+    reply_error(x, x->problem_status, &x->problem, NULL);
+    return false;
+}
+
+/* ---- its body ---------------------------------------------------------------------------------------------- */
 
 /* A piece of the body. False: the connection is closed. */
 static bool take_body(exchange *x, const char *p, size_t n) {
@@ -138,6 +276,60 @@ static bool take_body(exchange *x, const char *p, size_t n) {
     return true;
 }
 
+/* What has come of a body in chunks is taken. false: as take_body; or they are malformed, and answered. */
+static bool take_chunks(talk *t, http_chunks *chunks) {
+    const char *p = t->in + t->at, *piece;
+    size_t n = t->n - t->at, len;
+    while (http_chunks_next(chunks, &p, &n, &piece, &len))
+        if (!take_body(&t->x, piece, len)) return false;
+    t->at = t->n - n;
+    if (!chunks->bad) return true;
+    err e;
+    err_set(&e, ERR_INVALID, "request: its body is not in chunks, as its head says");
+    malformed(&t->x, 400, &e);
+    return false;
+}
+
+/* When a body must have come that far: a slow client gets time for each byte that it sends. */
+static uint64_t body_due_ns(const exchange *x) {
+    return x->started_ns + idle_ns(x->s) + (x->received / BODY_BYTES_PER_S + 1) * 1000000000u;
+}
+
+/* false: it did not come to its end; the connection is closed, without a reply where none was made. */
+static bool read_body(talk *t, const guard_facts *f) {
+    exchange *x = &t->x;
+    http_chunks chunks = {0};
+    size_t head = t->at; /* its fields are still looked at */
+    if (f->expects_continue && x->v11 && t->at == t->n) {
+        static char go_on[] = "HTTP/1.1 100 Continue\r\n\r\n";
+        struct iovec v = {go_on, sizeof go_on - 1};
+        if (!send_all(x, &v, 1)) return false;
+    }
+    if (!x->refused && f->content_length && f->content_length <= LOOP_BODY_MAX)
+        (void)buf_reserve(&x->body, (size_t)f->content_length);
+    for (;;) {
+        if (f->chunked) {
+            if (!take_chunks(t, &chunks)) return false;
+            if (chunks.over) return true;
+        } else {
+            uint64_t left = f->content_length - x->received;
+            size_t k = t->n - t->at < left ? t->n - t->at : (size_t)left;
+            if (k && !take_body(x, t->in + t->at, k)) return false;
+            t->at += k;
+            if (k == left) return true;
+        }
+        t->at = t->n = head;
+        if (!receive(t, body_due_ns(x))) return false;
+    }
+}
+
+/* ---- its reply --------------------------------------------------------------------------------------------- */
+
+static void serve_away(void *ctx) {
+    exchange *x = ctx;
+    x->route->serve(x);
+}
+
 static void answer_request(exchange *x) {
     if (x->refused) {
         reply_error(x, x->problem_status, &x->problem, NULL);
@@ -146,130 +338,173 @@ static void answer_request(exchange *x) {
         buf_init(&none, 16);
         buf_puts(&none, "");
         reply_bytes(x, 204, NULL, "no-store", &none);
-    } else {
+    } else if (x->route->on_loop && x->body.len <= LOOP_BODY_MAX) {
         x->route->serve(x);
-        exchange_was_busy(x);
+    } else {
+        away(serve_away, x);
     }
 }
 
-static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const char *url, const char *method,
-                                  const char *version, const char *data, size_t *n_data, void **slot) {
-    exchange *x = *slot;
-    if (!x) return begin(cls, c, url, method, version, slot);
-    if (*n_data) {
-        bool go_on = take_body(x, data, *n_data);
-        *n_data = 0;
-        return go_on ? MHD_YES : MHD_NO;
+/* The pieces of a stream as they come, in chunks where the client understands them. */
+static void send_stream(void *ctx) {
+    exchange *x = ctx;
+    char piece[16384], size[24], end[] = "\r\n", last[] = "0\r\n\r\n";
+    long k = 1;
+    while (k > 0 && !x->broken) {
+        k = stream_read(x->stream, piece, sizeof piece);
+        if (k <= 0) break;
+        int n = snprintf(size, sizeof size, "%lx\r\n", (unsigned long)k);
+        struct iovec v[] = {{size, (size_t)n}, {piece, (size_t)k}, {end, 2}};
+        x->broken = x->v11 ? !send_all(x, v, 3) : !send_all(x, v + 1, 1);
+        if (!x->broken) x->sent += (uint64_t)k;
     }
-    if (x->status == 0 && !x->queue_failed) answer_request(x);
-    return x->queue_failed ? MHD_NO : MHD_YES;
+    struct iovec v = {last, sizeof last - 1};
+    x->broken = x->broken || k < 0 || (x->v11 && !send_all(x, &v, 1));
 }
 
-/* A connection mostly asks for the same again: its thread keeps the metrics of its last exchange, which never go. */
-static void count_exchange(const exchange *x, enum MHD_RequestTerminationCode how) {
-    static _Thread_local struct {
-        const route *r;
-        int status;
-        metric *requests, *seconds;
-    } last;
-    double seconds = (double)(time_mono_ns() - x->started_ns) / 1e9;
-    if (!last.requests || last.r != x->route || last.status != x->status) {
-        char labels[128];
-        const char *where = x->route ? x->route->path : "other";
-        snprintf(labels, sizeof labels, "route=\"%s\",code=\"%d\"", where, x->status);
-        last.requests =
-            metric_get(METRIC_COUNTER, "polder_http_requests_total", labels, "HTTP requests by route and status");
-        snprintf(labels, sizeof labels, "route=\"%s\"", where);
-        last.seconds = metric_get(METRIC_HISTOGRAM, "polder_http_request_seconds", labels,
-                                  "From the head of a request to the end of its reply");
-        last.r = x->route;
-        last.status = x->status;
+static void send_reply(exchange *x) {
+    if (x->broken) return;
+    bool head_only = strcmp(x->method, "HEAD") == 0;
+    struct iovec v[] = {{x->out->ptr, x->out->len}, {x->reply.ptr, x->reply.len}};
+    x->broken = x->out->failed || !send_all(x, v, x->reply.len && !head_only ? 2 : 1);
+    if (!x->broken && x->streamed) away(send_stream, x);
+}
+
+/* ---- a connection ------------------------------------------------------------------------------------------ */
+
+/* One request. false: the connection is over. */
+static bool one_exchange(talk *t) {
+    exchange *x = &t->x;
+    size_t len;
+    bool too_long;
+    if (!read_head(t, &len, &too_long) && !too_long) return false;
+    exchange_begin(t);
+    guard_facts f = {0};
+    err e;
+    if (too_long) {
+        err_set(&e, ERR_TOO_LARGE, "request: its head has more than %u bytes", IN_BYTES);
+        malformed(x, 431, &e);
+    } else if (look_at_head(t, len, &f)) {
+        if (!f.has_body || read_body(t, &f))
+            answer_request(x);
+        else if (!x->status)
+            x->broken = true;
     }
-    metric_add(last.requests, 1);
-    metric_observe(last.seconds, seconds);
-    if (how != MHD_REQUEST_TERMINATED_COMPLETED_OK && how != MHD_REQUEST_TERMINATED_DAEMON_SHUTDOWN)
-        metric_add(x->s->m_hangups, 1);
-    log_msg(LOG_DEBUG, "http", "%s %s %s %d %llu bytes %.3f s%s", x->id, x->method, x->path, x->status,
-            (unsigned long long)x->sent, seconds, x->control ? " control" : "");
+    send_reply(x);
+    bool goes_on = x->keep && !x->broken && !atomic_load(&t->s->draining);
+    exchange_end(x);
+    t->since_ns = time_mono_ns();
+    return goes_on;
 }
 
-static void on_completed(void *cls, struct MHD_Connection *c, void **slot, enum MHD_RequestTerminationCode how) {
-    exchange *x = *slot;
-    if (!x) return;
-    *slot = NULL;
-    server *s = x->s;
-    stream_free(x->stream);
-    count_exchange(x, how);
-    answer_free(x->answer);
-    buf_free(&x->body);
-    if (x->counted) atomic_fetch_sub(&s->body_bytes, x->counted);
-    watch_busy(s->watch, x->seat, false);
-    mem_free(x);
-    atomic_fetch_add(&s->requests, 1);
-    metric_add(s->m_in_flight, -1);
-    atomic_fetch_sub(&s->in_flight, 1);
+/* Closed with unread bytes, a connection takes with it what the client has not read yet. */
+static void linger(talk *t) {
+    uint64_t until = time_mono_ns() + LINGER_MS * 1000000u;
+    size_t taken = 0;
+    if (shutdown(t->c->fd, SHUT_WR) != 0) return;
+    do {
+        t->n = 0;
+        size_t k = receive(t, until);
+        if (!k) return;
+        taken += k;
+    } while (taken < LINGER_BYTES);
 }
 
-static void on_connection(void *cls, struct MHD_Connection *c, void **context,
-                          enum MHD_ConnectionNotificationCode what) {
-    server *s = cls;
-    if (what == MHD_CONNECTION_NOTIFY_STARTED) {
-        *context = watch_enter(s->watch, MHD_get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd);
+static void conn_leave(conn *c) {
+    server *s = c->d->s;
+    pthread_mutex_lock(&s->lock);
+    if (c->prev)
+        c->prev->next = c->next;
+    else
+        s->conns = c->next;
+    if (c->next) c->next->prev = c->prev;
+    pthread_mutex_unlock(&s->lock);
+    close(c->fd);
+    atomic_fetch_sub(&c->d->n, 1);
+    mem_free(c);
+}
+
+static void conn_main(void *arg) {
+    talk t;
+    t.c = arg;
+    t.s = t.c->d->s;
+    t.at = t.n = 0;
+    t.since_ns = time_mono_ns();
+    buf_init(&t.out, 16384);
+    while (one_exchange(&t)) continue;
+    linger(&t);
+    buf_free(&t.out);
+    conn_leave(t.c);
+}
+
+/* ---- the doors --------------------------------------------------------------------------------------------- */
+
+static void welcome(door *d, int fd) {
+    server *s = d->s;
+    int one = 1;
+    err e;
+    conn *c = mem_zalloc(sizeof *c);
+    if (!c) {
+        close(fd);
         return;
     }
-    watch_leave(s->watch, *context);
-    *context = NULL;
+    if (!d->control) (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    *c = (conn){.d = d, .fd = fd};
+    atomic_fetch_add(&d->n, 1);
+    pthread_mutex_lock(&s->lock);
+    c->next = s->conns;
+    if (c->next) c->next->prev = c;
+    s->conns = c;
+    pthread_mutex_unlock(&s->lock);
+    if (loops_spawn(s->loops, conn_main, c, &e) == ERR_OK) return;
+    log_msg(LOG_WARN, "http", "a connection was refused: %s", e.msg);
+    conn_leave(c);
 }
 
-/* The guard decodes paths itself: strictly. */
-static size_t no_unescape(void *cls, struct MHD_Connection *c, char *s) {
-    return strlen(s);
-}
-
-__attribute__((format(printf, 2, 0))) static void on_log(void *cls, const char *fmt, va_list ap) {
-    char line[256];
-    vsnprintf(line, sizeof line, fmt, ap);
-    line[strcspn(line, "\r\n")] = 0;
-    log_msg(LOG_DEBUG, "http", "%s", line);
-}
-
-static err_code start_daemon(door *d, unsigned connections, err *e) {
-    const island_config *c = island_get_config(d->s->isl);
-    unsigned flags = MHD_USE_THREAD_PER_CONNECTION | MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL | MHD_USE_ITC |
-                     MHD_USE_ERROR_LOG;
-    d->daemon = MHD_start_daemon(
-        flags, 0, NULL, NULL, on_request, d, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL, MHD_OPTION_LISTEN_SOCKET, d->fd,
-        MHD_OPTION_CONNECTION_LIMIT, connections, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)c->server_idle_timeout_s,
-        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_POOL, MHD_OPTION_THREAD_STACK_SIZE,
-        (size_t)CONNECTION_STACK, MHD_OPTION_UNESCAPE_CALLBACK, no_unescape, NULL, MHD_OPTION_NOTIFY_COMPLETED,
-        on_completed, NULL, MHD_OPTION_NOTIFY_CONNECTION, on_connection, d->s, MHD_OPTION_END);
-    if (!d->daemon) return err_set(e, ERR_IO, "%s: the HTTP server could not be started on it", d->s->address);
-    d->fd = -1; /* the daemon's now */
-    return ERR_OK;
+static void door_main(void *arg) {
+    door *d = arg;
+    while (!atomic_load(&d->quiet)) {
+        int fd = accept4(d->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        if (fd >= 0 && atomic_load(&d->n) >= d->max)
+            close(fd); /* at once: whoever is left in the system's queue would wait without knowing for what */
+        else if (fd >= 0)
+            welcome(d, fd);
+        else if (errno == EAGAIN)
+            (void)wait_fd(d->fd, POLLIN, -1);
+        else if (errno != EINTR && errno != ECONNABORTED)
+            wait_ms(ACCEPT_AGAIN_MS);
+    }
 }
 
 err_code http_start(server *s, err *e) {
-    int64_t idle_s = island_get_config(s->isl)->server_idle_timeout_s;
-    err_code rc = watch_start(&s->watch, (idle_s + 1) * 1000, e);
-    if (rc == ERR_OK) rc = start_daemon(&s->tcp, (unsigned)island_get_config(s->isl)->server_max_connections, e);
-    if (rc == ERR_OK) rc = start_daemon(&s->control, CONTROL_CONNECTIONS, e);
+    const island_config *c = island_get_config(s->isl);
+    unsigned n = sys_cpu_count();
+    s->tcp.max = (unsigned)c->server_max_connections;
+    s->control.max = CONTROL_CONNECTIONS;
+    err_code rc = loops_start(&s->loops, n < LOOPS_MAX ? n : LOOPS_MAX, CONNECTION_STACK, e);
+    if (rc == ERR_OK) rc = loops_spawn(s->loops, door_main, &s->tcp, e);
+    if (rc == ERR_OK) rc = loops_spawn(s->loops, door_main, &s->control, e);
     return rc;
 }
 
 void http_quiesce(server *s) {
     door *doors[] = {&s->tcp, &s->control};
-    for (int i = 0; i < 2; i++)
-        if (doors[i]->daemon) doors[i]->fd = MHD_quiesce_daemon(doors[i]->daemon);
+    for (int i = 0; i < 2; i++) {
+        atomic_store(&doors[i]->quiet, true);
+        if (doors[i]->fd >= 0) (void)shutdown(doors[i]->fd, SHUT_RDWR); /* whoever waits for a connection hears of it */
+    }
 }
 
 void http_stop(server *s) {
     door *doors[] = {&s->tcp, &s->control};
+    http_quiesce(s);
+    pthread_mutex_lock(&s->lock);
+    for (conn *c = s->conns; c; c = c->next) (void)shutdown(c->fd, SHUT_RDWR);
+    pthread_mutex_unlock(&s->lock);
+    loops_stop(s->loops);
+    s->loops = NULL;
     for (int i = 0; i < 2; i++) {
-        if (doors[i]->daemon) MHD_stop_daemon(doors[i]->daemon);
-        doors[i]->daemon = NULL;
         if (doors[i]->fd >= 0) close(doors[i]->fd);
         doors[i]->fd = -1;
     }
-    watch_stop(s->watch);
-    s->watch = NULL;
 }

@@ -1,48 +1,52 @@
 /* Internal to server: what its files share.
  *
- * An `exchange` is one HTTP request and its reply. It belongs to the thread of its connection; only `stream` has a
- * thread beside it, which touches nothing but its own struct and the answer, and is joined before the exchange ends.
+ * An `exchange` is one HTTP request and its reply. It belongs to the fiber of its connection, or to whom that has sent
+ * away (base/loop.h); only `stream` has a thread beside it, which touches nothing but its own struct and the answer, and
+ * is joined before the exchange ends.
  */
 #ifndef POLDER_SERVER_INTERNAL_H
 #define POLDER_SERVER_INTERNAL_H
 
 #include "base/buf.h"
+#include "base/loop.h"
 #include "base/metrics.h"
 #include "server/dialect.h"
+#include "server/http_head.h"
 #include "server/server.h"
 
-#include <microhttpd.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 #define PATH_BYTES_MAX      1024u
-#define HEADERS_MAX         64u
 #define HEADER_BYTES_MAX    16384u
-#define CONNECTION_POOL     28672u /* bytes of MHD's memory for each connection: request head and write buffer */
+#define METHOD_BYTES        12u
+#define IN_BYTES            24576u /* of a connection's memory for what comes in: a head must fit */
 #define CONNECTION_STACK    (1024u * 1024u)
 #define CONTROL_CONNECTIONS 16u
 #define DISCARD_BYTES_MAX   (64u << 20)  /* of a refused body that is read so that the client sees why */
+#define LOOP_BODY_MAX       32768u       /* bytes of a body that may be read where other connections wait meanwhile */
 #define BODY_BYTES_PER_S    16384u       /* a body that comes slower than this is cut off */
 #define STREAM_QUEUE_BYTES  (256u << 10) /* of a stream that the client has not read yet */
 #define HANGUP_POLL_MS      100
 
-typedef struct watch watch;
-typedef struct seat seat;
-
-/* One listening socket: what libmicrohttpd's callbacks get. */
+/* One listening socket. */
 typedef struct door {
     server *s;
-    struct MHD_Daemon *daemon;
-    int fd;       /* -1 where closed, or handed to the daemon */
-    bool control; /* DIR/control.sock */
+    int fd;                /* -1 where closed */
+    bool control;          /* DIR/control.sock */
+    unsigned max;          /* connections at once */
+    atomic_uint n;         /* connections now */
+    atomic_bool quiet;     /* nothing is accepted any more */
 } door;
 
 struct server {
     island *isl;
     inference *inf;
     door tcp, control;
-    watch *watch;
+    loops *loops;
+    pthread_mutex_t lock;
+    struct conn *conns; /* under lock: every open connection */
     int port;
     char address[128]; /* "127.0.0.1:8080", as recorded */
     char url[160];
@@ -75,6 +79,7 @@ typedef struct route {
     access_rule needs;
     const dialect *d; /* POST of a dialect; for other routes how errors look, NULL as OpenAI's */
     void (*serve)(exchange *x);
+    bool on_loop; /* serve waits only as base/loop.h says, while the body is small; otherwise it runs away */
 } route;
 
 extern const route routes[]; /* ends with a NULL path */
@@ -87,11 +92,10 @@ typedef struct stream stream;
 
 struct exchange {
     server *s;
-    struct MHD_Connection *conn;
-    seat *seat;
+    const http_head *head;
     int fd;
     bool control; /* came over the control socket */
-    char method[12];
+    char method[METHOD_BYTES];
     char path[PATH_BYTES_MAX + 1]; /* decoded, without the query */
     const route *route;
     identity who;
@@ -109,8 +113,12 @@ struct exchange {
     int status;        /* of the reply; 0 before */
     int retry_after_s; /* of an error that says when it is worth another try; 0: soon */
     uint64_t sent;
-    bool queue_failed;
-    bool close;
+    bool keep;      /* the connection stays open behind the reply */
+    bool v11;       /* the client understands chunks */
+    bool streamed;  /* the body of the reply is what `stream` gives */
+    bool broken;    /* no reply, or not all of it: the connection is closed */
+    buf *out;       /* the head of the reply */
+    buf reply;      /* its body */
 };
 
 /* Replies. Each exchange gets one. reply_bytes takes the content of `body`. Extra headers of an answer are added where
@@ -120,7 +128,6 @@ void reply_json(exchange *x, int status, buf *body);
 void reply_error(exchange *x, int status, const err *e, const char *param);
 /* The status for a failure: err_http_status but for cancellation by a stopping server (503). */
 int reply_status(const exchange *x, err_code code);
-void exchange_was_busy(exchange *x); /* the connection is not silent: an answer was being made */
 void reply_stream(exchange *x);
 /* Failures of this machine name its files: the log gets the sentence, the client (but for the control socket) one
  * without them. */
@@ -129,17 +136,18 @@ void reply_outward(const exchange *x, err *e);
  * from a closed one. */
 bool exchange_gone(const exchange *x);
 
-/* ---- guard: what MHD's parser lets through and polder does not ---------------------------------------------- */
+/* ---- guard: what is HTTP, and refused ----------------------------------------------------------------------- */
 
 typedef struct guard_facts {
     uint64_t content_length;
     bool has_length, chunked, has_body, is_json;
     bool expects_continue;
+    bool keeps; /* the client wants to go on with this connection */
     char host[256];
 } guard_facts;
 
 /* ERR_INVALID (a malformed or ambiguous request; the connection is closed after the reply). */
-err_code guard_request(struct MHD_Connection *c, const char *method, const char *version, guard_facts *f, err *e);
+err_code guard_request(const http_head *h, guard_facts *f, err *e);
 /* Percent-decode a path. ERR_INVALID: bytes that must be escaped, broken escapes, control characters, not UTF-8. */
 err_code guard_path(char *out, size_t cap, const char *raw, err *e);
 /* Names of the loopback: what Host may say while no key is asked for (a page of another origin whose name was
@@ -200,16 +208,9 @@ void stream_free(stream *st); /* cancels and joins; NULL is fine */
 
 /* ---- http -------------------------------------------------------------------------------------------------- */
 
-err_code http_start(server *s, err *e); /* daemons on the sockets of both doors */
+err_code http_start(server *s, err *e); /* on the sockets of both doors */
 void http_quiesce(server *s);           /* stop accepting */
-void http_stop(server *s);              /* joins every thread, closes the sockets */
-
-/* watch.c: connections that do not come to a request are shut down after limit_ms. Any thread. */
-err_code watch_start(watch **out, int64_t limit_ms, err *e);
-void watch_stop(watch *w);                     /* NULL is fine; every seat has left */
-seat *watch_enter(watch *w, int fd);           /* NULL where memory is short: it is not watched */
-void watch_busy(watch *w, seat *s, bool busy); /* a request has begun, its reply is out */
-void watch_leave(watch *w, seat *s);           /* before its socket is closed */
+void http_stop(server *s);              /* ends every connection, waits for the last, closes the sockets */
 
 /* listen.c: sockets. */
 err_code listen_tcp(server *s, const char *address, err *e);

@@ -1,13 +1,15 @@
-/* Replies: from bytes, errors and streams to libmicrohttpd's responses. */
+/* Replies: bytes, errors and streams, and the heads of what goes out. */
 #include "server/internal.h"
 
 #include "base/mem.h"
 #include "base/sys.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <poll.h>
 #include <string.h>
+#include <time.h>
+
+#define HEAD_USUAL 512u /* bytes that most heads fit into */
 
 bool exchange_gone(const exchange *x) {
     struct pollfd p = {.fd = x->fd, .events = POLLRDHUP};
@@ -35,43 +37,112 @@ void reply_outward(const exchange *x, err *e) {
         err_set(e, e->code, "something failed inside the server; its log says what (%s)", x->id);
 }
 
-static void header(struct MHD_Response *r, const char *k, const char *v) {
-    /* A header that does not fit is left out; the reply still says what it must. */
-    (void)MHD_add_response_header(r, k, v);
-}
+/* ---- heads ------------------------------------------------------------------------------------------------- */
 
-static void headers_of_answer(const exchange *x, struct MHD_Response *r) {
-    char t[32];
-    if (x->label[0]) header(r, "x-polder-label", x->label);
-    if (!x->answer || !x->answer->admitted) return;
-    snprintf(t, sizeof t, "%" PRIu64, x->answer->record);
-    header(r, "x-polder-record", t);
-    if (x->answer->label[0]) header(r, "x-polder-label", x->answer->label);
-    if (x->answer->route[0]) header(r, "x-polder-route", x->answer->route);
-    if (x->answer->r.embed) return; /* nothing is drawn */
-    snprintf(t, sizeof t, "%" PRIu64, x->answer->seed);
-    header(r, "x-polder-seed", t);
-}
-
-static void queue(exchange *x, int status, const char *type, const char *cache, struct MHD_Response *r) {
-    if (type) header(r, "Content-Type", type);
-    header(r, "Cache-Control", cache);
-    header(r, "X-Content-Type-Options", "nosniff");
-    header(r, "x-request-id", x->id);
-    if (x->route && x->route->d && x->route->d->error_id) header(r, "request-id", x->id);
-    if (status == 401) header(r, "WWW-Authenticate", "Bearer");
-    if (status == 429 || status == 503) {
-        char t[16];
-        snprintf(t, sizeof t, "%d", x->retry_after_s > 0 ? x->retry_after_s : 1);
-        header(r, "Retry-After", t);
+static const char *reason_of(int status) {
+    switch (status) {
+    case 200: return "OK";
+    case 204: return "No Content";
+    case 400: return "Bad Request";
+    case 401: return "Unauthorized";
+    case 403: return "Forbidden";
+    case 404: return "Not Found";
+    case 405: return "Method Not Allowed";
+    case 409: return "Conflict";
+    case 413: return "Content Too Large";
+    case 415: return "Unsupported Media Type";
+    case 429: return "Too Many Requests";
+    case 431: return "Request Header Fields Too Large";
+    case 500: return "Internal Server Error";
+    case 502: return "Bad Gateway";
+    case 503: return "Service Unavailable";
+    case 504: return "Gateway Timeout";
+    default: return "";
     }
-    if (x->allow[0] && (status == 405 || status == 204)) header(r, "Allow", x->allow);
-    if (x->close || atomic_load(&x->s->draining)) header(r, "Connection", "close");
-    headers_of_answer(x, r);
-    x->status = status;
-    if (MHD_queue_response(x->conn, (unsigned)status, r) != MHD_YES) x->queue_failed = true;
-    MHD_destroy_response(r);
 }
+
+/* "Date: …" (RFC 9110, 6.6.1), made once a second by each thread. */
+static void put_date(buf *b) {
+    static _Thread_local struct {
+        time_t at;
+        char text[48];
+    } last;
+    time_t now = (time_t)(time_unix_ms() / 1000);
+    if (!last.text[0] || last.at != now) {
+        static const char days[] = "SunMonTueWedThuFriSat", months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+        struct tm t;
+        if (!gmtime_r(&now, &t)) return;
+        snprintf(last.text, sizeof last.text, "Date: %.3s, %02d %.3s %d %02d:%02d:%02d GMT\r\n", days + 3 * t.tm_wday,
+                 t.tm_mday, months + 3 * t.tm_mon, t.tm_year + 1900, t.tm_hour, t.tm_min, t.tm_sec);
+        last.at = now;
+    }
+    buf_puts(b, last.text);
+}
+
+/* A value with a control character, which could end the field, is left out. */
+static void header(buf *b, const char *k, const char *v) {
+    for (const char *c = v; *c; c++)
+        if ((unsigned char)*c < 0x20 || *c == 0x7f) return;
+    buf_puts(b, k);
+    buf_append(b, ": ", 2);
+    buf_puts(b, v);
+    buf_append(b, "\r\n", 2);
+}
+
+static void number_header(buf *b, const char *k, uint64_t v) {
+    char t[24], *p = t + sizeof t;
+    *--p = 0;
+    do *--p = (char)('0' + v % 10);
+    while (v /= 10);
+    header(b, k, p);
+}
+
+static void headers_of_answer(const exchange *x, buf *b) {
+    if (x->label[0]) header(b, "x-polder-label", x->label);
+    if (!x->answer || !x->answer->admitted) return;
+    number_header(b, "x-polder-record", x->answer->record);
+    if (x->answer->label[0]) header(b, "x-polder-label", x->answer->label);
+    if (x->answer->route[0]) header(b, "x-polder-route", x->answer->route);
+    if (x->answer->r.embed) return; /* nothing is drawn */
+    number_header(b, "x-polder-seed", x->answer->seed);
+}
+
+static void make_head(exchange *x, int status, const char *type, const char *cache) {
+    buf *b = x->out;
+    x->status = status;
+    x->keep = x->keep && !atomic_load(&x->s->draining) && (x->v11 || !x->streamed);
+    buf_reset(b);
+    buf_reserve(b, HEAD_USUAL);
+    buf_append(b, x->v11 ? "HTTP/1.1 " : "HTTP/1.0 ", 9);
+    char code[] = {(char)('0' + status / 100), (char)('0' + status / 10 % 10), (char)('0' + status % 10), ' '};
+    buf_append(b, code, sizeof code);
+    buf_puts(b, reason_of(status));
+    buf_append(b, "\r\n", 2);
+    put_date(b);
+    if (!x->keep)
+        header(b, "Connection", "close");
+    else if (!x->v11)
+        header(b, "Connection", "keep-alive");
+    if (x->streamed && x->v11)
+        header(b, "Transfer-Encoding", "chunked");
+    else if (!x->streamed && status != 204)
+        number_header(b, "Content-Length", x->reply.len);
+    if (type) header(b, "Content-Type", type);
+    header(b, "Cache-Control", cache);
+    header(b, "X-Content-Type-Options", "nosniff");
+    header(b, "x-request-id", x->id);
+    if (x->route && x->route->d && x->route->d->error_id) header(b, "request-id", x->id);
+    if (status == 401) header(b, "WWW-Authenticate", "Bearer");
+    if (status == 429 || status == 503)
+        number_header(b, "Retry-After", x->retry_after_s > 0 ? (uint64_t)x->retry_after_s : 1);
+    if (x->allow[0] && (status == 405 || status == 204)) header(b, "Allow", x->allow);
+    if (x->streamed) header(b, "X-Accel-Buffering", "no"); /* a proxy in front must pass events on as they come */
+    headers_of_answer(x, b);
+    buf_append(b, "\r\n", 2);
+    if (b->failed) x->broken = true; /* no memory for a reply: the connection is closed */
+}
+
+/* ---- replies ----------------------------------------------------------------------------------------------- */
 
 void reply_bytes(exchange *x, int status, const char *type, const char *cache, buf *body) {
     if (body->failed) {
@@ -81,16 +152,11 @@ void reply_bytes(exchange *x, int status, const char *type, const char *cache, b
         reply_error(x, 503, &e, NULL);
         return;
     }
-    size_t n = body->len;
-    char *p = buf_take(body);
-    struct MHD_Response *r = p ? MHD_create_response_from_buffer_with_free_callback(n, p, mem_free) : NULL;
-    if (!r) {
-        mem_free(p);
-        x->queue_failed = true; /* no memory for a reply: the connection is closed */
-        return;
-    }
-    x->sent = n;
-    queue(x, status, type, cache, r);
+    buf_free(&x->reply);
+    x->reply = *body;
+    *body = (buf){.max = body->max};
+    x->sent = x->reply.len;
+    make_head(x, status, type, cache);
 }
 
 void reply_json(exchange *x, int status, buf *body) {
@@ -112,36 +178,13 @@ void reply_error(exchange *x, int status, const err *e, const char *param) {
     }
     if (b.failed) {
         buf_free(&b);
-        x->queue_failed = true;
+        x->broken = true;
         return;
     }
     reply_json(x, status, &b);
 }
 
-/* libmicrohttpd measures silence from its own last read or write. Time that went into an answer is none of the
- * client's: setting a timeout where there was none begins it anew. */
-void exchange_was_busy(exchange *x) {
-    unsigned idle_s = (unsigned)island_get_config(x->s->isl)->server_idle_timeout_s;
-    MHD_set_connection_option(x->conn, MHD_CONNECTION_OPTION_TIMEOUT, 0u);
-    MHD_set_connection_option(x->conn, MHD_CONNECTION_OPTION_TIMEOUT, idle_s);
-}
-
-static ssize_t read_stream(void *cls, uint64_t pos, char *p, size_t max) {
-    exchange *x = cls;
-    long n = stream_read(x->stream, p, max);
-    exchange_was_busy(x);
-    if (n < 0) return MHD_CONTENT_READER_END_WITH_ERROR;
-    if (n == 0) return MHD_CONTENT_READER_END_OF_STREAM;
-    x->sent += (uint64_t)n;
-    return n;
-}
-
 void reply_stream(exchange *x) {
-    struct MHD_Response *r = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 16384, read_stream, x, NULL);
-    if (!r) {
-        x->queue_failed = true;
-        return;
-    }
-    header(r, "X-Accel-Buffering", "no"); /* a proxy in front must pass events on as they come */
-    queue(x, 200, x->answer->d->stream_type, "no-store", r);
+    x->streamed = true;
+    make_head(x, 200, x->answer->d->stream_type, "no-store");
 }

@@ -479,8 +479,9 @@ static err_code tell_label(exchange *x, sensitivity label, err *e) {
 
 static err_code show(exchange *x, const char *id, bool input, buf *out, err *e) {
     responses_stored s;
-    const char *streamed = MHD_lookup_connection_value(x->conn, MHD_GET_ARGUMENT_KIND, "stream");
-    if (streamed && strcmp(streamed, "false") != 0)
+    size_t n = 0;
+    const char *streamed = http_query_value(x->head, "stream", &n);
+    if (streamed && !(n == 5 && memcmp(streamed, "false", 5) == 0))
         return err_set(e, ERR_UNSUPPORTED, "'stream' is not supported for a stored response: leave it out");
     err_code rc = responses_load(&s, x->s->isl, &x->who, id, e);
     if (rc == ERR_OK) rc = tell_label(x, s.label, e);

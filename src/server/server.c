@@ -1,4 +1,4 @@
-/* The server's life: sockets, the record of its start, the daemons; draining and the record of its end. */
+/* The server's life: sockets, the record of its start, the doors; draining and the record of its end. */
 #include "server/internal.h"
 #include "server/responses.h"
 
@@ -69,6 +69,7 @@ static void forbid_core_files(void) {
 static void close_sockets(server *s) {
     http_stop(s);
     if (s->socket_path[0]) (void)unlink(s->socket_path);
+    pthread_mutex_destroy(&s->lock);
 }
 
 err_code server_start(server **out, island *i, inference *inf, const char *listen, err *e) {
@@ -82,6 +83,7 @@ err_code server_start(server **out, island *i, inference *inf, const char *liste
     s->tcp = (door){.s = s, .fd = -1};
     s->control = (door){.s = s, .fd = -1, .control = true};
     s->started_ns = time_mono_ns();
+    pthread_mutex_init(&s->lock, NULL);
     s->body_bytes_max = (uint64_t)c->server_max_body_bytes * 16;
     s->m_in_flight =
         metric_get(METRIC_GAUGE, "polder_http_in_flight", NULL, "HTTP requests whose reply is not out yet");

@@ -1,4 +1,4 @@
-/* server: the doors. HTTP by libmicrohttpd (a thread a connection, bounded), dialects, admin operations, metrics.
+/* server: the doors. HTTP/1.1 (connections share few threads), dialects, admin operations, metrics.
  *
  * Routes: POST /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/rerank, /v1/responses; GET and DELETE
  * /v1/responses/{id}; POST /v1/messages[/count_tokens]; /api/… (Ollama's); GET /v1/models[/{id}]; /healthz, /readyz,

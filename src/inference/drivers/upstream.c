@@ -1,5 +1,6 @@
 #include "inference/drivers/upstream.h"
 
+#include "base/loop.h"
 #include "base/mem.h"
 #include "base/sys.h"
 #include "inference/drivers/http_answer.h"
@@ -481,15 +482,27 @@ static err_code exchange_error(const upstream *u, err *e) {
                    u->why[0] ? ": " : "", u->why);
 }
 
+typedef struct connecting {
+    upstream *u;
+    int ms;
+} connecting;
+
+/* libcurl waits for the resolver's thread too, so it must wait itself. */
+static void wait_connecting(void *ctx) {
+    connecting *c = ctx;
+    curl_multi_poll(c->u->multi, NULL, 0, c->ms, NULL);
+}
+
 /* Waits for the connection. */
 static void wait_for(upstream *u, uint64_t now, uint64_t until) {
     int ms = until > now ? (int)((until - now + NS_OF_MS - 1) / NS_OF_MS) : 0;
     if (u->state == LINE_CONNECTING) {
-        curl_multi_poll(u->multi, NULL, 0, ms, NULL);
+        connecting c = {u, ms};
+        away(wait_connecting, &c);
         return;
     }
-    struct pollfd f = {.fd = u->fd, .events = (short)(is_sent(u) ? POLLIN : POLLIN | POLLOUT)};
-    if (poll(&f, 1, ms) > 0 && f.revents & ~POLLOUT) u->readable = true;
+    int got = wait_fd(u->fd, (short)(is_sent(u) ? POLLIN : POLLIN | POLLOUT), ms);
+    if (got > 0 && got & ~POLLOUT) u->readable = true;
 }
 
 err_code upstream_poll(upstream *u, int timeout_ms, upstream_state *state, const char **p, size_t *n, err *e) {
