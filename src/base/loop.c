@@ -12,8 +12,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#define LOOPS_MAX   64
-#define EVENTS      64
+#define LOOPS_MAX    64
+#define EVENTS       64
 #define CREW_IDLE_MS 2000 /* after which a thread that nobody needs ends */
 #define FALLBACK_MS  20
 

@@ -1,7 +1,7 @@
 /* Loops: few threads that run many fibers, one fiber for each thing that mostly waits (a connection).
  *
- *   loops_spawn ──► a fiber on one of the loops ──► wait_fd, wait_ms, wake_wait (wake.h): the loop runs others meanwhile
- *                                              └─► away: another thread runs this, which may block or take long
+ *   loops_spawn ──► a fiber on one of the loops ──► wait_fd, wait_ms, wake_wait (wake.h): the loop runs others
+ * meanwhile └─► away: another thread runs this, which may block or take long
  *
  * A thread for each connection costs a switch of context for every wait and a wake for every end of one; where waits
  * are what a request mostly does, that is half of its processor's time (docs/results/perimeter.md). Code that waits

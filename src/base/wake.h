@@ -1,4 +1,5 @@
-/* Waking many waits at once: a word that changes and whoever waits for that, threads (Linux: futex) and fibers (loop.h).
+/* Waking many waits at once: a word that changes and whoever waits for that, threads (Linux: futex) and fibers
+ * (loop.h).
  *
  *   waits:   for (;;) { uint32_t seen = wake_look(&w); if (it has happened) break; wake_wait(&w, seen); }
  *   happens: it has happened; wake_all(&w);

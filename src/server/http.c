@@ -14,11 +14,11 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <unistd.h>
 
 #define LOOPS_MAX       8    /* threads that connections share */
@@ -36,7 +36,7 @@ typedef struct conn {
 typedef struct talk {
     conn *c;
     server *s;
-    size_t at, n; /* of `in`: what has come and was not taken yet */
+    size_t at, n;      /* of `in`: what has come and was not taken yet */
     uint64_t since_ns; /* when it began to wait for a head */
     buf out;
     http_head head;

@@ -39,7 +39,8 @@ static size_t token_length(const char *p, size_t n) {
 /* "POST /v1/models?x=1 HTTP/1.1" */
 static err_code read_request_line(http_head *h, char *p, size_t n, err *e) {
     size_t k = token_length(p, n);
-    if (!k || k >= n || p[k] != ' ') return err_set(e, ERR_INVALID, "request: its first line does not begin with a method");
+    if (!k || k >= n || p[k] != ' ')
+        return err_set(e, ERR_INVALID, "request: its first line does not begin with a method");
     h->method = p;
     p[k] = 0;
     char *target = p + k + 1, *end = memchr(target, ' ', n - k - 1);
@@ -115,7 +116,18 @@ const char *http_query_value(const http_head *h, const char *name, size_t *n) {
 
 /* ---- chunks ------------------------------------------------------------------------------------------------ */
 
-enum { CHUNK_SIZE, CHUNK_EXTENSION, CHUNK_SIZE_LF, CHUNK_DATA, CHUNK_CR, CHUNK_LF, TRAILER, TRAILER_TEXT, TRAILER_LF, LAST_LF };
+enum {
+    CHUNK_SIZE,
+    CHUNK_EXTENSION,
+    CHUNK_SIZE_LF,
+    CHUNK_DATA,
+    CHUNK_CR,
+    CHUNK_LF,
+    TRAILER,
+    TRAILER_TEXT,
+    TRAILER_LF,
+    LAST_LF
+};
 
 static int hex_of(char c) {
     if (c >= '0' && c <= '9') return c - '0';

@@ -1,8 +1,8 @@
 /* Internal to server: what its files share.
  *
  * An `exchange` is one HTTP request and its reply. It belongs to the fiber of its connection, or to whom that has sent
- * away (base/loop.h); only `stream` has a thread beside it, which touches nothing but its own struct and the answer, and
- * is joined before the exchange ends.
+ * away (base/loop.h); only `stream` has a thread beside it, which touches nothing but its own struct and the answer,
+ * and is joined before the exchange ends.
  */
 #ifndef POLDER_SERVER_INTERNAL_H
 #define POLDER_SERVER_INTERNAL_H
@@ -33,11 +33,11 @@
 /* One listening socket. */
 typedef struct door {
     server *s;
-    int fd;                /* -1 where closed */
-    bool control;          /* DIR/control.sock */
-    unsigned max;          /* connections at once */
-    atomic_uint n;         /* connections now */
-    atomic_bool quiet;     /* nothing is accepted any more */
+    int fd;            /* -1 where closed */
+    bool control;      /* DIR/control.sock */
+    unsigned max;      /* connections at once */
+    atomic_uint n;     /* connections now */
+    atomic_bool quiet; /* nothing is accepted any more */
 } door;
 
 struct server {
@@ -113,12 +113,12 @@ struct exchange {
     int status;        /* of the reply; 0 before */
     int retry_after_s; /* of an error that says when it is worth another try; 0: soon */
     uint64_t sent;
-    bool keep;      /* the connection stays open behind the reply */
-    bool v11;       /* the client understands chunks */
-    bool streamed;  /* the body of the reply is what `stream` gives */
-    bool broken;    /* no reply, or not all of it: the connection is closed */
-    buf *out;       /* the head of the reply */
-    buf reply;      /* its body */
+    bool keep;     /* the connection stays open behind the reply */
+    bool v11;      /* the client understands chunks */
+    bool streamed; /* the body of the reply is what `stream` gives */
+    bool broken;   /* no reply, or not all of it: the connection is closed */
+    buf *out;      /* the head of the reply */
+    buf reply;     /* its body */
 };
 
 /* Replies. Each exchange gets one. reply_bytes takes the content of `body`. Extra headers of an answer are added where
