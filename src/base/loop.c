@@ -143,11 +143,20 @@ static int poll_one(int fd, short events, int timeout_ms) {
     return n > 0 ? p.revents : n;
 }
 
+/* Without memory in the kernel: slow, but it goes on, and the loop's others with it. */
+static int look_now_and_then(int fd, short events, int timeout_ms) {
+    uint64_t until = timeout_ms < 0 ? UINT64_MAX : time_mono_ns() + (uint64_t)timeout_ms * 1000000u;
+    for (;;) {
+        int got = poll_one(fd, events, 0);
+        if (got || time_mono_ns() >= until) return got;
+        wait_ms(timeout_ms < 0 || timeout_ms > FALLBACK_MS ? FALLBACK_MS : timeout_ms);
+    }
+}
+
 int wait_fd(int fd, short events, int timeout_ms) {
     task *t = self;
     if (!t || timeout_ms == 0) return poll_one(fd, events, timeout_ms);
-    if (!arm(t, fd, events)) /* no memory in the kernel: slow, but it goes on */
-        return poll_one(fd, events, timeout_ms < 0 || timeout_ms > FALLBACK_MS ? FALLBACK_MS : timeout_ms);
+    if (!arm(t, fd, events)) return look_now_and_then(fd, events, timeout_ms);
     t->fd = fd;
     t->got = 0;
     leave_for(t, WAIT_FD, timeout_ms);

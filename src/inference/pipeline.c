@@ -335,10 +335,28 @@ static bool may_go_on(run *x, const attempt *t, err_code rc) {
     return true;
 }
 
+static bool is_large(const run *x) {
+    return x->tries[0].call.large || x->tries[1].call.large;
+}
+
+static void race_away(void *ctx);
+
+typedef struct racing {
+    run *x;
+    attempt **t;
+    err *e;
+    err_code rc;
+} racing;
+
 /* Runs what has been started until one attempt came to its end. *t is that one. */
 static err_code race(run *x, attempt **t, err *e) {
     uint64_t since = time_mono_ns();
     for (;;) {
+        if (on_fiber() && is_large(x)) {
+            racing r = {x, t, e, ERR_OK};
+            away(race_away, &r);
+            return r.rc;
+        }
         hedge(x, since);
         bool two = !x->now && x->tries[0].prepared && x->tries[1].prepared;
         int wait = two || (!x->now && island_get_config(x->inf->i)->upstream_hedge_ms) ? HEDGE_POLL_MS : GONE_POLL_MS;
@@ -357,6 +375,11 @@ static err_code race(run *x, attempt **t, err *e) {
             return rc;
         }
     }
+}
+
+static void race_away(void *ctx) {
+    racing *r = ctx;
+    r->rc = race(r->x, r->t, r->e);
 }
 
 /* A repetition at the same place waits a little. */
@@ -547,6 +570,11 @@ static void check_way(void *ctx) {
     if (y->rc) count(y->x, false, y->rc);
 }
 
+static void close_way(void *ctx) {
+    way *y = ctx;
+    y->rc = stage_close(y->x, y->rc, y->e);
+}
+
 static void run_way(void *ctx) {
     way *y = ctx;
     run *x = y->x;
@@ -555,9 +583,12 @@ static void run_way(void *ctx) {
     if (!rc) rc = stage_admit(x, y->e);
     bool admitted = rc == ERR_OK;
     if (admitted) rc = stage_answer(x, y->e);
-    if (admitted) rc = stage_close(x, rc, y->e);
-    count(x, admitted, rc);
     y->rc = rc;
+    if (admitted && is_large(x))
+        away(close_way, y);
+    else if (admitted)
+        close_way(y);
+    count(x, admitted, y->rc);
 }
 
 /* The engine computes, loads models, and is waited for in ways that would hold up a loop; providers are not. */

@@ -52,6 +52,15 @@ choice *answer_choice(answer *a, const event *ev) {
     return i < a->n_choices ? &a->choices[i] : NULL;
 }
 
+size_t answer_bytes(const answer *a) {
+    size_t n = 0;
+    for (uint32_t i = 0; a->choices && i < a->n_choices; i++) {
+        n += a->choices[i].text.len;
+        for (int k = 0; k < ANSWER_PARTS; k++) n += a->choices[i].parts[k].len;
+    }
+    return n;
+}
+
 typedef struct running {
     answer *a;
     const answer_sink *sink;

@@ -52,14 +52,22 @@ err_code call_read(exchange *x, err *e) {
     return x->answer->d->prepare ? x->answer->d->prepare(x->answer, e) : ERR_OK;
 }
 
-static err_code run_collected(exchange *x, err *e) {
-    answer_sink sink = {.ctx = x, .gone = call_gone};
-    err_code rc = answer_run(x->answer, x->s->inf, &sink, e);
-    if (rc != ERR_OK) return rc;
+static void write_whole(void *ctx) {
+    exchange *x = ctx;
     buf b;
     buf_init(&b, (size_t)2 * ANSWER_BYTES_MAX);
     x->answer->d->whole(x->answer, &b);
     reply_json(x, 200, &b);
+}
+
+static err_code run_collected(exchange *x, err *e) {
+    answer_sink sink = {.ctx = x, .gone = call_gone};
+    err_code rc = answer_run(x->answer, x->s->inf, &sink, e);
+    if (rc != ERR_OK) return rc;
+    if (answer_bytes(x->answer) > LOOP_BODY_MAX)
+        away(write_whole, x);
+    else
+        write_whole(x);
     return ERR_OK;
 }
 

@@ -112,7 +112,8 @@ extern const dialect dialect_openai_responses, dialect_anthropic, dialect_anthro
 
 /* Takes `body`, also on error. */
 err_code answer_new(answer **out, const dialect *d, cJSON *body, err *e);
-void answer_free(answer *a); /* NULL is fine */
+void answer_free(answer *a);          /* NULL is fine */
+size_t answer_bytes(const answer *a); /* of what has been collected */
 /* The answer's choice that an event is about. */
 uint32_t answer_choice_index(const answer *a, const event *ev);
 choice *answer_choice(answer *a, const event *ev);

@@ -24,6 +24,8 @@
 #define LOOPS_MAX       8    /* threads that connections share */
 #define LINGER_MS       1000 /* what a client gets to read the last reply before the connection goes */
 #define LINGER_BYTES    (1u << 20)
+#define ACCEPTS_AT_ONCE 16
+#define TRIM_FROM       64 /* connections at once */
 #define ACCEPT_AGAIN_MS 20 /* after the system refused one, mostly for want of descriptors */
 
 /* An open connection; what it has read stands on its fiber's stack. */
@@ -153,7 +155,8 @@ static bool read_head(talk *t, size_t *len, bool *too_long) {
         if (*too_long || !receive(t, t->since_ns + idle_ns(t->s))) return false;
     }
     t->at = *len;
-    return true;
+    *too_long = *len > HEAD_BYTES_MAX; /* what is left of `in` must take a body in pieces that are worth a wait */
+    return !*too_long;
 }
 
 static void exchange_begin(talk *t) {
@@ -202,9 +205,14 @@ static void count_exchange(const exchange *x) {
             (unsigned long long)x->sent, seconds, x->control ? " control" : "");
 }
 
+/* Joins its thread, which may be in the middle of an engine's step or of a record. */
+static void end_stream(void *ctx) {
+    stream_free(ctx);
+}
+
 static void exchange_end(exchange *x) {
     server *s = x->s;
-    stream_free(x->stream);
+    if (x->stream) away(end_stream, x->stream);
     count_exchange(x);
     answer_free(x->answer);
     buf_free(&x->body);
@@ -255,7 +263,7 @@ static bool take_body(exchange *x, const char *p, size_t n) {
     uint64_t seconds = (time_mono_ns() - x->started_ns) / 1000000000u;
     if (seconds > (uint64_t)island_get_config(x->s->isl)->server_idle_timeout_s + x->received / BODY_BYTES_PER_S)
         return false;
-    if (x->refused) return x->received <= DISCARD_BYTES_MAX;
+    if (x->refused || !x->route) return x->received <= DISCARD_BYTES_MAX; /* OPTIONS: anybody may ask */
     err e;
     if (x->received > x->body.max) {
         err_set(&e, ERR_TOO_LARGE, "request body: more than %zu bytes (server.max_body_bytes)", x->body.max);
@@ -319,7 +327,8 @@ static bool read_body(talk *t, const guard_facts *f) {
             if (k == left) return true;
         }
         t->at = t->n = head;
-        if (!receive(t, body_due_ns(x))) return false;
+        uint64_t due = body_due_ns(x), silent = time_mono_ns() + idle_ns(x->s);
+        if (!receive(t, due < silent ? due : silent)) return false;
     }
 }
 
@@ -382,7 +391,7 @@ static bool one_exchange(talk *t) {
     guard_facts f = {0};
     err e;
     if (too_long) {
-        err_set(&e, ERR_TOO_LARGE, "request: its head has more than %u bytes", IN_BYTES);
+        err_set(&e, ERR_TOO_LARGE, "request: its head has more than %u bytes", HEAD_BYTES_MAX);
         malformed(x, 431, &e);
     } else if (look_at_head(t, len, &f)) {
         if (!f.has_body || read_body(t, &f))
@@ -410,9 +419,16 @@ static void linger(talk *t) {
     } while (taken < LINGER_BYTES);
 }
 
+static void trim(void *ctx) {
+    (void)ctx;
+    mem_trim();
+}
+
 static void conn_leave(conn *c) {
     server *s = c->d->s;
     pthread_mutex_lock(&s->lock);
+    bool most_left = --s->n_conns <= s->most_conns / 4 && s->most_conns >= TRIM_FROM;
+    if (most_left) s->most_conns = s->n_conns;
     if (c->prev)
         c->prev->next = c->next;
     else
@@ -422,6 +438,7 @@ static void conn_leave(conn *c) {
     close(c->fd);
     atomic_fetch_sub(&c->d->n, 1);
     mem_free(c);
+    if (most_left) away(trim, NULL); /* what hundreds took and gave back lies in pieces that the allocator keeps */
 }
 
 static void conn_main(void *arg) {
@@ -455,6 +472,7 @@ static void welcome(door *d, int fd) {
     c->next = s->conns;
     if (c->next) c->next->prev = c;
     s->conns = c;
+    if (++s->n_conns > s->most_conns) s->most_conns = s->n_conns;
     pthread_mutex_unlock(&s->lock);
     if (loops_spawn(s->loops, conn_main, c, &e) == ERR_OK) return;
     log_msg(LOG_WARN, "http", "a connection was refused: %s", e.msg);
@@ -463,7 +481,8 @@ static void welcome(door *d, int fd) {
 
 static void door_main(void *arg) {
     door *d = arg;
-    while (!atomic_load(&d->quiet)) {
+    for (unsigned n = 1; !atomic_load(&d->quiet); n++) {
+        if (n % ACCEPTS_AT_ONCE == 0) wait_ms(0); /* the loop's connections are not to wait for the queue's end */
         int fd = accept4(d->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (fd >= 0 && atomic_load(&d->n) >= d->max)
             close(fd); /* at once: whoever is left in the system's queue would wait without knowing for what */
@@ -474,6 +493,14 @@ static void door_main(void *arg) {
         else if (errno != EINTR && errno != ECONNABORTED)
             wait_ms(ACCEPT_AGAIN_MS);
     }
+    atomic_fetch_sub(&d->s->doors, 1);
+}
+
+static err_code open_door(door *d, err *e) {
+    atomic_fetch_add(&d->s->doors, 1);
+    err_code rc = loops_spawn(d->s->loops, door_main, d, e);
+    if (rc != ERR_OK) atomic_fetch_sub(&d->s->doors, 1);
+    return rc;
 }
 
 err_code http_start(server *s, err *e) {
@@ -482,8 +509,8 @@ err_code http_start(server *s, err *e) {
     s->tcp.max = (unsigned)c->server_max_connections;
     s->control.max = CONTROL_CONNECTIONS;
     err_code rc = loops_start(&s->loops, n < LOOPS_MAX ? n : LOOPS_MAX, CONNECTION_STACK, e);
-    if (rc == ERR_OK) rc = loops_spawn(s->loops, door_main, &s->tcp, e);
-    if (rc == ERR_OK) rc = loops_spawn(s->loops, door_main, &s->control, e);
+    if (rc == ERR_OK) rc = open_door(&s->tcp, e);
+    if (rc == ERR_OK) rc = open_door(&s->control, e);
     return rc;
 }
 
@@ -498,6 +525,8 @@ void http_quiesce(server *s) {
 void http_stop(server *s) {
     door *doors[] = {&s->tcp, &s->control};
     http_quiesce(s);
+    while (atomic_load(&s->doors))
+        sleep_ms(1); /* who comes in now would be neither in the list nor on a loop that runs */
     pthread_mutex_lock(&s->lock);
     for (conn *c = s->conns; c; c = c->next) (void)shutdown(c->fd, SHUT_RDWR);
     pthread_mutex_unlock(&s->lock);

@@ -45,6 +45,9 @@ static err_code read_request_line(http_head *h, char *p, size_t n, err *e) {
     p[k] = 0;
     char *target = p + k + 1, *end = memchr(target, ' ', n - k - 1);
     if (!end || end == target) return err_set(e, ERR_INVALID, "request: its first line has no path or no version");
+    for (const char *c = target; c < end; c++)
+        if ((unsigned char)*c < 0x20 || *c == 0x7f)
+            return err_set(e, ERR_INVALID, "request: its first line has control characters");
     *end = 0;
     const char *version = end + 1;
     size_t m = n - (size_t)(version - p);
@@ -118,6 +121,7 @@ const char *http_query_value(const http_head *h, const char *name, size_t *n) {
 
 enum {
     CHUNK_SIZE,
+    CHUNK_SPACE,
     CHUNK_EXTENSION,
     CHUNK_SIZE_LF,
     CHUNK_DATA,
@@ -144,9 +148,12 @@ static bool take_byte(http_chunks *c, char b) {
             c->left = c->left << 4 | (unsigned)d;
             return ++c->digits <= SIZE_DIGITS;
         }
-        c->part = b == '\r' ? CHUNK_SIZE_LF : CHUNK_EXTENSION;
+        c->part = b == '\r' ? CHUNK_SIZE_LF : b == ';' ? CHUNK_EXTENSION : CHUNK_SPACE;
         return c->digits && (b == '\r' || b == ';' || b == ' ' || b == '\t');
     }
+    case CHUNK_SPACE:
+        if (b == '\r' || b == ';') c->part = b == ';' ? CHUNK_EXTENSION : CHUNK_SIZE_LF;
+        return ++c->n_line <= CHUNK_LINE_MAX && (b == '\r' || b == ';' || b == ' ' || b == '\t');
     case CHUNK_EXTENSION:
         if (b == '\r') c->part = CHUNK_SIZE_LF;
         return ++c->n_line <= CHUNK_LINE_MAX && b != '\n' && b != 0;

@@ -21,7 +21,8 @@
 #define PATH_BYTES_MAX      1024u
 #define HEADER_BYTES_MAX    16384u
 #define METHOD_BYTES        12u
-#define IN_BYTES            24576u /* of a connection's memory for what comes in: a head must fit */
+#define IN_BYTES            28672u /* of a connection's memory for what comes in */
+#define HEAD_BYTES_MAX      20480u /* of a request: the rest of it is a body's */
 #define CONNECTION_STACK    (1024u * 1024u)
 #define CONTROL_CONNECTIONS 16u
 #define DISCARD_BYTES_MAX   (64u << 20)  /* of a refused body that is read so that the client sees why */
@@ -44,9 +45,11 @@ struct server {
     island *isl;
     inference *inf;
     door tcp, control;
+    atomic_uint doors; /* fibers that accept */
     loops *loops;
     pthread_mutex_t lock;
-    struct conn *conns; /* under lock: every open connection */
+    struct conn *conns;           /* under lock: every open connection */
+    unsigned n_conns, most_conns; /* under lock: now, and since memory was last given back */
     int port;
     char address[128]; /* "127.0.0.1:8080", as recorded */
     char url[160];

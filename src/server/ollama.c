@@ -1,6 +1,7 @@
 /* What the dialects of Ollama's API share: options, errors, figures. */
 #include "server/ollama.h"
 
+#include "base/loop.h"
 #include "base/mem.h"
 #include "base/sys.h"
 
@@ -215,17 +216,29 @@ err_code ollama_take_options(answer *a, const cJSON *v, err *e) {
     return ERR_OK;
 }
 
-err_code ollama_prepare(answer *a, err *e) {
-    int64_t asked = ollama_state_of(a)->num_ctx, has = INT64_MAX;
+typedef struct window {
+    const answer *a;
+    int64_t n; /* INT64_MAX: not known */
+} window;
+
+/* Reads the store. */
+static void find_window(void *ctx) {
+    window *w = ctx;
     cJSON *m = NULL;
-    if (!asked) return ERR_OK;
-    err_code rc = models_show(a->isl, a->r.model, &m, NULL);
-    if (rc == ERR_OK) (void)json_get_int(m, "context", 1, INT32_MAX, &has, NULL);
+    if (models_show(w->a->isl, w->a->r.model, &m, NULL) == ERR_OK)
+        (void)json_get_int(m, "context", 1, INT32_MAX, &w->n, NULL);
     cJSON_Delete(m);
-    if (rc != ERR_OK || asked <= has) return ERR_OK; /* a name that is not known is said by who looks for it */
+}
+
+err_code ollama_prepare(answer *a, err *e) {
+    int64_t asked = ollama_state_of(a)->num_ctx;
+    if (!asked) return ERR_OK;
+    window has = {a, INT64_MAX};
+    away(find_window, &has);
+    if (asked <= has.n) return ERR_OK; /* a name that is not known is said by who looks for it */
     snprintf(a->param, sizeof a->param, "options");
     return err_set(e, ERR_INVALID, "'options.num_ctx' is %lld, model '%s' has a context of %lld: leave it out",
-                   (long long)asked, a->r.model, (long long)has);
+                   (long long)asked, a->r.model, (long long)has.n);
 }
 
 /* ---- other fields ------------------------------------------------------------------------------------------ */

@@ -47,6 +47,9 @@ typedef struct driver_call {
     char fingerprint[32];           /* of candidate and numerics, for the client */
     const char *body;               /* the bytes that start will send; NULL: nothing leaves this process */
     size_t body_len;
+    /* set by next: so much has come that reading it takes long; on a fiber (base/loop.h) it returns STEP_WAIT before it
+     * reads, so that the caller can send the rest away */
+    bool large;
     /* set by next where it fails */
     driver_failure failure;
 } driver_call;

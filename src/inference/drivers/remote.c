@@ -1,6 +1,7 @@
 #include "inference/drivers/remote.h"
 
 #include "base/bytes.h"
+#include "base/loop.h"
 #include "base/mem.h"
 #include "base/sys.h"
 
@@ -12,8 +13,9 @@
 #define DRAIN_NS      50000000u
 #define DRAIN_POLL_MS 10
 /* Of an answer that becomes a tree at once, which takes many times its bytes; vectors do not. */
-#define WHOLE_MAX ((size_t)16 << 20)
-#define NS_OF_MS  1000000u
+#define WHOLE_MAX  ((size_t)16 << 20)
+#define LARGE_FROM 65536u /* bytes of an answer whose reading would hold up a loop */
+#define NS_OF_MS   1000000u
 
 typedef struct remote {
     const remote_form *form;
@@ -289,6 +291,10 @@ err_code remote_next(driver_call *c, int timeout_ms, driver_step *step, event *e
         if (x->a.ended && left > DRAIN_POLL_MS) left = DRAIN_POLL_MS;
         rc = look(c, left, e);
         if (rc) return rc;
+        if (!c->large && x->whole.len > LARGE_FROM) {
+            c->large = true;
+            if (on_fiber()) return ERR_OK;
+        }
         if (x->a.at == x->a.n && time_mono_ns() >= until) return ERR_OK;
     }
 }

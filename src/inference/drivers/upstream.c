@@ -248,6 +248,19 @@ static void drive_connecting(upstream *u) {
     }
 }
 
+typedef struct connecting {
+    upstream *u;
+    int ms; /* < 0: nothing is waited for */
+} connecting;
+
+/* libcurl waits for the resolver's thread too, so it must wait itself; a handshake computes, and the first loads the
+ * authorities that are trusted. */
+static void work_connecting(void *ctx) {
+    connecting *c = ctx;
+    if (c->ms >= 0) curl_multi_poll(c->u->multi, NULL, 0, c->ms, NULL);
+    drive_connecting(c->u);
+}
+
 static void connect_line(upstream *u) {
     hang_up(u);
     u->why[0] = 0;
@@ -259,7 +272,8 @@ static void connect_line(upstream *u) {
         return;
     }
     u->state = LINE_CONNECTING;
-    drive_connecting(u);
+    connecting c = {u, -1};
+    away(work_connecting, &c);
 }
 
 /* An idle line on which something has come, or which the server has closed, is not used again. */
@@ -482,23 +496,12 @@ static err_code exchange_error(const upstream *u, err *e) {
                    u->why[0] ? ": " : "", u->why);
 }
 
-typedef struct connecting {
-    upstream *u;
-    int ms;
-} connecting;
-
-/* libcurl waits for the resolver's thread too, so it must wait itself. */
-static void wait_connecting(void *ctx) {
-    connecting *c = ctx;
-    curl_multi_poll(c->u->multi, NULL, 0, c->ms, NULL);
-}
-
 /* Waits for the connection. */
 static void wait_for(upstream *u, uint64_t now, uint64_t until) {
     int ms = until > now ? (int)((until - now + NS_OF_MS - 1) / NS_OF_MS) : 0;
     if (u->state == LINE_CONNECTING) {
         connecting c = {u, ms};
-        away(wait_connecting, &c);
+        away(work_connecting, &c);
         return;
     }
     int got = wait_fd(u->fd, (short)(is_sent(u) ? POLLIN : POLLIN | POLLOUT), ms);
@@ -526,7 +529,6 @@ err_code upstream_poll(upstream *u, int timeout_ms, upstream_state *state, const
         int limit_ms;
         uint64_t now = time_mono_ns(), due = deadline(u, &what, &limit_ms), since = u->since_ns;
         if (!u->readable) wait_for(u, now, due < until ? due : until);
-        if (u->state == LINE_CONNECTING) drive_connecting(u);
         if (u->state == LINE_OPEN && !u->over && !u->ended) send_some(u);
         if (u->state == LINE_OPEN && !u->over && u->readable) receive(u);
         /* Nobody may have looked for a while: what has come meanwhile was in time. */

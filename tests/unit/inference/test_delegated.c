@@ -2,18 +2,21 @@
  * request reaches a place that the policy does not allow, when a byte leaves before its egress record, when a value
  * leaves that had to be redacted or does not come back, when another candidate is asked after an answer has begun, or
  * when a failure leaves an admitted request without its one outcome. */
+#include "base/loop.h"
 #include "support.h"
 
 #include "mock.h"
 
 #define IBAN "DE89370400440532013000"
 
+#define LARGE 300000 /* bytes of a text */
+
 static bed b;
 static mock *inside, *outside;
 
 static cJSON *tree(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 static cJSON *tree(const char *fmt, ...) {
-    char text[4000];
+    static char text[LARGE + 4000];
     va_list ap;
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
@@ -95,6 +98,7 @@ typedef struct asked {
     buf args; /* of a call */
     char route[64], label[96];
     int n_begun;
+    bool text_on_fiber;
 } asked;
 
 static err_code hear(void *ctx, const event *ev) {
@@ -105,7 +109,10 @@ static err_code hear(void *ctx, const event *ev) {
         snprintf(a->label, sizeof a->label, "%s", ev->label);
         a->c.admitted = ev->record;
     }
-    if (ev->kind == EV_TEXT) buf_append(&a->c.text[0], ev->text, ev->len);
+    if (ev->kind == EV_TEXT) {
+        buf_append(&a->c.text[0], ev->text, ev->len);
+        a->text_on_fiber = on_fiber();
+    }
     if (ev->kind == EV_CALL_ARGS) buf_append(&a->args, ev->text, ev->len);
     if (ev->kind == EV_DONE) {
         a->c.completed = ev->record;
@@ -115,6 +122,39 @@ static err_code hear(void *ctx, const event *ev) {
 }
 
 static int fail_at = -1; /* the allocation of pipeline_run that fails */
+static loops *running;   /* requests are fibers of these; NULL: they are this thread's */
+
+typedef struct call {
+    const request *r;
+    const event_sink *sink;
+    asked *a;
+    pthread_mutex_t lock;
+    pthread_cond_t over;
+    bool done;
+} call;
+
+static void run_call(void *ctx) {
+    call *c = ctx;
+    mem_fail_after(fail_at);
+    c->a->rc = pipeline_run(b.inf, c->r, c->sink, &c->a->e);
+    mem_fail_after(-1);
+    pthread_mutex_lock(&c->lock);
+    c->done = true;
+    pthread_cond_signal(&c->over);
+    pthread_mutex_unlock(&c->lock);
+}
+
+static void run_here_or_there(asked *a, const request *r, const event_sink *sink) {
+    call c = {.r = r, .sink = sink, .a = a};
+    pthread_mutex_init(&c.lock, NULL);
+    cond_init(&c.over);
+    if (!running || loops_spawn(running, run_call, &c, &a->e) != ERR_OK) run_call(&c);
+    pthread_mutex_lock(&c.lock);
+    while (!c.done) cond_wait_ms(&c.over, &c.lock, 1000);
+    pthread_mutex_unlock(&c.lock);
+    pthread_cond_destroy(&c.over);
+    pthread_mutex_destroy(&c.lock);
+}
 
 static void ask_for(asked *a, const char *name, const char *text, const char *label, bool stream, bool tool) {
     cJSON *messages = tree("[{\"role\":\"user\",\"content\":\"%s\"}]", text),
@@ -134,9 +174,7 @@ static void ask_for(asked *a, const char *name, const char *text, const char *la
     memset(a, 0, sizeof *a);
     a->c.text[0].max = a->args.max = 1 << 20;
     event_sink sink = {.ctx = a, .event = hear};
-    mem_fail_after(fail_at);
-    a->rc = pipeline_run(b.inf, &r, &sink, &a->e);
-    mem_fail_after(-1);
+    run_here_or_there(a, &r, &sink);
     cJSON_Delete(messages);
     cJSON_Delete(tools);
 }
@@ -428,9 +466,39 @@ TEST(answers_of_providers_cannot_be_derived) {
     close_all();
 }
 
+/* Breaks when a large answer holds up a loop, or is cut where it goes over to another thread. */
+TEST(a_large_answer_is_read_away_from_the_loop) {
+    asked a;
+    open_all("  attempts: 4\n");
+    route("chat", "outside:echo-1");
+    char *text = malloc(LARGE + 1);
+    CHECK(text != NULL);
+    for (int i = 0; i < LARGE; i++) text[i] = (char)('a' + i % 26);
+    text[LARGE] = 0;
+    ask_for(&a, "chat", "small", "public", false, false);
+    CHECK_OK(a.rc, a.e);
+    CHECK(a.text_on_fiber == (running != NULL));
+    asked_free(&a);
+    ask_for(&a, "chat", text, "public", false, false);
+    CHECK_OK(a.rc, a.e);
+    CHECK(!a.text_on_fiber);
+    CHECK_STR(buf_str(&a.c.text[0]), text);
+    cJSON *done = record_of("completed", a.c.admitted, 0);
+    CHECK(done != NULL);
+    cJSON_Delete(done);
+    asked_free(&a);
+    free(text);
+    CHECK(!bed_balance(&b));
+    close_all();
+}
+
+/* Twice: on a thread, and as a fiber. */
 int main(int argc, char **argv) {
+    err e;
     test_begin(argc, argv);
     disk_install();
+again:
+    RUN(a_large_answer_is_read_away_from_the_loop);
     RUN(values_leave_as_placeholders_and_come_back);
     RUN(a_further_candidate_gets_the_same_placeholders);
     RUN(nothing_reaches_a_place_that_is_not_allowed);
@@ -441,5 +509,10 @@ int main(int argc, char **argv) {
     RUN(memory_that_is_short_leaves_one_outcome);
     RUN(answers_that_the_engine_took_over_are_derived_again);
     RUN(answers_of_providers_cannot_be_derived);
+    if (!running) {
+        if (loops_start(&running, 2, 1 << 20, &e) != ERR_OK) return 1;
+        goto again;
+    }
+    loops_stop(running);
     return test_end();
 }

@@ -77,6 +77,11 @@ static const struct {
     {"unknown path", "GET /nothing HTTP/1.1\r\n" H R, 404, false},
     {"wrong method", "DELETE /v1/completions HTTP/1.1\r\n" H R, 405, false},
     {"GET with a body", "GET /healthz HTTP/1.1\r\n" H "Content-Length: 2\r\n" R "{}", 400, false},
+    {"control character in the query", "GET /healthz?a=\rb HTTP/1.1\r\n" H R, 400, true},
+    {"bare line ends", "GET /healthz HTTP/1.1\nHost: localhost\n\n", 400, true},
+    {"folded line", "GET /healthz HTTP/1.1\r\n" H "X-A: b\r\n c\r\n" R, 400, true},
+    {"space in a chunk's size",
+     "OPTIONS /v1/models HTTP/1.1\r\n" H "Transfer-Encoding: chunked\r\n" R "1 1\r\naa\r\n0\r\n\r\n", 400, true},
     {"query is no part of the path", "GET /healthz?x=%ff HTTP/1.1\r\n" H R, 200, false},
     {"no key", "GET /v1/models HTTP/1.1\r\n" H R, 401, false},
 };
@@ -146,6 +151,31 @@ TEST(huge_heads_are_refused) {
         close(fd);
         buf_free(&q);
     }
+}
+
+/* Breaks when a head takes the room that its body must come through, byte by byte or not at all. */
+TEST(a_body_behind_a_large_head_arrives) {
+    buf q = {.max = 1 << 22};
+    buf_puts(&q, "POST /v1/completions HTTP/1.1\r\n" H "Content-Type: application/json\r\nContent-Length: 1000000\r\n");
+    for (int i = 0; i < 4; i++) {
+        buf_printf(&q, "X-%d: ", i);
+        for (int k = 0; k < 4000; k++) buf_putc(&q, 'a');
+        buf_puts(&q, "\r\n");
+    }
+    buf_puts(&q, "\r\n");
+    for (int i = 0; i < 1000000; i++) buf_putc(&q, ' ');
+    reply r;
+    int fd = client_tcp(w.port);
+    CHECK(client_send(fd, q.ptr, q.len));
+    client_read(fd, &r, false, NULL);
+    CHECK_INT(r.status, 401); /* after all of it: the connection is still good */
+    reply_free(&r);
+    CHECK(client_send(fd, "GET /healthz HTTP/1.1\r\n" H "\r\n", strlen("GET /healthz HTTP/1.1\r\n" H "\r\n")));
+    client_read(fd, &r, false, NULL);
+    CHECK_INT(r.status, 200);
+    reply_free(&r);
+    close(fd);
+    buf_free(&q);
 }
 
 /* ---- keys and roles ------------------------------------------------------------------------------------------ */
@@ -846,6 +876,14 @@ TEST(slow_heads_and_bodies_are_cut_off) {
     CHECK(cut);
     CHECK(head_cut);
     CHECK(client_closed(idle, 3000));
+    int silent = client_tcp(w.port); /* much of a body, and then nothing */
+    buf much = {.max = 1 << 20};
+    buf_printf(&much, "OPTIONS " CHAT_PATH " HTTP/1.1\r\n" H "Content-Length: 500000\r\n\r\n");
+    for (int i = 0; i < 400000; i++) buf_putc(&much, ' ');
+    CHECK(client_send(silent, much.ptr, much.len));
+    CHECK(client_closed(silent, 4000));
+    buf_free(&much);
+    close(silent);
     reply r; /* one that works is not cut off */
     client_request(w.port, NULL, "GET", "/healthz", NULL, &r);
     CHECK_INT(r.status, 200);
@@ -1026,6 +1064,7 @@ int main(int argc, char **argv) {
     RUN(ambiguous_requests_are_refused);
     RUN(smuggled_requests_are_not_answered);
     RUN(huge_heads_are_refused);
+    RUN(a_body_behind_a_large_head_arrives);
     RUN(roles_open_their_doors_only);
     RUN(bad_keys_are_refused_alike);
     RUN(failures_before_the_answer_are_statuses);
