@@ -118,8 +118,8 @@ static void finish_waiter(const ledger *l, waiter *w) {
 
 /* The index of the record before it takes the place of LEDGER_SEQ_PENDING, which has more digits than any. */
 static void link_waiter(const ledger *l, waiter *w, uint64_t seq) {
-    char digits[24];
-    size_t n = (size_t)snprintf(digits, sizeof digits, "%llu", (unsigned long long)seq);
+    char digits[U64_TEXT];
+    size_t n = text_u64(digits, seq);
     uint8_t *at = w->entry + w->link_at, *after = at + LINK_DIGITS;
     memcpy(at, digits, n);
     memmove(at + n, after, (size_t)(w->entry + w->entry_len - after));
@@ -545,13 +545,19 @@ static err_code wait_durable(ledger *l, waiter *first, waiter *last, err *e) {
 /* Where the one number stands that is to become an index. */
 static err_code find_link(waiter *w, const char *field, err *e) {
     char text[80];
-    int n = snprintf(text, sizeof text, "\"%s\":%llu", field, (unsigned long long)LEDGER_SEQ_PENDING);
+    size_t len = strlen(field), n = 0;
     const uint8_t *end = w->entry + w->entry_len, *at = NULL, *more = NULL;
-    if (n > 0 && (size_t)n < sizeof text) at = memmem(w->entry, w->entry_len, text, (size_t)n);
-    if (at) more = memmem(at + n, (size_t)(end - at) - (size_t)n, text, (size_t)n);
+    if (len < sizeof text - 3 - U64_TEXT) {
+        text[0] = '"';
+        memcpy(text + 1, field, len);
+        memcpy(text + 1 + len, "\":", 2);
+        n = len + 3 + text_u64(text + len + 3, LEDGER_SEQ_PENDING);
+        at = memmem(w->entry, w->entry_len, text, n);
+    }
+    if (at) more = memmem(at + n, (size_t)(end - at) - n, text, n);
     if (!at || more) return err_set(e, ERR_INVALID, "record: it does not name the record before it as \"%s\"", field);
     w->linked = true;
-    w->link_at = (size_t)(at - w->entry) + (size_t)n - LINK_DIGITS;
+    w->link_at = (size_t)(at - w->entry) + n - LINK_DIGITS;
     return ERR_OK;
 }
 

@@ -89,6 +89,16 @@ void text_copy(char *out, size_t cap, const char *s) {
     out[n] = 0;
 }
 
+size_t text_u64(char out[U64_TEXT], uint64_t v) {
+    char digits[U64_TEXT], *p = digits + sizeof digits;
+    *--p = 0;
+    do *--p = (char)('0' + v % 10);
+    while (v /= 10);
+    size_t n = (size_t)(digits + sizeof digits - p);
+    memcpy(out, p, n);
+    return n - 1;
+}
+
 uint64_t random_u64(void) {
     uint64_t v;
     random_bytes(&v, sizeof v);

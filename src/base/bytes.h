@@ -57,6 +57,8 @@ bool utf8_valid(const char *s, size_t n);
 size_t utf8_tail(const char *s, size_t n);
 /* s, or as much of it as fits, and a NUL: what snprintf does by "%s", in a twentieth of its time. */
 void text_copy(char *out, size_t cap, const char *s);
+#define U64_TEXT 21
+size_t text_u64(char out[U64_TEXT], uint64_t v); /* decimal digits and a NUL; how many digits */
 /* Append s with control characters (C0, C1, DEL, bidi overrides) and broken UTF-8 shown as '?': what foreign
  * bytes pass before they reach a terminal. keep_newlines leaves \n and \t. */
 void text_sanitise(buf *b, const char *s, size_t n, bool keep_newlines);

@@ -121,7 +121,8 @@ err_code sensitivity_declare(sensitivity *out, bool *has_level, const label_set 
 }
 
 void sensitivity_text(char out[SENSITIVITY_TEXT], const label_set *s, sensitivity v) {
-    size_t at = (size_t)snprintf(out, SENSITIVITY_TEXT, "%s", v.level < s->n ? s->name[v.level] : "?");
+    text_copy(out, SENSITIVITY_TEXT, v.level < s->n ? s->name[v.level] : "?");
+    size_t at = strlen(out);
     for (size_t i = 0; i < FLAGS_N; i++)
         if (v.flags & flags[i].bit) at += (size_t)snprintf(out + at, SENSITIVITY_TEXT - at, ", %s", flags[i].name);
 }

@@ -38,8 +38,8 @@ static void put_grammar(jflat *f, const request *r) {
 static void put_params(jflat *f, const driver_call *c) {
     const request *r = c->r;
     const sampler_params *p = &r->sampling;
-    char seed[24];
-    snprintf(seed, sizeof seed, "%llu", (unsigned long long)c->seed);
+    char seed[U64_TEXT];
+    text_u64(seed, c->seed);
     jflat_obj(f, "params");
     jflat_num(f, "temperature", (double)p->temperature);
     jflat_num(f, "top_k", p->top_k);
@@ -238,11 +238,10 @@ err_code records_rerouted(record **out, const admission *a, const attempt_facts 
 
 /* The host of "https://host:port/path". */
 static void put_host(jflat *f, const char *url) {
-    char host[300];
     const char *from = strstr(url, "://");
     from = from ? from + 3 : url;
-    snprintf(host, sizeof host, "%.*s", (int)strcspn(from, "/"), from);
-    jflat_str(f, "host", host);
+    size_t n = strcspn(from, "/");
+    jflat_strn(f, "host", from, n < 300 ? n : 299);
 }
 
 static void put_redacted(jflat *f, const admission *a, const attempt_facts *x) {
@@ -351,14 +350,12 @@ static err_code outcome_contents(record *rec, const ending *x, err *e) {
     const driver_outcome *o = x->o;
     err_code rc = x->kept ? content_turn(rec, "turn", x->kept, e) : ERR_OK;
     for (uint32_t i = 0; i < o->n_choices && !rc; i++) {
-        char name[24];
-        snprintf(name, sizeof name, "answer_%c", 'a' + (int)i);
-        rc = record_content(rec, name, buf_str(&x->answers[i]), x->answers[i].len, e);
-        snprintf(name, sizeof name, "tokens_%c", 'a' + (int)i);
+        char answer[] = "answer_a", tokens[] = "tokens_a", said[] = "said_a";
+        answer[sizeof answer - 2] = tokens[sizeof tokens - 2] = said[sizeof said - 2] = (char)('a' + i);
+        rc = record_content(rec, answer, buf_str(&x->answers[i]), x->answers[i].len, e);
         if (!rc && o->choices[i].tokens)
-            rc = records_content_tokens(rec, name, o->choices[i].tokens, o->choices[i].n_tokens, e);
-        snprintf(name, sizeof name, "said_%c", 'a' + (int)i);
-        if (!rc && x->written) rc = content_turn(rec, name, &x->written[i], e);
+            rc = records_content_tokens(rec, tokens, o->choices[i].tokens, o->choices[i].n_tokens, e);
+        if (!rc && x->written) rc = content_turn(rec, said, &x->written[i], e);
     }
     return rc;
 }

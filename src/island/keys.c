@@ -108,7 +108,7 @@ static int compare_rows(const void *a, const void *b) {
 
 static key_row *find_row(const island *i, const char *id) {
     key_row want;
-    snprintf(want.who.key_id, sizeof want.who.key_id, "%s", id);
+    text_copy(want.who.key_id, sizeof want.who.key_id, id);
     return i->n_keys ? bsearch(&want, i->keys, i->n_keys, sizeof *i->keys, compare_rows) : NULL;
 }
 
@@ -126,7 +126,9 @@ static bool key_split(const char *text, size_t n, char id[KEY_ID_MAX], char secr
     if (!all_letters(p, KEY_ID_LEN, ID_LETTERS) || p[KEY_ID_LEN] != '_' ||
         !all_letters(s, KEY_SECRET_LEN, SECRET_LETTERS))
         return false;
-    snprintf(id, KEY_ID_MAX, "k_%.*s", KEY_ID_LEN, p);
+    memcpy(id, "k_", 2);
+    memcpy(id + 2, p, KEY_ID_LEN);
+    id[2 + KEY_ID_LEN] = 0;
     memcpy(secret, s, KEY_SECRET_LEN);
     return true;
 }

@@ -207,8 +207,8 @@ static err_code chat_parse(answer *a, err *e) {
 /* ---- writing ----------------------------------------------------------------------------------------------- */
 
 static void write_head(jw *w, const answer *a, const char *object) {
-    char id[48];
-    snprintf(id, sizeof id, "chatcmpl-%" PRIu64, a->record);
+    char id[sizeof "chatcmpl-" + U64_TEXT] = "chatcmpl-";
+    text_u64(id + sizeof "chatcmpl-" - 1, a->record);
     jw_kstr(w, "id", id);
     jw_kstr(w, "object", object);
     jw_kint(w, "created", a->created_unix_s);

@@ -18,7 +18,7 @@ static const char *text_of(const cJSON *o, const char *key) {
 /* What follows an answer of any kind. */
 static void read_facts(answer *a) {
     const char *id = text_of(a->tree, "id");
-    if (id && !a->id[0]) snprintf(a->id, sizeof a->id, "%s", id);
+    if (id && !a->id[0]) text_copy(a->id, sizeof a->id, id);
     const cJSON *u = json_get(a->tree, "usage");
     if (!cJSON_IsObject(u)) return;
     a->prompt_tokens = answer_count(u, "prompt_tokens");

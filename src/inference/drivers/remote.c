@@ -51,7 +51,9 @@ static void make_fingerprint(driver_call *c, const remote_form *form, const upst
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) sha256_update(&s, parts[i], strlen(parts[i]) + 1);
     sha256_final(&s, digest);
     hex_encode(hex, digest, SHA256_LEN);
-    snprintf(c->fingerprint, sizeof c->fingerprint, "u-%.12s", hex);
+    memcpy(c->fingerprint, "u-", 2);
+    memcpy(c->fingerprint + 2, hex, 12);
+    c->fingerprint[14] = 0;
 }
 
 static void make_headers(remote *x) {

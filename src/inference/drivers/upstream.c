@@ -326,7 +326,11 @@ static err_code make_request(upstream *u, const upstream_target *t, const upstre
     buf_puts(b, "User-Agent: polder\r\nAccept: */*\r\nContent-Type: application/json\r\n");
     for (const char *const *h = q->headers; h && *h; h++) good = add_field(b, *h, "") && good;
     if (t->credential) good = add_field(b, q->auth_header, t->credential) && good;
-    buf_printf(b, "Content-Length: %zu\r\n\r\n", q->len);
+    char len[U64_TEXT];
+    text_u64(len, q->len);
+    buf_puts(b, "Content-Length: ");
+    buf_puts(b, len);
+    buf_puts(b, "\r\n\r\n");
     u->n_head = b->len;
     u->body = q->body;
     u->body_len = q->len;

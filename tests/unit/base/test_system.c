@@ -103,6 +103,15 @@ TEST(times) {
     CHECK_STR(t, "2026-11-22T02:00:00.123Z");
     time_rfc3339(t, -1);
     CHECK_STR(t, "1969-12-31T23:59:59.999Z");
+    /* some hour of every 13th day of 900 years, as the C library has it */
+    for (int64_t s = -INT64_C(12622780800); s < INT64_C(15778800000); s += 13 * 86400 + 3599) {
+        char want[32];
+        struct tm tm;
+        time_t at = (time_t)s;
+        CHECK(gmtime_r(&at, &tm) != NULL && strftime(want, sizeof want, "%Y-%m-%dT%H:%M:%S.007Z", &tm) > 0);
+        time_rfc3339(t, s * 1000 + 7);
+        if (strcmp(t, want) != 0) CHECK_STR(t, want);
+    }
     CHECK(sys_cpu_count() >= 1);
     CHECK(sys_rss_kib() > 0 && sys_peak_rss_kib() > 0);
 }
