@@ -55,6 +55,7 @@ static err_code read_request_line(http_head *h, char *p, size_t n, err *e) {
         return err_set(e, ERR_INVALID, "request: the protocol is neither HTTP/1.1 nor HTTP/1.0");
     h->v11 = version[7] == '1';
     char *query = memchr(target, '?', (size_t)(end - target));
+    if (query == target) return err_set(e, ERR_INVALID, "request: its first line has a query and no path");
     if (query) *query++ = 0;
     h->target = target;
     h->query = query ? query : "";

@@ -62,6 +62,7 @@ TEST(what_could_be_read_otherwise_is_refused) {
         "GET / a HTTP/1.1\r\n\r\n",
         "GET / HTTP/1.1 \r\n\r\n",
         " GET / HTTP/1.1\r\n\r\n",
+        "GET ?a=b HTTP/1.1\r\n\r\n",
         "GET /\r\n\r\n",
         "GET\r\n\r\n",
         "GET / HTTP/2.0\r\n\r\n",
