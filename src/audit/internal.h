@@ -34,11 +34,13 @@
 #define PUBLISH_INTERVAL_MS 1000
 #define INDEX_SEGMENTS      4 /* segments whose frame positions are kept for reading */
 
+#define CONTENTS_FEW 4u /* most records have no more */
+
 struct record {
     jflat fields;
     jflat told;  /* of the contents */
     cJSON *body; /* what callers add as trees; NULL: nothing */
-    content *contents;
+    content few[CONTENTS_FEW], *contents;
     unsigned n_contents, cap_contents;
     size_t contents_len;
 };

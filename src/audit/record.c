@@ -6,6 +6,7 @@
 #include <string.h>
 
 #define FIELDS_USUAL 1200u /* bytes that most records' fields fit into */
+#define TOLD_USUAL   400u  /* and what is told of their contents */
 
 err_code record_new(record **out, const char *event, err *e) {
     char when[32];
@@ -16,8 +17,9 @@ err_code record_new(record **out, const char *event, err *e) {
     jflat_init(&r->fields, LEDGER_ENTRY_MAX);
     jflat_init(&r->told, LEDGER_ENTRY_MAX);
     r->body = NULL;
-    r->contents = NULL;
-    r->n_contents = r->cap_contents = 0;
+    r->contents = r->few;
+    r->n_contents = 0;
+    r->cap_contents = CONTENTS_FEW;
     r->contents_len = 0;
     (void)buf_reserve(&r->fields.text, FIELDS_USUAL);
     jflat_num(&r->fields, "v", 1);
@@ -38,8 +40,8 @@ void record_free(record *r) {
         mem_wipe(r->contents[i].bytes, r->contents[i].len);
         mem_free(r->contents[i].bytes);
     }
-    if (r->contents) mem_wipe(r->contents, r->n_contents * sizeof *r->contents);
-    mem_free(r->contents);
+    mem_wipe(r->contents, r->n_contents * sizeof *r->contents);
+    if (r->contents != r->few) mem_free(r->contents);
     jflat_free(&r->fields);
     jflat_free(&r->told);
     cJSON_Delete(r->body);
@@ -58,12 +60,12 @@ cJSON *record_body(record *r) {
 /* Room for one more content. Salts are wiped where they lay before. */
 static bool make_room(record *r) {
     if (r->n_contents < r->cap_contents) return true;
-    unsigned cap = r->cap_contents ? 4 * r->cap_contents : 4; /* up to CONTENTS_MAX */
+    unsigned cap = 4 * r->cap_contents; /* up to CONTENTS_MAX */
     content *more = mem_array(cap, sizeof *more);
     if (!more) return false;
-    if (r->n_contents) memcpy(more, r->contents, r->n_contents * sizeof *more);
-    if (r->contents) mem_wipe(r->contents, r->n_contents * sizeof *more);
-    mem_free(r->contents);
+    memcpy(more, r->contents, r->n_contents * sizeof *more);
+    mem_wipe(r->contents, r->n_contents * sizeof *more);
+    if (r->contents != r->few) mem_free(r->contents);
     r->contents = more;
     r->cap_contents = cap;
     return true;
@@ -75,6 +77,7 @@ static void describe(jflat *told, const content *c) {
     char hex[SHA256_HEX_LEN + 1];
     hmac_sha256(mac, c->salt, SALT_LEN, c->bytes, c->len);
     hex_encode(hex, mac, sizeof mac);
+    if (!told->n) (void)buf_reserve(&told->text, TOLD_USUAL);
     jflat_obj(told, c->name);
     jflat_num(told, "bytes", (double)c->len);
     jflat_str(told, "commit", hex);
@@ -127,7 +130,10 @@ err_code record_bytes(const record *r, buf *out, err *e) {
     jflat more;
     jflat_init(&more, LEDGER_ENTRY_MAX);
     for (const cJSON *v = r->body ? r->body->child : NULL; v; v = v->next) jflat_tree(&more, v->string, v);
-    if (r->told.n) jflat_object(&more, "content", &r->told);
+    if (r->told.n) {
+        (void)buf_reserve(&more.text, r->told.text.len + sizeof "\"content\":{},");
+        jflat_object(&more, "content", &r->told);
+    }
     err_code rc = jflat_write(&r->fields, &more, out, e);
     jflat_free(&more);
     if (rc == ERR_OK) rc = buf_check(out, "record", e);

@@ -6,8 +6,9 @@
 #include "base/json.h"
 #include "base/mem.h"
 
-#include <stdio.h>
 #include <string.h>
+
+#define REQUEST_USUAL 2000u /* bytes that what most requests say fits into */
 
 static err_code check(record *rec, err *e) {
     return jflat_check(record_fields(rec), "the record of a request", e);
@@ -136,6 +137,7 @@ static err_code content_request(record *rec, const request *r, bool with_text, e
     if (!r->messages && !r->tools && !r->template_args && !r->n_stops && !r->grammar && !with_text) return ERR_OK;
     jflat f;
     jflat_init(&f, LEDGER_CONTENT_MAX);
+    (void)buf_reserve(&f.text, REQUEST_USUAL);
     if (r->messages) jflat_tree(&f, "messages", r->messages);
     if (with_text) jflat_str(&f, "text", r->text);
     if (r->tools) jflat_tree(&f, "tools", r->tools);

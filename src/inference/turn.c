@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#define TURN_USUAL 200u /* bytes of most turns beside their text */
+
 static void put(turn *t, buf *b, const event *ev) {
     b->max = LEDGER_CONTENT_MAX / 4;
     buf_append(b, ev->text ? ev->text : "", ev->len);
@@ -68,6 +70,7 @@ err_code turn_json(const turn *t, buf *out, err *e) {
     if (t->failed) return err_nomem(e, "what an answer said");
     jflat f;
     jflat_init(&f, LEDGER_CONTENT_MAX);
+    (void)buf_reserve(&f.text, t->text.len + TURN_USUAL);
     if (t->finish[0]) jflat_str(&f, "finish", t->finish);
     jflat_obj(&f, "message");
     jflat_str(&f, "content", t->text.len ? t->text.ptr : "");

@@ -4,8 +4,9 @@
 
 #include "base/mem.h"
 
-#include <inttypes.h>
 #include <string.h>
+
+#define WHOLE_USUAL 600u /* bytes of most answers beside their text */
 
 /* ---- reading ----------------------------------------------------------------------------------------------- */
 
@@ -31,13 +32,11 @@ static err_code read_parts(const cJSON *parts, int index, buf *out, err *e) {
 
 static err_code read_content(const cJSON *m, bool may_be_empty, int index, buf *out, err *e) {
     const cJSON *c = json_get(m, "content");
-    buf_puts(out, "");
-    if (cJSON_IsString(c))
-        buf_puts(out, c->valuestring);
-    else if (cJSON_IsArray(c)) {
+    buf_puts(out, cJSON_IsString(c) ? c->valuestring : "");
+    if (cJSON_IsArray(c)) {
         err_code rc = read_parts(c, index, out, e);
         if (rc != ERR_OK) return rc;
-    } else if (c || !may_be_empty)
+    } else if (!cJSON_IsString(c) && (c || !may_be_empty))
         return err_set(e, ERR_INVALID, "messages[%d].content must be a string or an array of text parts", index);
     return buf_check(out, "a message", e);
 }
@@ -406,6 +405,7 @@ static void write_choice(jw *w, const answer *a, uint32_t index) {
 
 static void chat_whole(answer *a, buf *out) {
     jw w;
+    (void)buf_reserve(out, WHOLE_USUAL + (a->n_choices ? a->choices[0].text.len : 0));
     jw_init(&w, out);
     jw_obj(&w);
     write_head(&w, a, "chat.completion");

@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define BODY_USUAL 2000u /* bytes that most bodies fit into */
+
 #define AZURE_VERSION "2024-10-21"
 /* the first of Azure's that know max_completion_tokens and stream_options */
 #define AZURE_NEWER "2024-09"
@@ -272,6 +274,7 @@ err_code openai_write(const driver_call *c, const upstream_target *t, buf *out, 
     jw w;
     err_code rc = check(c, t, e);
     if (rc) return rc;
+    (void)buf_reserve(out, BODY_USUAL);
     jw_init(&w, out);
     jw_obj(&w);
     if (!q.azure) jw_kstr(&w, "model", t->model);
