@@ -196,18 +196,23 @@ static uint16_t get_u16(const uint8_t *p) {
     return (uint16_t)(p[0] | p[1] << 8);
 }
 
-void packed_block(const packed *p, uint32_t group, uint32_t block, block8 *out) {
+/* Rows [begin, end) of the eight. */
+static void get_block(const packed *p, uint32_t group, uint32_t block, uint32_t begin, uint32_t end, block8 *out) {
     const quant_shape *s = quant_shape_get(p->type);
     part_layout l = layout_of(p->type);
     uint32_t per_unit = (uint32_t)s->block / 32;
     const uint8_t *unit = p->data + group * p->task_bytes + (size_t)(block / per_unit) * p->unit_bytes;
     const uint8_t *part = unit + p->head_bytes + block % per_unit * p->part_bytes;
-    for (uint32_t r = 0; r < LANES; r++) {
+    for (uint32_t r = begin; r < end; r++) {
         out->d[r] = quant_scale(p->type, p->type == TT_MXFP4 ? unit[r] : get_u16(unit + 2 * r));
         out->dmin[r] = s->min == MIN_NONE ? 0 : quant_scale(p->type, get_u16(unit + 16 + 2 * r));
         get_scales(part, &l, s, r, out);
         for (uint32_t k = 0; k < 32; k++) out->w[r][k] = (int8_t)quant_weight(s, p->type, get_weight(part, &l, r, k));
     }
+}
+
+void packed_block(const packed *p, uint32_t group, uint32_t block, block8 *out) {
+    get_block(p, group, block, 0, LANES, out);
 }
 
 static void float_row(const packed *p, uint32_t r, float *out) {
@@ -225,7 +230,7 @@ void packed_row(const packed *p, uint32_t r, float *out) {
     uint32_t lane = r % LANES;
     for (uint32_t b = 0; b < p->cols / 32; b++) {
         block8 v;
-        packed_block(p, r / LANES, b, &v);
+        get_block(p, r / LANES, b, lane, lane + 1, &v);
         for (uint32_t k = 0; k < 32; k++) {
             uint32_t h = k / 16;
             float w = v.d[lane] * (float)v.sc[h][lane] * (float)v.w[lane][k];
