@@ -559,8 +559,8 @@ typedef struct type_kernels {
     meet_fn *meet[2];
 } type_kernels;
 
-/* The lines that a batch writes, asked for in the course of its steps: they are tokens apart, and stores that all come
- * at its end would wait for them. */
+/* The lines that four groups write, asked for in the course of their last steps: they are tokens apart, and stores that
+ * all come at the end would wait for them. */
 typedef struct results {
     float *y;
     size_t ldy;
@@ -596,23 +596,30 @@ static void mul_quad(const type_kernels *k, const packed *p, uint32_t group, uin
     }
 }
 
+/* y of up to four groups for n tokens. */
+static void store_quad(const packed *p, uint32_t group, uint32_t end, const __m512 *acc, uint32_t n, float *y,
+                       size_t ldy) {
+    for (uint32_t t = 0; t < n; t++)
+        for (uint32_t g = group; g < end; g += 2)
+            store_rows(y + t * ldy + g * LANES, acc[2 * t + (g - group) / 2], rows_at(p, g, end));
+}
+
 /* Groups [begin, end), at most BATCH, times n tokens from t0 on, at most TILE. */
 static void mul_batch(const type_kernels *k, const packed *p, uint32_t begin, uint32_t end, const acts_view *a,
                       uint32_t t0, uint32_t n, float *y, size_t ldy) {
     const uint32_t n_blocks = p->cols / 32;
     __m512 acc[BATCH / 4][2 * TILE];
-    for (uint32_t i = 0; i < (end - begin + 3) / 4; i++)
-        for (uint32_t s = 0; s < 2 * n; s++) acc[i][s] = _mm512_setzero_ps();
-    results out = {y + t0 * ldy + begin * LANES,       ldy, n, (end - begin) * LANES,
-                   n_blocks * ((end - begin + 3) / 4), 0,   0};
     for (uint32_t b = 0; b < n_blocks; b += BLOCKS)
-        for (uint32_t g = begin; g < end; g += 4)
-            mul_quad(k, p, g, end - g < 4 ? end : g + 4, b, n_blocks - b < BLOCKS ? n_blocks : b + BLOCKS,
-                     a->blocks + (size_t)b * a->ldb + t0, a->ldb, n, t0 == 0, &out, acc[(g - begin) / 4]);
-    for (uint32_t t = 0; t < n; t++)
-        for (uint32_t g = begin; g < end; g += 2)
-            store_rows(y + (t0 + t) * ldy + g * LANES, acc[(g - begin) / 4][2 * t + (g - begin) / 2 % 2],
-                       rows_at(p, g, end));
+        for (uint32_t g = begin; g < end; g += 4) {
+            const uint32_t b_end = n_blocks - b < BLOCKS ? n_blocks : b + BLOCKS, g_end = end - g < 4 ? end : g + 4;
+            /* of a single chunk all groups have the same sums, which then stay in the first cache */
+            __m512 *sums = acc[n_blocks <= BLOCKS ? 0 : (g - begin) / 4];
+            for (uint32_t s = 0; b == 0 && s < 2 * n; s++) sums[s] = _mm512_setzero_ps();
+            const bool last = b_end == n_blocks;
+            results out = {y + t0 * ldy + g * LANES, ldy, last ? n : 0, (g_end - g) * LANES, b_end - b, 0, 0};
+            mul_quad(k, p, g, g_end, b, b_end, a->blocks + (size_t)b * a->ldb + t0, a->ldb, n, t0 == 0, &out, sums);
+            if (last) store_quad(p, g, g_end, sums, n, y + t0 * ldy, ldy);
+        }
 }
 
 static void mul_many(const type_kernels *k, const packed *p, uint32_t begin, uint32_t end, const acts_view *a, float *y,
