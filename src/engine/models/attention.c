@@ -69,7 +69,8 @@ typedef struct att_job {
     const model *m;
     const step *st;
     const attn *a;
-    bool last, stores; /* stores: who attends a head first stores it */
+    bool last;
+    bool turns, stores; /* who attends: turns its queries first; stores its key/value head first */
 } att_job;
 
 static void *tile_of(const att_job *j, const span *sp, uint32_t page, uint32_t head_kv) {
@@ -92,18 +93,18 @@ static void turn_head(const att_job *j, float *x, const float *norm, size_t row)
     if (a->norm_after_rope) norm_head(j, x, norm, a->head_k);
 }
 
-/* A span's key/value head: its query heads and its own are rotated, then k and v go to the pages. */
+static void turn_query(const att_job *j, float *q, size_t row, uint32_t pos) {
+    turn_head(j, q, j->a->q_norm, row);
+    if (j->a->temp != 0) j->st->vec->scale(q, temperature(j->a, pos), j->a->head_k);
+}
+
+/* A span's key/value head: keys are rotated, then k and v go to the pages. */
 static void store_head(const att_job *j, const span *sp, uint32_t hk) {
     const step *st = j->st;
     const attn *a = j->a;
-    uint32_t group = a->n_head / a->n_head_kv;
     for (uint32_t i = 0; i < sp->n; i++) {
         size_t row = sp->row + i;
         uint32_t pos = sp->pos + i;
-        float *q = st->q + (row * a->n_head + (size_t)hk * group) * a->head_k;
-        for (uint32_t g = 0; g < group; g++) turn_head(j, q + (size_t)g * a->head_k, a->q_norm, row);
-        if (a->temp != 0) st->vec->scale(q, temperature(a, pos), (size_t)group * a->head_k);
-        if (a->reads_only) continue;
         float *k = st->k + (row * a->n_head_kv + hk) * a->head_k, *v = st->v + (row * a->n_head_kv + hk) * a->head_v;
         turn_head(j, k, a->k_norm, row);
         norm_head(j, v, a->v_norm, a->head_v);
@@ -122,7 +123,7 @@ static void store(att_job *j) {
     const step *st = j->st;
     const attn *a = j->a;
     size_t n = (size_t)st->n_spans * a->n_head_kv;
-    if ((uint64_t)st->n_rows * a->n_head * a->head_k < ALONE_FLOATS)
+    if ((uint64_t)st->n_rows * a->n_head_kv * a->head_k < ALONE_FLOATS)
         store_items(j, 0, n, 0);
     else
         pool_run(st->pool, n, 1, store_items, j);
@@ -171,6 +172,7 @@ static void attend_rows(const att_job *j, const span *sp, uint32_t hk, uint32_t 
     for (uint32_t i = 0; i < n; i++) {
         uint32_t token = (first + i) / group, head = hk * group + (first + i) % group;
         size_t row = sp->row + token;
+        if (j->turns) turn_query(j, st->q + (row * a->n_head + head) * a->head_k, row, sp->pos + token);
         see[i] = sees(j, sp, sp->pos + token);
         rows[i] = (attn_row){.q = st->q + (row * a->n_head + head) * a->head_k,
                              .acc = st->att + (row * a->n_head + head) * a->head_v,
@@ -234,7 +236,7 @@ static void attend(att_job *j) {
         work += (uint64_t)span_rows(j, sp) * (sp->pos + sp->n);
     }
     work *= (uint64_t)(a->head_k + a->head_v) * a->n_head_kv;
-    if (j->stores) work += (uint64_t)16 * st->n_rows * a->n_head * a->head_k;
+    if (j->turns) work += (uint64_t)16 * st->n_rows * a->n_head * a->head_k;
     if (work < 16 * ALONE_FLOATS)
         attend_items(j, 0, n, 0);
     else
@@ -242,7 +244,7 @@ static void attend(att_job *j) {
 }
 
 void attn_read(const model *m, const step *st, const attn *a, bool last) {
-    attend(&(att_job){m, st, a, last, false});
+    attend(&(att_job){.m = m, .st = st, .a = a, .last = last});
 }
 
 /* Every key/value head of every span is one item of attention: nobody else reads what that item stores. */
@@ -253,9 +255,11 @@ static bool one_block_each(const att_job *j) {
 }
 
 void attn_run(const model *m, const step *st, const attn *a, bool last) {
-    att_job j = {m, st, a, last, false};
-    j.stores = one_block_each(&j);
-    if (!j.stores) store(&j);
+    att_job j = {.m = m, .st = st, .a = a, .last = last, .turns = true};
+    if (!a->reads_only) {
+        j.stores = one_block_each(&j);
+        if (!j.stores) store(&j);
+    }
     if (!last || st->n_out) attend(&j);
 }
 
