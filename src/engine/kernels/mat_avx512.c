@@ -527,13 +527,19 @@ INLINE void meet_some(sum_kind kind, int shift, int nr, int nt, const weights *w
             }
         }
     }
-    UNROLL for (int t = 0; t < nt; t++) UNROLL for (int r = 0; r < nr; r++) acc[2 * t + r] =
-        add_block(kind, acc[2 * t + r], addends_of(kind, dot[t][r], high[t][r], &w[r], facts_of(x + t)));
+    UNROLL for (int t = 0; t < nt; t++) {
+        const act_facts f = facts_of(x + t);
+        UNROLL for (int r = 0; r < nr; r++) acc[2 * t + r] =
+            add_block(kind, acc[2 * t + r], addends_of(kind, dot[t][r], high[t][r], &w[r], f));
+    }
 }
 
-INLINE void meet(sum_kind kind, int shift, int nr, const weights *w, const act_block *x, __m512 *acc, uint32_t n) {
+/* The weights are copied, so that they stay in registers: for all the compiler knows, sums are part of `from`. */
+INLINE void meet(sum_kind kind, int shift, int nr, const weights *from, const act_block *x, __m512 *acc, uint32_t n) {
+    weights w[2];
+    UNROLL for (int r = 0; r < nr; r++) w[r] = from[r];
     for (; n >= AT_ONCE; n -= AT_ONCE, x += AT_ONCE, acc += 2 * AT_ONCE) meet_some(kind, shift, nr, AT_ONCE, w, x, acc);
-    for (; n > 0; n--, x++, acc += 2) meet_some(kind, shift, nr, 1, w, x, acc);
+    for (; n > 0; n--, x++, acc += 2) meet_some(kind, shift, nr, 1, from, x, acc);
 }
 
 typedef void meet_fn(const weights *w, const act_block *x, __m512 *acc, uint32_t n);
