@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 /* OpenSSL's SHA256_* calls are marked deprecated in 3.x in favour of EVP, which allocates for every hash. The block
  * function behind both is the same; the ledger hashes small things often. */
@@ -87,6 +88,29 @@ void text_copy(char *out, size_t cap, const char *s) {
     size_t n = strnlen(s, cap - 1);
     memcpy(out, s, n);
     out[n] = 0;
+}
+
+size_t text_token(const char *s, size_t n) {
+    size_t i = 0;
+    for (; i < n; i++) {
+        char c = s[i];
+        if ((c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z')) continue;
+        if (!c || !strchr("!#$%&'*+-.^_`|~", c)) break;
+    }
+    return i;
+}
+
+bool text_list_has(const char *s, size_t n, const char *word) {
+    size_t len = strlen(word);
+    for (size_t at = 0, end; at < n; at = end + 1) {
+        const char *comma = memchr(s + at, ',', n - at);
+        end = comma ? (size_t)(comma - s) : n;
+        size_t from = at, to = end;
+        while (from < to && (s[from] == ' ' || s[from] == '\t')) from++;
+        while (to > from && (s[to - 1] == ' ' || s[to - 1] == '\t')) to--;
+        if (to - from == len && strncasecmp(s + from, word, len) == 0) return true;
+    }
+    return false;
 }
 
 size_t text_u64(char out[U64_TEXT], uint64_t v) {

@@ -32,6 +32,12 @@ bool bytes_equal_ct(const void *a, const void *b, size_t n); /* constant time */
 
 void hex_encode(char *out /* 2n + 1 */, const void *p, size_t n);
 bool hex_decode(void *out /* n */, size_t n, const char *hex, size_t hex_len); /* lower case, exact length */
+/* Of one digit in either case; -1: it is none. */
+static inline int hex_value(char c) {
+    if (c >= '0' && c <= '9') return c - '0';
+    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
 /* Standard base64 with padding. Decoding is strict: padding required, unused bits zero, no white space, so
  * that a text decodes if and only if encoding its bytes gives it back. */
 void base64_encode(buf *b, const void *p, size_t n);
@@ -59,6 +65,10 @@ size_t utf8_tail(const char *s, size_t n);
 void text_copy(char *out, size_t cap, const char *s);
 #define U64_TEXT 21
 size_t text_u64(char out[U64_TEXT], uint64_t v); /* decimal digits and a NUL; how many digits */
+/* How many bytes at the beginning of s may stand in a token of HTTP (RFC 9110, 5.6.2). */
+size_t text_token(const char *s, size_t n);
+/* Is `word` (in any case) one of those in a list with commas between them (RFC 9110, 5.6.1)? */
+bool text_list_has(const char *s, size_t n, const char *word);
 /* Append s with control characters (C0, C1, DEL, bidi overrides) and broken UTF-8 shown as '?': what foreign
  * bytes pass before they reach a terminal. keep_newlines leaves \n and \t. */
 void text_sanitise(buf *b, const char *s, size_t n, bool keep_newlines);

@@ -4,9 +4,9 @@
  * several trees. So blocks of that one size are kept for the next tree, and the allocator is asked for what is larger
  * and where none is left.
  *
- * They are kept by processor, not by thread: with a thread for each connection a thread's own blocks have long left the
- * processor's cache when its next request comes, and what a request waited for was mostly that. A thread takes and
- * gives them in batches, so that the shared lists are touched seldom. */
+ * They are kept by processor, not by thread: of many threads that take turns (the crew, streams) each one's own blocks
+ * have long left the processor's cache when its next request comes, and what a request waited for was mostly that. A
+ * thread takes and gives them in batches, so that the shared lists are touched seldom. */
 #include "base/json_memory.h"
 
 #include <cjson/cJSON.h>

@@ -203,8 +203,8 @@ static int unknown_command(char **argv, int n) {
     return 2;
 }
 
-/* The allocator would make eight arenas a processor, each with its own pieces of what threads took and gave back: with
- * a thread for each connection that is memory without use. As many threads as there are processors allocate at a time.
+/* The allocator would make eight arenas a processor, each with its own pieces of what threads took and gave back:
+ * with threads that come and go that is memory without use. As many threads as there are processors allocate at a time.
  */
 static void limit_arenas(void) {
     unsigned n = sys_cpu_count();

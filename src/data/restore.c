@@ -84,19 +84,13 @@ static unit_state wide_state(const char *p, size_t n, symbol *s) {
     return n > 1 ? UNIT_OVER : UNIT_DONE;
 }
 
-static int hex_digit(char c) {
-    if (c >= '0' && c <= '9') return c - '0';
-    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-}
-
 static unit_state escape_state(const char *p, size_t n, symbol *s) {
     if (n == 1) return UNIT_MORE;
     if (p[1] == 'u') {
-        if (n > 2 && hex_digit(p[n - 1]) < 0) return UNIT_OVER;
+        if (n > 2 && hex_value(p[n - 1]) < 0) return UNIT_OVER;
         if (n < 6) return UNIT_MORE;
         unsigned cp = 0;
-        for (int i = 2; i < 6; i++) cp = cp << 4 | (unsigned)hex_digit(p[i]);
+        for (int i = 2; i < 6; i++) cp = cp << 4 | (unsigned)hex_value(p[i]);
         s->c = fold(cp);
         return UNIT_DONE;
     }

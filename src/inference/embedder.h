@@ -1,7 +1,7 @@
 /* Internal to inference: one thread for one loaded model that makes vectors, and the jobs that it runs.
  *
  * A job is one admitted request: sequences of tokens, a pooled row each. The thread owns the session; a job's owner
- * (the connection's thread) takes a place, starts the job, waits, may cancel, and frees it.
+ * (a request's thread) takes a place, starts the job, waits, may cancel, and frees it.
  *
  * 1. Jobs give their sequences in turn, one each, so a request of thousands does not hold up one of a single text.
  * 2. A sequence of an encoder is computed whole in one step, together with others as long as the step has no more than

@@ -5,9 +5,9 @@
  * egress durable before a byte leaves → completed or failed is durable → the last event. Dialects (server) turn bytes
  * into one `request` and events into bytes; nothing here knows which dialect it serves.
  *
- * Threads: pipeline_run blocks its caller (a connection's thread). Each loaded model has one engine thread that owns
- * its session and runs steps over all sequences (continuous batching), and a few that draw tokens beside it; messages
- * pass over bounded queues.
+ * Threads: pipeline_run blocks its caller: a thread, or a fiber whose loop goes on (base/loop.h). Each loaded model has
+ * one engine thread that owns its session and runs steps over all sequences (continuous batching), and a few that draw
+ * tokens beside it; messages pass over bounded queues.
  *
  * Records (audit.h; all in canonical JSON)
  *   admitted   key, role, dialect, model, route, artifact, numerics, kv (how keys and values were held: "f16", "q8";

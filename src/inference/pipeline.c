@@ -557,7 +557,7 @@ static err_code run_prepare(run *x, err *e) {
     return rc ? rc : prepare_next(x, &x->tries[0], e);
 }
 
-/* Everything else: what the ways into the pipeline do between begin and end. */
+/* What the two ways into the pipeline do between begin and end. */
 typedef struct way {
     run *x;
     err *e;
@@ -602,32 +602,25 @@ static void go(way *y, void (*fn)(void *ctx)) {
         fn(y);
 }
 
-err_code pipeline_check(inference *inf, const request *r, const event_sink *sink, err *e) {
+static err_code enter(inference *inf, const request *r, const event_sink *sink, err *e, void (*fn)(void *ctx)) {
     err local = {0};
     way y = {.e = e ? e : &local};
+    y.e->code = ERR_OK;
     y.rc = run_begin(&y.x, inf, r, sink, y.e);
     if (y.rc) return y.rc;
-    y.e->code = ERR_OK;
     y.rc = stage_check(r, y.e);
     if (y.rc)
         count(y.x, false, y.rc);
     else
-        go(&y, check_way);
+        go(&y, fn);
     run_end(y.x);
     return y.rc;
 }
 
+err_code pipeline_check(inference *inf, const request *r, const event_sink *sink, err *e) {
+    return enter(inf, r, sink, e, check_way);
+}
+
 err_code pipeline_run(inference *inf, const request *r, const event_sink *sink, err *e) {
-    err local = {0};
-    way y = {.e = e ? e : &local};
-    y.e->code = ERR_OK;
-    y.rc = run_begin(&y.x, inf, r, sink, y.e);
-    if (y.rc) return y.rc;
-    y.rc = stage_check(r, y.e);
-    if (y.rc)
-        count(y.x, false, y.rc);
-    else
-        go(&y, run_way);
-    run_end(y.x);
-    return y.rc;
+    return enter(inf, r, sink, e, run_way);
 }

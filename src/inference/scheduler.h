@@ -1,7 +1,7 @@
 /* Internal to inference: one engine thread for one loaded model, and the jobs that it runs (continuous batching).
  *
  * A job is one admitted request: one prompt, one or more choices, each a sequence of its own. The engine thread owns
- * the session, the sequences and every choice while it runs; a job's owner (the connection's thread) reserves a place,
+ * the session, the sequences and every choice while it runs; a job's owner (a request's thread) reserves a place,
  * starts the job, takes pieces of text from its mailbox, may cancel, and frees it.
  *
  *   owner                                   engine thread

@@ -26,7 +26,6 @@ static void parse_length(scan *sc, const char *v, size_t n) {
         snprintf(sc->why, sizeof sc->why, "Content-Length is not one decimal number");
         return;
     }
-    sc->f->has_length = true;
     sc->f->content_length = x;
 }
 
@@ -54,19 +53,6 @@ static bool media_type_is_json(const char *v, size_t n) {
     return len == 16 && strncasecmp(v, "application/json", 16) == 0;
 }
 
-/* "close", or "keep-alive", or in a list. */
-static void scan_connection(scan *sc, const char *v) {
-    while (*v) {
-        size_t n = strcspn(v, ","), m = n;
-        const char *word = v;
-        while (m && (*word == ' ' || *word == '\t')) word++, m--;
-        while (m && (word[m - 1] == ' ' || word[m - 1] == '\t')) m--;
-        if (m == 5 && strncasecmp(word, "close", 5) == 0) sc->says_close = true;
-        if (m == 10 && strncasecmp(word, "keep-alive", 10) == 0) sc->says_keep = true;
-        v += n + (v[n] == ',');
-    }
-}
-
 static void scan_known(scan *sc, const char *k, const char *v, size_t n) {
     if (strcasecmp(k, "content-length") == 0) {
         sc->n_length++;
@@ -86,7 +72,8 @@ static void scan_known(scan *sc, const char *k, const char *v, size_t n) {
     } else if (strcasecmp(k, "x-polder-label") == 0) {
         sc->n_label++;
     } else if (strcasecmp(k, "connection") == 0) {
-        scan_connection(sc, v);
+        if (text_list_has(v, n, "close")) sc->says_close = true;
+        if (text_list_has(v, n, "keep-alive")) sc->says_keep = true;
     } else if (strcasecmp(k, "content-type") == 0) {
         sc->n_type++;
         sc->f->is_json = media_type_is_json(v, n);
@@ -130,13 +117,6 @@ err_code guard_request(const http_head *h, guard_facts *f, err *e) {
     return ERR_OK;
 }
 
-static int hex_digit(char c) {
-    if (c >= '0' && c <= '9') return c - '0';
-    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-    return -1;
-}
-
 err_code guard_path(char *out, size_t cap, const char *raw, err *e) {
     size_t n = 0;
     if (raw[0] != '/') return err_set(e, ERR_INVALID, "request: the path does not begin with '/'");
@@ -146,7 +126,7 @@ err_code guard_path(char *out, size_t cap, const char *raw, err *e) {
         if (c <= 0x20 || c >= 0x7f || c == '#')
             return err_set(e, ERR_INVALID, "request: the path has bytes that must be percent-encoded");
         if (c == '%') {
-            int hi = hex_digit(p[1]), lo = hi < 0 ? -1 : hex_digit(p[2]);
+            int hi = hex_value(p[1]), lo = hi < 0 ? -1 : hex_value(p[2]);
             if (lo < 0) return err_set(e, ERR_INVALID, "request: the path has a '%%' without two hex digits");
             c = (unsigned char)(hi << 4 | lo);
             if (c < 0x20 || c == 0x7f)

@@ -13,7 +13,6 @@
 #include "base/sys.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -247,7 +246,6 @@ static bool look_at_head(talk *t, size_t len, guard_facts *f) {
         return false;
     }
     x->keep = f->keeps;
-    x->content_length = f->content_length;
     look_at_request(x, f, x->method);
     if (!x->refused || !f->has_body || !(f->expects_continue || f->content_length > DISCARD_BYTES_MAX)) return true;
     x->keep = false;
@@ -257,12 +255,15 @@ static bool look_at_head(talk *t, size_t len, guard_facts *f) {
 
 /* ---- its body ---------------------------------------------------------------------------------------------- */
 
+/* When a body must have come that far: a slow client gets time for each byte that it sends. */
+static uint64_t body_due_ns(const exchange *x) {
+    return x->started_ns + idle_ns(x->s) + (x->received / BODY_BYTES_PER_S + 1) * 1000000000u;
+}
+
 /* A piece of the body. False: the connection is closed. */
 static bool take_body(exchange *x, const char *p, size_t n) {
     x->received += n;
-    uint64_t seconds = (time_mono_ns() - x->started_ns) / 1000000000u;
-    if (seconds > (uint64_t)island_get_config(x->s->isl)->server_idle_timeout_s + x->received / BODY_BYTES_PER_S)
-        return false;
+    if (time_mono_ns() >= body_due_ns(x)) return false;
     if (x->refused || !x->route) return x->received <= DISCARD_BYTES_MAX; /* OPTIONS: anybody may ask */
     err e;
     if (x->received > x->body.max) {
@@ -296,11 +297,6 @@ static bool take_chunks(talk *t, http_chunks *chunks) {
     err_set(&e, ERR_INVALID, "request: its body is not in chunks, as its head says");
     malformed(&t->x, 400, &e);
     return false;
-}
-
-/* When a body must have come that far: a slow client gets time for each byte that it sends. */
-static uint64_t body_due_ns(const exchange *x) {
-    return x->started_ns + idle_ns(x->s) + (x->received / BODY_BYTES_PER_S + 1) * 1000000000u;
 }
 
 /* false: it did not come to its end; the connection is closed, without a reply where none was made. */

@@ -1,5 +1,7 @@
 #include "server/http_head.h"
 
+#include "base/bytes.h"
+
 #include <string.h>
 #include <strings.h>
 
@@ -25,20 +27,9 @@ size_t http_head_length(const char *p, size_t n, size_t *from) {
     return 0;
 }
 
-static bool is_tchar(unsigned char c) {
-    if ((c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z')) return true;
-    return c != 0 && strchr("!#$%&'*+-.^_`|~", c) != NULL;
-}
-
-static size_t token_length(const char *p, size_t n) {
-    size_t i = 0;
-    while (i < n && is_tchar((unsigned char)p[i])) i++;
-    return i;
-}
-
 /* "POST /v1/models?x=1 HTTP/1.1" */
 static err_code read_request_line(http_head *h, char *p, size_t n, err *e) {
-    size_t k = token_length(p, n);
+    size_t k = text_token(p, n);
     if (!k || k >= n || p[k] != ' ')
         return err_set(e, ERR_INVALID, "request: its first line does not begin with a method");
     h->method = p;
@@ -64,7 +55,7 @@ static err_code read_request_line(http_head *h, char *p, size_t n, err *e) {
 
 static err_code read_field(http_head *h, char *p, size_t n, err *e) {
     if (h->n == HEAD_FIELDS_MAX) return err_set(e, ERR_INVALID, "request: more than %u header fields", HEAD_FIELDS_MAX);
-    size_t k = token_length(p, n);
+    size_t k = text_token(p, n);
     if (!k || k >= n || p[k] != ':')
         return err_set(e, ERR_INVALID, "request: a header field's name has characters that no name has");
     char *v = p + k + 1, *end = p + n;
@@ -134,17 +125,11 @@ enum {
     LAST_LF
 };
 
-static int hex_of(char c) {
-    if (c >= '0' && c <= '9') return c - '0';
-    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-}
-
 /* One byte of what stands around chunks; false: it cannot stand there. */
 static bool take_byte(http_chunks *c, char b) {
     switch (c->part) {
     case CHUNK_SIZE: {
-        int d = hex_of(b);
+        int d = hex_value(b);
         if (d >= 0) {
             c->left = c->left << 4 | (unsigned)d;
             return ++c->digits <= SIZE_DIGITS;

@@ -104,7 +104,6 @@ struct exchange {
     identity who;
     char id[32]; /* x-request-id */
     buf body;
-    uint64_t content_length; /* declared; 0 where it was not */
     uint64_t started_ns, received, counted;
     bool refused; /* the body is thrown away, then `problem` is the reply */
     err problem;
@@ -143,7 +142,7 @@ bool exchange_gone(const exchange *x);
 
 typedef struct guard_facts {
     uint64_t content_length;
-    bool has_length, chunked, has_body, is_json;
+    bool chunked, has_body, is_json;
     bool expects_continue;
     bool keeps; /* the client wants to go on with this connection */
     char host[256];

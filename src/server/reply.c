@@ -1,10 +1,10 @@
 /* Replies: bytes, errors and streams, and the heads of what goes out. */
 #include "server/internal.h"
 
+#include "base/bytes.h"
 #include "base/mem.h"
 #include "base/sys.h"
 
-#include <errno.h>
 #include <poll.h>
 #include <string.h>
 #include <time.h>
@@ -12,11 +12,8 @@
 #define HEAD_USUAL 512u /* bytes that most heads fit into */
 
 bool exchange_gone(const exchange *x) {
-    struct pollfd p = {.fd = x->fd, .events = POLLRDHUP};
-    int n;
-    do n = poll(&p, 1, 0);
-    while (n < 0 && errno == EINTR);
-    return n > 0 && (p.revents & (POLLRDHUP | POLLHUP | POLLERR | POLLNVAL));
+    int got = wait_fd(x->fd, POLLRDHUP, 0);
+    return got > 0 && (got & (POLLRDHUP | POLLHUP | POLLERR | POLLNVAL));
 }
 
 int reply_status(const exchange *x, err_code code) {
@@ -90,11 +87,9 @@ static void header(buf *b, const char *k, const char *v) {
 }
 
 static void number_header(buf *b, const char *k, uint64_t v) {
-    char t[24], *p = t + sizeof t;
-    *--p = 0;
-    do *--p = (char)('0' + v % 10);
-    while (v /= 10);
-    header(b, k, p);
+    char t[U64_TEXT];
+    text_u64(t, v);
+    header(b, k, t);
 }
 
 static void headers_of_answer(const exchange *x, buf *b) {
@@ -114,8 +109,9 @@ static void make_head(exchange *x, int status, const char *type, const char *cac
     buf_reset(b);
     buf_reserve(b, HEAD_USUAL);
     buf_append(b, x->v11 ? "HTTP/1.1 " : "HTTP/1.0 ", 9);
-    char code[] = {(char)('0' + status / 100), (char)('0' + status / 10 % 10), (char)('0' + status % 10), ' '};
-    buf_append(b, code, sizeof code);
+    char code[U64_TEXT];
+    buf_append(b, code, text_u64(code, (uint64_t)status));
+    buf_putc(b, ' ');
     buf_puts(b, reason_of(status));
     buf_append(b, "\r\n", 2);
     put_date(b);

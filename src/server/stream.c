@@ -1,7 +1,7 @@
-/* A streamed answer: the pipeline runs on a thread of its own and writes into a bounded queue of bytes that the
- * connection's thread sends.
+/* A streamed answer: the pipeline runs on a thread of its own and writes into a bounded queue of bytes that
+ * another thread sends for the connection (http.c).
  *
- * The connection's thread waits on the queue and looks at the socket every 100 ms: a client that hangs up while nothing
+ * That one waits on the queue and looks at the socket every 100 ms: a client that hangs up while nothing
  * is being sent is noticed too. The writer waits where the queue is full, and gives up when the client has read nothing
  * for the configured idle time. */
 #include "server/internal.h"

@@ -98,12 +98,6 @@ err_code schema_fail(schema_ctx *c, err_code rc, const cJSON *at, const char *ke
 /* ---- references
  * ------------------------------------------------------------------------------------------------------ */
 
-static int hex_digit(char c) {
-    if (c >= '0' && c <= '9') return c - '0';
-    char low = (char)(c | 32);
-    return low >= 'a' && low <= 'f' ? low - 'a' + 10 : -1;
-}
-
 /* One step of a JSON pointer in a URI fragment, decoded: %XX first, then ~0 and ~1. */
 static bool decode_step(const char *s, size_t n, buf *out) {
     buf raw = {.max = 4096};
@@ -112,7 +106,7 @@ static bool decode_step(const char *s, size_t n, buf *out) {
             buf_putc(&raw, s[i]);
             continue;
         }
-        int a = n - i > 2 ? hex_digit(s[i + 1]) : -1, b = n - i > 2 ? hex_digit(s[i + 2]) : -1;
+        int a = n - i > 2 ? hex_value(s[i + 1]) : -1, b = n - i > 2 ? hex_value(s[i + 2]) : -1;
         if (a < 0 || b < 0) raw.failed = true;
         buf_putc(&raw, (char)(a * 16 + b));
         i += 2;

@@ -177,12 +177,6 @@ static bool is_name_start(char c) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
 }
 
-static int hex_value(char c) {
-    if (is_digit(c)) return c - '0';
-    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-}
-
 /* Digits with single underscores between them. */
 static size_t skip_digits(const lexer *x, size_t p) {
     while (p < x->n && (is_digit(x->s[p]) || (x->s[p] == '_' && p + 1 < x->n && is_digit(x->s[p + 1])))) p++;

@@ -43,17 +43,10 @@ static err_code load_ranks(vocab *v, const vocab_spec *s, err *e) {
     return ERR_OK;
 }
 
-static int hex_digit(char c) {
-    return c >= '0' && c <= '9'   ? c - '0'
-           : c >= 'A' && c <= 'F' ? c - 'A' + 10
-           : c >= 'a' && c <= 'f' ? c - 'a' + 10
-                                  : -1;
-}
-
 /* The byte of "<0x0A>", -1 for other texts. */
 static int byte_of(const char *p, size_t n) {
     if (n != 6 || memcmp(p, "<0x", 3) != 0 || p[5] != '>') return -1;
-    int hi = hex_digit(p[3]), lo = hex_digit(p[4]);
+    int hi = hex_value(p[3]), lo = hex_value(p[4]);
     return hi < 0 || lo < 0 ? -1 : hi << 4 | lo;
 }
 

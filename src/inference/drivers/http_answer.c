@@ -1,5 +1,6 @@
 #include "inference/drivers/http_answer.h"
 
+#include "base/bytes.h"
 #include "base/sys.h"
 
 #include <curl/curl.h>
@@ -81,33 +82,10 @@ static bool is_word(const char *s, size_t n, const char *word) {
     return n == strlen(word) && strncasecmp(s, word, n) == 0;
 }
 
-/* "Connection: close", or in a list. */
-static void take_connection(http_answer *h, const char *s, size_t n) {
-    while (n) {
-        size_t k = 0;
-        while (k < n && s[k] != ',') k++;
-        const char *word = s;
-        size_t m = k;
-        while (m && (*word == ' ' || *word == '\t')) word++, m--;
-        while (m && (word[m - 1] == ' ' || word[m - 1] == '\t')) m--;
-        if (is_word(word, m, "close")) h->keep = false;
-        k += k < n;
-        s += k;
-        n -= k;
-    }
-}
-
-/* The bytes of a token (RFC 9110, 5.6.2). */
-static bool is_name(const char *s, size_t n) {
-    for (size_t i = 0; i < n; i++)
-        if (s[i] <= ' ' || s[i] > '~' || strchr("\"(),/:;<=>?@[\\]{}", s[i])) return false;
-    return n > 0;
-}
-
 static const char *take_field(http_answer *h, const char *s, size_t n) {
     const char *colon = memchr(s, ':', n);
     size_t n_name = colon ? (size_t)(colon - s) : 0;
-    if (!is_name(s, n_name)) return "has a malformed header";
+    if (!n_name || text_token(s, n_name) != n_name) return "has a malformed header";
     const char *v = colon + 1;
     size_t m = n - n_name - 1;
     while (m && (*v == ' ' || *v == '\t')) v++, m--;
@@ -117,7 +95,7 @@ static const char *take_field(http_answer *h, const char *s, size_t n) {
         if (h->chunked || !is_word(v, m, "chunked")) return "has a transfer coding that was not asked for";
         h->chunked = true;
     } else if (is_word(s, n_name, "connection")) {
-        take_connection(h, v, m);
+        if (text_list_has(v, m, "close")) h->keep = false;
     } else if (is_word(s, n_name, "retry-after")) {
         h->retry_after_s = read_retry_after(v, m);
     }
@@ -146,8 +124,7 @@ static const char *take_size(http_answer *h, const char *s, size_t n) {
     size_t k = 0;
     uint64_t v = 0;
     for (; k < n && k <= SIZE_DIGITS; k++) {
-        char c = s[k];
-        int d = is_digit(c) ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+        int d = hex_value(s[k]);
         if (d < 0) break;
         v = v << 4 | (unsigned)d;
     }

@@ -6,7 +6,6 @@
 #include "inference/drivers/http_answer.h"
 
 #include <curl/curl.h>
-#include <errno.h>
 #include <poll.h>
 #include <string.h>
 #include <strings.h>

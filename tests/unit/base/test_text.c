@@ -100,6 +100,27 @@ TEST(hex_is_strict) {
     CHECK(!hex_decode(b, 2, "00fg", 4));
 }
 
+TEST(words_of_http_are_found) {
+    static const struct {
+        const char *list, *word;
+        bool has;
+    } t[] = {
+        {"close", "close", true},    {"Keep-Alive , CLOSE\t", "close", true},
+        {" ,,close", "close", true}, {"closed", "close", false},
+        {"clos", "close", false},    {"not close", "close", false},
+        {"", "close", false},        {",", "close", false},
+    };
+    for (size_t i = 0; i < sizeof t / sizeof *t; i++)
+        if (text_list_has(t[i].list, strlen(t[i].list), t[i].word) != t[i].has) FAIL("\"%s\"", t[i].list);
+    CHECK(!text_list_has("close", 4, "close"));
+    CHECK_INT(text_token("Content-Length: 5", 17), 14);
+    CHECK_INT(text_token("!#$%&'*+-.^_`|~09azAZ", 21), 21);
+    for (const char *p = "\"(),/:;<=>?@[\\]{} \t\x7f\x80"; *p; p++) CHECK_INT(text_token(p, 1), 0);
+    CHECK_INT(text_token("\0a", 2), 0);
+    CHECK(hex_value('0') == 0 && hex_value('a') == 10 && hex_value('F') == 15);
+    CHECK(hex_value('g') < 0 && hex_value('@') < 0 && hex_value(':') < 0 && hex_value('\x80') < 0);
+}
+
 TEST(utf8_follows_rfc3629) {
     static const struct {
         const char *s;
@@ -211,6 +232,7 @@ int main(int argc, char **argv) {
     RUN(hashes_match_published_vectors);
     RUN(base64_is_strict);
     RUN(hex_is_strict);
+    RUN(words_of_http_are_found);
     RUN(utf8_follows_rfc3629);
     RUN(foreign_bytes_are_shown_safely);
     RUN(errors_have_names_and_codes);
