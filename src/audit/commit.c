@@ -248,6 +248,9 @@ static err_code next_segment(ledger *l, uint64_t room, bool *sync_failed, err *e
         l->fs->close(l->fs, f);
         return rc;
     }
+    /* Full segments are read seldom and late. Their memory is what the next one takes: on a machine whose host hands
+     * pages out as they are first touched, fresh ones cost more than all the writing (docs/results/perimeter.md). */
+    l->fs->let_go(l->fs, t->f);
     l->fs->close(l->fs, t->f);
     t->f = f;
     t->first = t->edge.size;

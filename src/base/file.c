@@ -94,6 +94,10 @@ static int posix_allocate(vfs *v, vfile *f, uint64_t size) {
     return r ? r : fsync(f->fd) == 0 ? 0 : -errno;
 }
 
+static void posix_let_go(vfs *v, vfile *f) {
+    (void)posix_fadvise(f->fd, 0, 0, POSIX_FADV_DONTNEED);
+}
+
 static int posix_rename(vfs *v, const char *from, const char *to) {
     return rename(from, to) == 0 ? 0 : -errno;
 }
@@ -139,6 +143,7 @@ vfs vfs_posix = {
     .size = posix_size,
     .truncate = posix_truncate,
     .allocate = posix_allocate,
+    .let_go = posix_let_go,
     .rename = posix_rename,
     .unlink = posix_unlink,
     .mkdir = posix_mkdir,

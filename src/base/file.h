@@ -27,6 +27,7 @@ struct vfs {
     int64_t (*size)(vfs *v, vfile *f);
     int (*truncate)(vfs *v, vfile *f, uint64_t size);
     int (*allocate)(vfs *v, vfile *f, uint64_t size); /* prewrite zeros up to size and sync */
+    void (*let_go)(vfs *v, vfile *f);                 /* not read soon: what is synced leaves the system's memory */
     int (*rename)(vfs *v, const char *from, const char *to);
     int (*unlink)(vfs *v, const char *path); /* -ENOENT where absent */
     int (*mkdir)(vfs *v, const char *path);  /* 0 where it exists already */

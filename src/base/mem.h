@@ -33,7 +33,7 @@ void mem_trim(void);
 void mem_wipe(void *p, size_t len_bytes);
 
 /* Test hook: the allocation after `n` successful ones fails, once (n < 0 switches it off). Process-wide,
- * atomic. mem_count tells how many allocations there have been. */
+ * atomic. mem_count tells how many allocations there have been since the first of these calls. */
 void mem_fail_after(int64_t n);
 int64_t mem_count(void);
 

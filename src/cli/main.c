@@ -204,11 +204,11 @@ static int unknown_command(char **argv, int n) {
 }
 
 /* The allocator would make eight arenas a processor, each with its own pieces of what threads took and gave back:
- * with threads that come and go that is memory without use. As many threads as there are processors allocate at a time.
- */
+ * with threads that come and go that is memory without use. As many threads as there are processors serve connections;
+ * the ledger's writer and one more besides, which must not wait for them nor they for it. */
 static void limit_arenas(void) {
     unsigned n = sys_cpu_count();
-    (void)mallopt(M_ARENA_MAX, n < 2 ? 2 : (int)n);
+    (void)mallopt(M_ARENA_MAX, (int)n + 2);
 }
 
 int main(int argc, char **argv) {

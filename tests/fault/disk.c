@@ -336,6 +336,8 @@ static int sim_allocate(vfs *v, vfile *f, uint64_t size) {
     return r ? r : bad;
 }
 
+static void sim_let_go(vfs *v, vfile *f) {}
+
 static int sim_rename(vfs *v, const char *from, const char *to) {
     simdisk *d = disk_of(v);
     pthread_mutex_lock(&d->mu);
@@ -398,8 +400,8 @@ static int sim_list(vfs *v, const char *path, int (*cb)(void *, const char *), v
 
 simdisk *sim_new(void) {
     simdisk *d = must(calloc(1, sizeof *d));
-    d->v = (vfs){sim_open,     sim_close,  sim_pread,  sim_pwrite, sim_sync,     sim_size, sim_truncate,
-                 sim_allocate, sim_rename, sim_unlink, sim_mkdir,  sim_sync_dir, sim_list};
+    d->v = (vfs){sim_open,     sim_close,  sim_pread,  sim_pwrite, sim_sync,  sim_size,     sim_truncate,
+                 sim_allocate, sim_let_go, sim_rename, sim_unlink, sim_mkdir, sim_sync_dir, sim_list};
     d->crash_at = -1;
     pthread_mutex_init(&d->mu, NULL);
     return d;
