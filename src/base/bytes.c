@@ -58,10 +58,11 @@ void hmac_sha256(uint8_t out[SHA256_LEN], const void *key, size_t key_len, const
 
 /* ---- random bytes ------------------------------------------------------------------------------------------ */
 
-/* A request takes random bytes a dozen times, a few at a time, and each time would be a call of the kernel: they are
- * fetched as many at once as the kernel gives without interruption, and what was handed out is wiped. */
+/* A request takes random bytes a dozen times, a few at a time, and each time would be a call of the kernel: a stock of
+ * them is stretched by ChaCha20 from a key that the kernel gives for this stock alone and that is wiped at once, and
+ * what was handed out is wiped. So what a process's memory shows later says nothing of what was given before. */
 static _Thread_local struct {
-    uint8_t bytes[256];
+    uint8_t bytes[1024];
     size_t left;
 } stock;
 
@@ -76,7 +77,10 @@ void random_bytes(void *p, size_t n) {
         return;
     }
     if (stock.left < n) {
-        randombytes_buf(stock.bytes, sizeof stock.bytes);
+        uint8_t key[randombytes_SEEDBYTES];
+        randombytes_buf(key, sizeof key);
+        randombytes_buf_deterministic(stock.bytes, sizeof stock.bytes, key);
+        sodium_memzero(key, sizeof key);
         stock.left = sizeof stock.bytes;
     }
     stock.left -= n;

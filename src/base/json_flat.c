@@ -166,6 +166,10 @@ void jflat_arr(jflat *f, const char *key) {
 }
 
 /* Most keys differ in their first letter. */
+static inline bool same_key(const char *a, const char *b) {
+    return *a == *b && strcmp(a, b) == 0;
+}
+
 static inline bool after(const char *a, const char *b) {
     unsigned char x = (unsigned char)*a, y = (unsigned char)*b;
     return x != y && x < 0x80 && y < 0x80 ? x > y : json_compare_keys(a, b) > 0;
@@ -198,7 +202,7 @@ static void arrange(jflat *f) {
     size_t from = m[0].from, len = f->text.len - from; /* the first that came stands first in the text */
     bool moved = sort(m, n);
     for (uint32_t i = 1; i < n; i++)
-        if (strcmp(m[i - 1].key, m[i].key) == 0) fail_twice(f, m[i].key);
+        if (same_key(m[i - 1].key, m[i].key)) fail_twice(f, m[i].key);
     if (!moved || !buf_reserve(&f->text, len)) return;
     char *at = f->text.ptr + f->text.len;
     for (uint32_t i = 0; i < n; i++) {
@@ -257,7 +261,7 @@ err_code jflat_write(const jflat *f, const jflat *more, buf *out, err *e) {
     (void)buf_reserve(out, f->text.len + (more ? more->text.len : 0) + 2);
     buf_putc(out, '{');
     for (uint32_t i = 0; i < n && !rc; i++) {
-        if (i && strcmp(p[i - 1].m->key, p[i].m->key) == 0)
+        if (i && same_key(p[i - 1].m->key, p[i].m->key))
             rc = err_set(e, ERR_INVALID, "the key \"%.80s\" stands twice in one object", p[i].m->key);
         bool last = i + 1 == n;
         buf_append(out, p[i].text + p[i].m->from, p[i].m->to - p[i].m->from - last);
