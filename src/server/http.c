@@ -24,8 +24,10 @@
 #define LINGER_MS       1000 /* what a client gets to read the last reply before the connection goes */
 #define LINGER_BYTES    (1u << 20)
 #define ACCEPTS_AT_ONCE 16
-#define TRIM_FROM       64 /* connections at once */
 #define ACCEPT_AGAIN_MS 20 /* after the system refused one, mostly for want of descriptors */
+/* Memory is given back so often, and when most connections have left where there were so many. */
+#define TRIM_EVERY_NS (30 * UINT64_C(1000000000))
+#define TRIM_FROM     64
 
 /* An open connection; what it has read stands on its fiber's stack. */
 typedef struct conn {
@@ -377,6 +379,19 @@ static void send_reply(exchange *x) {
 
 /* ---- a connection ------------------------------------------------------------------------------------------ */
 
+/* What requests took and gave back lies in pieces that the allocator keeps, a few more with every mixture of requests
+ * that has not been before. */
+static void trim(void *ctx) {
+    (void)ctx;
+    mem_trim();
+}
+
+static void trim_if_due(server *s, uint64_t now_ns) {
+    uint64_t last = atomic_load_explicit(&s->trimmed_ns, memory_order_relaxed);
+    if (now_ns < last + TRIM_EVERY_NS || !atomic_compare_exchange_strong(&s->trimmed_ns, &last, now_ns)) return;
+    away(trim, NULL);
+}
+
 /* One request. false: the connection is over. */
 static bool one_exchange(talk *t) {
     exchange *x = &t->x;
@@ -399,6 +414,7 @@ static bool one_exchange(talk *t) {
     bool goes_on = x->keep && !x->broken && !atomic_load(&t->s->draining);
     exchange_end(x);
     t->since_ns = time_mono_ns();
+    trim_if_due(t->s, t->since_ns);
     return goes_on;
 }
 
@@ -415,11 +431,6 @@ static void linger(talk *t) {
     } while (taken < LINGER_BYTES);
 }
 
-static void trim(void *ctx) {
-    (void)ctx;
-    mem_trim();
-}
-
 static void conn_leave(conn *c) {
     server *s = c->d->s;
     pthread_mutex_lock(&s->lock);
@@ -434,7 +445,7 @@ static void conn_leave(conn *c) {
     close(c->fd);
     atomic_fetch_sub(&c->d->n, 1);
     mem_free(c);
-    if (most_left) away(trim, NULL); /* what hundreds took and gave back lies in pieces that the allocator keeps */
+    if (most_left) away(trim, NULL);
 }
 
 static void conn_main(void *arg) {
