@@ -92,13 +92,17 @@ INLINE void add_128(__m256 *sums, const float *x, size_t n) {
     for (int j = 0; j < 8; j++) sums[j] = s[j], sums[j + 8] = t[j];
 }
 
-/* The last elements, fewer than lanes: one without an element keeps its sum. */
-INLINE void sum_rest(addend what, __m256 *s, const float *x, uint32_t n, __m256 mean) {
-    for (uint32_t i = 0; i < n; i += 8, s++) {
+/* The last elements, fewer than lanes: one without an element keeps its sum. In a copy of the sums, for whole lanes are
+ * the rule and stay in registers. */
+INLINE void sum_rest(addend what, __m256 *sums, const float *x, uint32_t n, __m256 mean) {
+    __m256 s[16];
+    memcpy(s, sums, sizeof s);
+    for (uint32_t i = 0; i < n; i += 8) {
         __m256i there = lanes_below((int)(n - i));
-        __m256 t = add_of(what, *s, _mm256_maskload_ps(x + i, there), mean);
-        *s = _mm256_blendv_ps(*s, t, _mm256_castsi256_ps(there));
+        __m256 t = add_of(what, s[i / 8], _mm256_maskload_ps(x + i, there), mean);
+        s[i / 8] = _mm256_blendv_ps(s[i / 8], t, _mm256_castsi256_ps(there));
     }
+    memcpy(sums, s, sizeof s);
 }
 
 /* The sum of a norm in 128 lanes; of squares by two walks, for the registers hold 64. */
@@ -112,12 +116,12 @@ INLINE float norm_sum(addend what, const float *x, uint32_t n, float mean) {
         sum_64(what, s, x, whole, 0, vm);
         sum_64(what, s + 8, x, whole, 64, vm);
     }
-    sum_rest(what, s, x + whole, n - whole, vm);
-    for (int width = 8; width >= 2; width /= 2) {
-        UNROLL
-        for (int j = 0; j < width; j++) s[j] = _mm256_add_ps(s[j], s[j + width]);
-    }
-    return tree_ps(_mm256_add_ps(s[0], s[1]));
+    if (whole < n) sum_rest(what, s, x + whole, n - whole, vm);
+    UNROLL
+    for (int j = 0; j < 8; j++) s[j] = _mm256_add_ps(s[j], s[j + 8]);
+    UNROLL
+    for (int j = 0; j < 4; j++) s[j] = _mm256_add_ps(s[j], s[j + 4]);
+    return tree_ps(_mm256_add_ps(_mm256_add_ps(s[0], s[2]), _mm256_add_ps(s[1], s[3])));
 }
 
 static void avx2_rms_norm(float *y, const float *x, const float *w, uint32_t n, float eps) {
