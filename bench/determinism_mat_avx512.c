@@ -4,39 +4,23 @@
 
 #include "determinism.h"
 
-/* One token, as mul_one: blocks x and y of a register stay apart in its halves until the end. */
-INLINE void meet_apart(tensor_type type, const weights *w, const act_block *x, const act_block *y, __m512 *acc,
-                       __m512 *min) {
-    const sum_kind kind = kind_of(type);
-    const __m512i to_halves = two256(_mm256_setzero_si256(), _mm256_set1_epi32(8));
-    const __m512i q = two256(load256(x->q), load256(y->q));
-    const act_facts f = facts_of_two(x, y);
-    __m512i dot = start_of(kind, shift_of(type), f, 0), high = start_of(kind, shift_of(type), f, 1);
-    UNROLL for (int j = 0; j < 8; j++) {
-        __m512i *sum = kind == SUM_SCALES_16 && j >= 4 ? &high : &dot;
-        __m512i v = _mm512_permutexvar_epi32(_mm512_add_epi32(to_halves, _mm512_set1_epi32(j)), q);
-        *sum = _mm512_dpbusd_epi32(*sum, w->q[j], v);
-    }
-    addends a = addends_of(kind, dot, high, w, f);
-    *acc = _mm512_fmadd_ps(a.scale, a.dot, *acc);
-    if (has_min(kind)) *min = _mm512_fmadd_ps(a.min, a.of_min, *min);
-}
-
+/* One token, as mul_one: even and odd blocks apart. */
 INLINE void one_token(tensor_type type, const packed *p, uint32_t g, const acts_view *a, float *y) {
-    const uint32_t n = p->cols / 32;
-    const size_t step = 2 * block_bytes(type, p);
-    const uint8_t *group = p->data + g * p->task_bytes;
+    const uint8_t *unit = p->data + g * p->task_bytes, *unit_end = unit + p->task_bytes;
     const act_block *x = a->blocks;
-    __m512 acc = _mm512_setzero_ps(), min = acc;
-    unit_head h = {0};
-    weights w;
-    for (uint32_t b = 0; b < n; b += 2, x += 2 * a->ldb) {
-        load_two(type, p, group, b, &h, &w);
-        fetch(group + b / 2 * step + AHEAD, step);
-        meet_apart(type, &w, x, x + a->ldb, &acc, &min);
+    __m256 acc[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
+    while (unit < unit_end) {
+        for (int u = 0; u < (is_256(type) ? 1 : 2); u++, unit += p->unit_bytes) {
+            const group_head h = load_group_head(type, unit);
+            const uint8_t *part = unit + head_bytes(type);
+            for (int i = 0; i < (is_256(type) ? 8 : 1); i++, part += p->part_bytes, x += a->ldb) {
+                group_weights w = {0};
+                load_group(type, &w, h, part);
+                acc[(u + i) % 2] = meet_one(type, &w, x, acc[(u + i) % 2]);
+            }
+        }
     }
-    acc = _mm512_add_ps(acc, min);
-    _mm256_storeu_ps(y + g * LANES, _mm256_add_ps(half_of(acc, 0), half_of(acc, 1)));
+    _mm256_storeu_ps(y + g * LANES, _mm256_add_ps(acc[0], acc[1]));
 }
 
 /* More tokens, as mul_batch, of whole batches and tiles. */

@@ -44,6 +44,10 @@ WIDE __m512i wide_cvtepu16_epi32(__m256i a) {
     w.i_half[1] = _mm256_cvtepu16_epi32(_mm256_extracti128_si256(a, 1));
     return w.i;
 }
+WIDE __m512i wide_zextsi256_si512(__m256i a) {
+    wide w = {.i_half = {a, _mm256_setzero_si256()}};
+    return w.i;
+}
 WIDE __m512 wide_cvtph_ps(__m256i a) {
     wide w;
     w.ps_half[0] = _mm256_cvtph_ps(_mm256_castsi256_si128(a));
@@ -165,6 +169,7 @@ WIDE void wide_mask_storeu_epi16_256(void *p, __mmask16 k, __m256i v) {
 #undef _mm512_srli_epi16
 #undef _mm512_srli_epi32
 #undef _mm512_srai_epi32
+#undef _mm512_zextsi256_si512
 #undef _mm256_mask_storeu_epi16
 #undef _mm256_mask_storeu_ps
 #undef _mm256_maskz_loadu_epi16
@@ -191,6 +196,7 @@ WIDE void wide_mask_storeu_epi16_256(void *p, __mmask16 k, __m256i v) {
 #define _mm512_srli_epi16              wide_srli_epi16
 #define _mm512_srli_epi32              wide_srli_epi32
 #define _mm512_srai_epi32              wide_srai_epi32
+#define _mm512_zextsi256_si512         wide_zextsi256_si512
 #define _mm256_mask_storeu_epi16       wide_mask_storeu_epi16_256
 #define _mm256_mask_storeu_ps          wide_mask_storeu_ps_256
 #define _mm256_maskz_loadu_epi16       wide_maskz_loadu_epi16_256

@@ -139,107 +139,119 @@ INLINE __m512i table16(const int8_t *table, int offset) {
     return _mm512_broadcast_i32x4(t);
 }
 
-INLINE void load_4bit(weights *w, place p) {
+/* The integers of a block in n registers. 8: of two places, register j has the j-th four columns of each. 4: of one,
+ * p.a; it has the columns of 2j in its low half and those of 2j + 1 in its high one, as they lie in memory. */
+#define STEP(n) (256 / (size_t)(n))
+
+INLINE __m512i load_of(int n, place p) {
+    return n == 4 ? _mm512_loadu_si512(p.a) : load(p);
+}
+
+INLINE void load_4bit(int n, __m512i *q, place p) {
     const __m512i mask = _mm512_set1_epi8(15);
-    UNROLL for (int i = 0; i < 4; i++) {
-        __m512i v = load(after(p, 32 * (size_t)i));
-        w->q[i] = _mm512_and_si512(v, mask);
-        w->q[i + 4] = _mm512_and_si512(_mm512_srli_epi16(v, 4), mask);
+    UNROLL for (int i = 0; i < n / 2; i++) {
+        __m512i v = load_of(n, after(p, STEP(n) * (size_t)i));
+        q[i] = _mm512_and_si512(v, mask);
+        q[i + n / 2] = _mm512_and_si512(_mm512_srli_epi16(v, 4), mask);
     }
 }
 
-INLINE void load_2bit(weights *w, place p) {
+INLINE void load_2bit(int n, __m512i *q, place p) {
     const __m512i mask = _mm512_set1_epi8(3);
-    UNROLL for (int i = 0; i < 2; i++) {
-        __m512i v = load(after(p, 32 * (size_t)i));
-        w->q[i] = _mm512_and_si512(v, mask);
-        w->q[i + 2] = _mm512_and_si512(_mm512_srli_epi16(v, 2), mask);
-        w->q[i + 4] = _mm512_and_si512(_mm512_srli_epi16(v, 4), mask);
-        w->q[i + 6] = _mm512_and_si512(_mm512_srli_epi16(v, 6), mask);
+    UNROLL for (int i = 0; i < n / 4; i++) {
+        __m512i v = load_of(n, after(p, STEP(n) * (size_t)i));
+        q[i] = _mm512_and_si512(v, mask);
+        q[i + n / 4] = _mm512_and_si512(_mm512_srli_epi16(v, 2), mask);
+        q[i + n / 2] = _mm512_and_si512(_mm512_srli_epi16(v, 4), mask);
+        q[i + n / 2 + n / 4] = _mm512_and_si512(_mm512_srli_epi16(v, 6), mask);
     }
 }
 
-/* Bits j of the bytes at p become bit `width` of register j. */
-INLINE void or_1bit(weights *w, place p, int width) {
-    const __m512i v = load(p), mask = _mm512_set1_epi8((char)(1 << width));
-    UNROLL for (int j = 0; j < 8; j++) {
+/* Bits j of the bytes at p become bit `width` of the j-th columns. */
+INLINE void or_1bit(int n, __m512i *q, place p, int width) {
+    const __m512i mask = _mm512_set1_epi8((char)(1 << width));
+    const __m256i a = load256(p.a);
+    const __m512i v = two256(a, n == 4 ? _mm256_srli_epi16(a, 1) : load256(p.b));
+    UNROLL for (int i = 0; i < n; i++) {
+        const int j = i * 8 / n;
         __m512i s =
             j <= width ? _mm512_slli_epi16(v, (unsigned)(width - j)) : _mm512_srli_epi16(v, (unsigned)(j - width));
-        w->q[j] = or_and(w->q[j], s, mask);
+        q[i] = or_and(q[i], s, mask);
     }
 }
 
 /* Two bits above four. */
-INLINE void or_2bit(weights *w, place p) {
+INLINE void or_2bit(int n, __m512i *q, place p) {
     const __m512i mask = _mm512_set1_epi8(0x30);
-    UNROLL for (int i = 0; i < 2; i++) {
-        const __m512i v = load(after(p, 32 * (size_t)i));
-        w->q[i] = or_and(w->q[i], _mm512_slli_epi16(v, 4), mask);
-        w->q[i + 2] = or_and(w->q[i + 2], _mm512_slli_epi16(v, 2), mask);
-        w->q[i + 4] = or_and(w->q[i + 4], v, mask);
-        w->q[i + 6] = or_and(w->q[i + 6], _mm512_srli_epi16(v, 2), mask);
+    UNROLL for (int i = 0; i < n / 4; i++) {
+        const __m512i v = load_of(n, after(p, STEP(n) * (size_t)i));
+        q[i] = or_and(q[i], _mm512_slli_epi16(v, 4), mask);
+        q[i + n / 4] = or_and(q[i + n / 4], _mm512_slli_epi16(v, 2), mask);
+        q[i + n / 2] = or_and(q[i + n / 2], v, mask);
+        q[i + n / 2 + n / 4] = or_and(q[i + n / 2 + n / 4], _mm512_srli_epi16(v, 2), mask);
     }
 }
 
 /* q = sc q, bytes of at most 45: no byte runs over into its neighbour. */
-INLINE void scale_2bit(weights *w) {
-    UNROLL for (int j = 0; j < 8; j++) {
-        __m512i sc = _mm512_or_si512(w->sc[j / 4], _mm512_slli_epi32(w->sc[j / 4], 16));
-        w->q[j] = _mm512_mullo_epi16(w->q[j], sc);
+INLINE void scale_2bit(int n, __m512i *q, const __m512i *sc) {
+    UNROLL for (int i = 0; i < n; i++) {
+        __m512i v = sc[2 * i / n];
+        q[i] = _mm512_mullo_epi16(q[i], _mm512_or_si512(v, _mm512_slli_epi32(v, 16)));
     }
 }
 
 /* q = 128 - sc (q - 4) = 128 + 4 sc - sc q, all modulo 256. */
-INLINE void scale_3bit(weights *w) {
+INLINE void scale_3bit(int n, __m512i *q, const __m512i *scales) {
     const __m512i even = _mm512_set1_epi16(255);
     UNROLL for (int h = 0; h < 2; h++) {
-        __m512i sc = pair16(w->sc[h], w->sc[h]);
+        __m512i sc = pair16(scales[h], scales[h]);
         __m512i top = _mm512_add_epi16(_mm512_set1_epi16(128), _mm512_slli_epi16(sc, 2));
         top = or_and(_mm512_slli_epi16(top, 8), top, even);
-        UNROLL for (int j = 4 * h; j < 4 * h + 4; j++) {
-            __m512i low = _mm512_mullo_epi16(_mm512_and_si512(w->q[j], even), sc);
-            __m512i high = _mm512_mullo_epi16(_mm512_andnot_si512(even, w->q[j]), sc);
-            w->q[j] = _mm512_sub_epi8(top, or_and(high, low, even));
+        UNROLL for (int i = h * n / 2; i < (h + 1) * n / 2; i++) {
+            __m512i low = _mm512_mullo_epi16(_mm512_and_si512(q[i], even), sc);
+            __m512i high = _mm512_mullo_epi16(_mm512_andnot_si512(even, q[i]), sc);
+            q[i] = _mm512_sub_epi8(top, or_and(high, low, even));
         }
     }
 }
 
-INLINE void load_integers(tensor_type t, weights *w, place part) {
+/* sc: of types with two scales a block, for each 32-bit lane. */
+INLINE void load_integers(tensor_type t, int n, __m512i *q, const __m512i *sc, place part) {
     place bits = after(part, is_per_16(t) || has_scaled_min(t) ? 16 : t == TT_IQ4_XS ? 8 : 0);
     switch (t) {
     case TT_Q8_0:
-        UNROLL for (int j = 0; j < 8; j++) w->q[j] =
-            _mm512_xor_si512(load(after(bits, 32 * (size_t)j)), _mm512_set1_epi8((char)0x80));
+        UNROLL for (int i = 0; i < n; i++) q[i] =
+            _mm512_xor_si512(load_of(n, after(bits, STEP(n) * (size_t)i)), _mm512_set1_epi8((char)0x80));
         break;
     case TT_IQ4_NL:
     case TT_IQ4_XS:
-        load_4bit(w, bits);
-        UNROLL for (int j = 0; j < 8; j++) w->q[j] = _mm512_shuffle_epi8(table16(iq4_table, 128), w->q[j]);
+        load_4bit(n, q, bits);
+        UNROLL for (int i = 0; i < n; i++) q[i] = _mm512_shuffle_epi8(table16(iq4_table, 128), q[i]);
         break;
     case TT_MXFP4:
-        load_4bit(w, bits);
-        UNROLL for (int j = 0; j < 8; j++) w->q[j] = _mm512_shuffle_epi8(table16(mxfp4_table, 16), w->q[j]);
+        load_4bit(n, q, bits);
+        UNROLL for (int i = 0; i < n; i++) q[i] = _mm512_shuffle_epi8(table16(mxfp4_table, 16), q[i]);
         break;
     case TT_Q5_0:
     case TT_Q5_1:
     case TT_Q5_K:
-        load_4bit(w, after(bits, 32));
-        or_1bit(w, bits, 4);
+        load_4bit(n, q, after(bits, 32));
+        or_1bit(n, q, bits, 4);
         break;
     case TT_Q3_K:
-        load_2bit(w, after(bits, 32));
-        or_1bit(w, bits, 2);
-        scale_3bit(w);
+        load_2bit(n, q, after(bits, 32));
+        or_1bit(n, q, bits, 2);
+        scale_3bit(n, q, sc);
         break;
     case TT_Q2_K:
-        load_2bit(w, bits);
-        scale_2bit(w);
+        load_2bit(n, q, bits);
+        scale_2bit(n, q, sc);
         break;
     case TT_Q6_K:
-        load_4bit(w, after(bits, 64));
-        or_2bit(w, bits);
+        load_4bit(n, q, after(bits, 64));
+        or_2bit(n, q, bits);
         break;
-    default: load_4bit(w, bits);
+    default: load_4bit(n, q, bits);
     }
 }
 
@@ -283,7 +295,7 @@ INLINE size_t block_bytes(tensor_type t, const packed *p) {
 
 INLINE void load_block(tensor_type t, weights *w, unit_head h, place part) {
     load_scales(t, w, h, part);
-    load_integers(t, w, part);
+    load_integers(t, 8, w->q, w->sc, part);
 }
 
 /* Block b of two places. The head of a unit of 256 is read with its first block: whoever walks over blocks begins there
@@ -302,12 +314,6 @@ INLINE __m512i bcast(const void *p) {
     memcpy(&v, p, 4);
     return _mm512_set1_epi32(v);
 }
-INLINE __m512i two_bcast(const void *p, const void *q) {
-    int32_t v, w;
-    memcpy(&v, p, 4);
-    memcpy(&w, q, 4);
-    return two256(_mm256_set1_epi32(v), _mm256_set1_epi32(w));
-}
 
 /* What a block of activations has beside its integers, for each row. */
 typedef struct act_facts {
@@ -317,11 +323,6 @@ typedef struct act_facts {
 
 INLINE act_facts facts_of(const act_block *x) {
     return (act_facts){bcast(&x->nsum8), bcast(x->s), _mm512_set1_ps(x->d), _mm512_set1_ps(x->asum)};
-}
-INLINE act_facts facts_of_two(const act_block *x, const act_block *y) {
-    return (act_facts){two_bcast(&x->nsum8, &y->nsum8), two_bcast(x->s, y->s),
-                       _mm512_castsi512_ps(two_bcast(&x->d, &y->d)),
-                       _mm512_castsi512_ps(two_bcast(&x->asum, &y->asum))};
 }
 
 /* What sums of registers [0, 4) (half 0) and [4, 8) start from; where the kind has one sum it is half 0. */
@@ -360,79 +361,117 @@ INLINE __m512 add_block(sum_kind kind, __m512 acc, addends a) {
     return has_min(kind) ? _mm512_fmadd_ps(a.min, a.of_min, acc) : acc;
 }
 
-INLINE __m256 half_of(__m512 v, int half) {
-    return half ? _mm512_extractf32x8_ps(v, 1) : _mm512_castps512_ps256(v);
+/* ---- one token -------------------------------------------------------------------------------------------------- */
+
+/* A block of one group of 8 rows, read in the order in which it lies in memory: a register holds eight columns, four in
+ * each half, and only the integer sums are of 512 bits. What counts here is the number of instructions: with twice as
+ * many one Zen 4 core waits for them and not for memory. Nothing is fetched ahead by hand: there that costs more than
+ * it brings, whatever the distance. */
+typedef struct group_head {
+    __m256 d, dmin;
+} group_head;
+
+typedef struct group_weights {
+    __m512i q[4];
+    __m256 scale, min;
+    __m256i sc[2], m01;
+} group_weights; /* as unit_head and weights */
+
+INLINE __m256 group_f16(const uint8_t *p) {
+    return _mm256_cvtph_ps(load128(p));
 }
-/* The rows of one half; what belongs to the activations is broadcast to 256 bits, so that nothing is put together to be
- * taken apart here. dot: the block's sums as floats; mins: SUM_MINS_16. */
-INLINE __m256 add_block_half(sum_kind kind, __m256 acc, const weights *w, __m512 dot, __m512 mins, const act_block *x,
-                             int half) {
+INLINE __m256i group_i8(const uint8_t *p) {
+    return _mm256_cvtepi8_epi32(load64(p));
+}
+
+INLINE group_head load_group_head(tensor_type t, const uint8_t *unit) {
+    group_head h = {_mm256_setzero_ps(), _mm256_setzero_ps()};
+    h.d = t == TT_MXFP4 ? _mm512_castps512_ps256(load_e8m0((place){unit, unit})) : group_f16(unit);
+    if (has_head_min(t)) h.dmin = group_f16(unit + 16);
+    if (has_head_min(t) && is_256(t)) h.dmin = _mm256_xor_ps(h.dmin, _mm256_set1_ps(-0.0f));
+    return h;
+}
+
+INLINE void load_group(tensor_type t, group_weights *w, group_head h, const uint8_t *part) {
+    w->scale = h.d;
+    w->min = h.dmin;
+    if (is_per_16(t)) {
+        w->sc[0] = group_i8(part);
+        w->sc[1] = group_i8(part + 8);
+    }
+    if (t == TT_Q2_K) {
+        const __m256i m0 = _mm256_and_si256(_mm256_srli_epi32(w->sc[0], 4), _mm256_set1_epi32(15));
+        const __m256i m1 = _mm256_and_si256(_mm256_srli_epi32(w->sc[1], 4), _mm256_set1_epi32(15));
+        w->m01 = _mm256_or_si256(m0, _mm256_slli_epi32(m1, 16));
+        w->sc[0] = _mm256_and_si256(w->sc[0], _mm256_set1_epi32(15));
+        w->sc[1] = _mm256_and_si256(w->sc[1], _mm256_set1_epi32(15));
+    }
+    if (is_256(t) && !is_per_16(t)) w->scale = _mm256_mul_ps(h.d, _mm256_cvtepi32_ps(group_i8(part)));
+    if (has_scaled_min(t)) w->min = _mm256_mul_ps(h.dmin, _mm256_cvtepi32_ps(group_i8(part + 8)));
+    const __m512i sc[2] = {two256(w->sc[0], w->sc[0]), two256(w->sc[1], w->sc[1])};
+    load_integers(t, 4, w->q, sc, (place){part, part});
+}
+
+INLINE __m256i bcast256(const void *p) {
+    int32_t v;
+    memcpy(&v, p, 4);
+    return _mm256_set1_epi32(v);
+}
+
+/* As start_of: what is added to the sum of both halves of a register. */
+INLINE __m256i group_start(sum_kind kind, int shift, const act_block *x, int half) {
+    if ((kind == SUM_OFFSET || kind == SUM_INVERTED) && half == 0)
+        return _mm256_slli_epi32(bcast256(&x->nsum8), (unsigned)shift);
+    if (kind == SUM_SCALES_16) {
+        __m256i s = bcast256(x->s);
+        s = half ? _mm256_and_si256(s, _mm256_set1_epi32((int)0xffff0000)) : _mm256_slli_epi32(s, 16);
+        return _mm256_sub_epi32(_mm256_setzero_si256(), _mm256_srai_epi32(s, 11));
+    }
+    return _mm256_setzero_si256();
+}
+INLINE __m256i both_halves(__m512i v) {
+    return _mm256_add_epi32(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1));
+}
+
+INLINE __m256 meet_one(tensor_type type, const group_weights *w, const act_block *x, __m256 acc) {
+    const sum_kind kind = kind_of(type);
+    const __m512i columns = two256(_mm256_setzero_si256(), _mm256_set1_epi32(1));
+    const __m512i q = _mm512_broadcast_i64x4(load256(x->q));
+    __m512i sum[2] = {_mm512_zextsi256_si512(group_start(kind, shift_of(type), x, 0)),
+                      _mm512_zextsi256_si512(group_start(kind, shift_of(type), x, 1))};
+    UNROLL for (int i = 0; i < 4; i++) {
+        __m512i *s = &sum[kind == SUM_SCALES_16 && i >= 2];
+        __m512i v = _mm512_permutexvar_epi32(_mm512_add_epi32(columns, _mm512_set1_epi32(2 * i)), q);
+        *s = _mm512_dpbusd_epi32(*s, w->q[i], v);
+    }
+    __m256i dot = both_halves(sum[0]);
+    if (kind == SUM_INVERTED) dot = _mm256_sub_epi32(_mm256_setzero_si256(), dot);
+    if (kind == SUM_SCALES_16)
+        dot = _mm256_add_epi32(_mm256_mullo_epi32(w->sc[0], dot), _mm256_mullo_epi32(w->sc[1], both_halves(sum[1])));
     const __m256 d = _mm256_set1_ps(x->d);
-    acc = _mm256_fmadd_ps(_mm256_mul_ps(half_of(w->scale, half), d), half_of(dot, half), acc);
-    if (kind == SUM_MIN) acc = _mm256_fmadd_ps(half_of(w->min, half), _mm256_set1_ps(x->asum), acc);
-    if (kind == SUM_MINS_16) acc = _mm256_fmadd_ps(_mm256_mul_ps(half_of(w->min, half), d), half_of(mins, half), acc);
+    acc = _mm256_fmadd_ps(_mm256_mul_ps(w->scale, d), _mm256_cvtepi32_ps(dot), acc);
+    if (kind == SUM_MIN) acc = _mm256_fmadd_ps(w->min, _mm256_set1_ps(x->asum), acc);
+    if (kind == SUM_MINS_16)
+        acc = _mm256_fmadd_ps(_mm256_mul_ps(w->min, d), _mm256_cvtepi32_ps(_mm256_madd_epi16(w->m01, bcast256(x->s))),
+                              acc);
     return acc;
 }
 
-/* ---- one token -------------------------------------------------------------------------------------------------- */
-
-/* How far ahead lines are asked for. The hardware does it within a page only. */
-#define AHEAD 4096
-
-INLINE void fetch(const uint8_t *p, size_t n) {
-    for (size_t i = 0; i < n; i += 64) _mm_prefetch((const char *)p + i, _MM_HINT_T0);
-}
-/* Two blocks x and y = x + 1 of one group: y's rows stand in the high half. So the group is read in the order in which
- * it lies in memory, which is faster than two groups at once. only_x: there is no y. */
-INLINE __m256 meet_one(tensor_type type, const weights *w, const act_block *x, const act_block *y, bool only_x,
-                       __m256 acc) {
-    const sum_kind kind = kind_of(type);
-    const __m512i to_halves = two256(_mm256_setzero_si256(), _mm256_set1_epi32(8));
-    const __m512i q = two256(load256(x->q), load256(y->q));
-    const act_facts f = facts_of_two(x, y);
-    __m512i dot = start_of(kind, shift_of(type), f, 0), high = start_of(kind, shift_of(type), f, 1);
-    UNROLL for (int j = 0; j < 8; j++) {
-        __m512i *sum = kind == SUM_SCALES_16 && j >= 4 ? &high : &dot;
-        __m512i v = _mm512_permutexvar_epi32(_mm512_add_epi32(to_halves, _mm512_set1_epi32(j)), q);
-        *sum = _mm512_dpbusd_epi32(*sum, w->q[j], v);
-    }
-    const addends a = addends_of(kind, dot, high, w, f); /* its factors of activations are not used */
-    acc = add_block_half(kind, acc, w, a.dot, a.of_min, x, 0);
-    return only_x ? acc : add_block_half(kind, acc, w, a.dot, a.of_min, y, 1);
-}
-
-/* Blocks b and b + 1 of a group as two places. */
-INLINE void load_two(tensor_type t, const packed *p, const uint8_t *group, uint32_t b, unit_head *h, weights *w) {
-    if (is_256(t)) { /* of one unit */
-        const uint8_t *unit = group + (size_t)(b / 8) * p->unit_bytes;
-        const uint8_t *part = unit + head_bytes(t) + b % 8 * (size_t)p->part_bytes;
-        if (b % 8 == 0) *h = load_head(t, (place){unit, unit});
-        load_block(t, w, *h, (place){part, part + p->part_bytes});
-    } else {
-        const uint8_t *unit = group + (size_t)b * p->unit_bytes;
-        place units = {unit, unit + p->unit_bytes};
-        load_block(t, w, load_head(t, units), after(units, head_bytes(t)));
-    }
-}
-
+/* Groups one after the other, each from its first column to its last. Columns in chunks, whose activations would stay
+ * in the first cache while several groups pass, halve the speed: memory is read in pieces. */
 INLINE void mul_one(tensor_type type, const packed *p, uint32_t begin, uint32_t end, const acts_view *a, float *y) {
-    const uint32_t n = p->cols / 32;
-    const size_t step = 2 * block_bytes(type, p);
     for (uint32_t g = begin; g < end; g++) {
-        const uint8_t *group = p->data + g * p->task_bytes;
+        const uint8_t *unit = p->data + g * p->task_bytes, *unit_end = unit + p->task_bytes;
         const act_block *x = a->blocks;
         __m256 acc = _mm256_setzero_ps();
-        unit_head h = {0};
-        weights w;
-        for (uint32_t b = 0; b + 2 <= n; b += 2, x += 2 * a->ldb) {
-            load_two(type, p, group, b, &h, &w);
-            fetch(group + b / 2 * step + AHEAD, step);
-            acc = meet_one(type, &w, x, x + a->ldb, false, acc);
-        }
-        if (n % 2) { /* never of units of 256; y stands for x */
-            place last = {group + (n - 1) * (size_t)p->unit_bytes, group + (n - 1) * (size_t)p->unit_bytes};
-            load_block(type, &w, load_head(type, last), after(last, head_bytes(type)));
-            acc = meet_one(type, &w, x, x, true, acc);
+        for (; unit < unit_end; unit += p->unit_bytes) {
+            const group_head h = load_group_head(type, unit);
+            const uint8_t *part = unit + head_bytes(type);
+            for (int i = 0; i < (is_256(type) ? 8 : 1); i++, part += p->part_bytes, x += a->ldb) {
+                group_weights w = {0};
+                load_group(type, &w, h, part);
+                acc = meet_one(type, &w, x, acc);
+            }
         }
         uint32_t left = p->rows - g * LANES;
         _mm256_mask_storeu_ps(y + g * LANES, (__mmask8)(left >= LANES ? 0xff : (1u << left) - 1), acc);
@@ -442,6 +481,13 @@ INLINE void mul_one(tensor_type type, const packed *p, uint32_t begin, uint32_t 
 /* ---- few tokens ------------------------------------------------------------------------------------------------ */
 
 #define FEW 16
+
+/* How far ahead lines are asked for. The hardware does it within a page only. */
+#define AHEAD 4096
+
+INLINE void fetch(const uint8_t *p, size_t n) {
+    for (size_t i = 0; i < n; i += 64) _mm_prefetch((const char *)p + i, _MM_HINT_T0);
+}
 
 INLINE void store_rows(float *y, __m512 v, uint32_t n) {
     _mm512_mask_storeu_ps(y, (__mmask16)(n >= 16 ? 0xffff : (1u << n) - 1), v);
