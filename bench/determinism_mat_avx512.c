@@ -4,11 +4,11 @@
 
 #include "determinism.h"
 
-/* One token, as mul_one: even and odd blocks apart. */
+/* One token, as mul_one: even and odd blocks apart, and minima. */
 INLINE void one_token(tensor_type type, const packed *p, uint32_t g, const acts_view *a, float *y) {
     const uint8_t *unit = p->data + g * p->task_bytes, *unit_end = unit + p->task_bytes;
     const act_block *x = a->blocks;
-    __m256 acc[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
+    __m256 acc[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()}, min = acc[0];
     while (unit < unit_end) {
         for (int u = 0; u < (is_256(type) ? 1 : 2); u++, unit += p->unit_bytes) {
             const group_head h = load_group_head(type, unit);
@@ -16,11 +16,11 @@ INLINE void one_token(tensor_type type, const packed *p, uint32_t g, const acts_
             for (int i = 0; i < (is_256(type) ? 8 : 1); i++, part += p->part_bytes, x += a->ldb) {
                 group_weights w = {0};
                 load_group(type, &w, h, part);
-                acc[(u + i) % 2] = meet_one(type, &w, x, acc[(u + i) % 2]);
+                meet_one(type, &w, x, &acc[(u + i) % 2], &min);
             }
         }
     }
-    _mm256_storeu_ps(y + g * LANES, _mm256_add_ps(acc[0], acc[1]));
+    _mm256_storeu_ps(y + g * LANES, _mm256_add_ps(_mm256_add_ps(acc[0], acc[1]), min));
 }
 
 /* More tokens, as mul_batch, of whole batches and tiles. */

@@ -22,7 +22,7 @@ int64_t mem_count(void) {
     return atomic_load(&n_allocations);
 }
 
-/* True where this allocation is the one to fail. The hook is off in all but tests; there a load is all it costs. */
+/* True where this allocation is the one to fail. The hook is on in tests only; off, a load is all that it costs. */
 static bool must_fail(void) {
     if (!atomic_load_explicit(&watched, memory_order_relaxed)) return false;
     atomic_fetch_add_explicit(&n_allocations, 1, memory_order_relaxed);

@@ -59,7 +59,7 @@ struct server {
     atomic_bool draining;
     atomic_uint in_flight; /* exchanges whose reply is not out yet */
     atomic_uint_least64_t requests;
-    atomic_uint_least64_t trimmed_ns; /* when memory was last given back */
+    atomic_uint_least64_t trimmed_ns; /* when memory was last given back because it was time */
     atomic_uint_least64_t body_bytes; /* held in bodies now */
     uint64_t body_bytes_max;
     metric *m_in_flight, *m_hangups;
