@@ -81,7 +81,8 @@ err_code ledger_open(ledger **out, const char *dir, const ledger_options *o, led
 void ledger_close(ledger *l);
 
 /* Append and wait until durable. `seq` gets the index. ERR_UNAVAILABLE (the sentence says why) means: not written, or
- * not known to be written, and whoever asked must not be answered. r is not freed. */
+ * not known to be written, and whoever asked must not be answered. r is used up, whatever comes of it, and not freed.
+ */
 err_code ledger_append(ledger *l, record *r, uint64_t *seq, err *e);
 
 /* Append two records of which the second names the first, and wait once: they stand next to each other in one group, so

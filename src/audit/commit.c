@@ -564,7 +564,7 @@ static err_code find_link(waiter *w, const char *field, err *e) {
     return ERR_OK;
 }
 
-static err_code make_waiter(const ledger *l, const record *r, const char *field, buf *entry, waiter *w, err *e) {
+static err_code make_waiter(const ledger *l, record *r, const char *field, buf *entry, waiter *w, err *e) {
     *w = (waiter){0};
     *entry = (buf){.max = LEDGER_ENTRY_MAX};
     (void)buf_reserve(entry, ENTRY_USUAL);
@@ -573,8 +573,9 @@ static err_code make_waiter(const ledger *l, const record *r, const char *field,
     w->entry = (uint8_t *)entry->ptr;
     w->entry_len = entry->len;
     if (field) rc = find_link(w, field, e);
-    if (rc == ERR_OK && r->n_contents)
-        rc = vault_pack(r->contents, r->n_contents, w->key, &w->sealed, &w->sealed_len, e);
+    if (rc == ERR_OK && r->contents.n) contents_take(&r->contents, w->key, &w->sealed, &w->sealed_len);
+    /* whoever comes next takes this memory while it is in the processor's cache, and not only after this wait */
+    record_use_up(r);
     if (rc == ERR_OK && !field) finish_waiter(l, w);
     return rc;
 }

@@ -19,6 +19,7 @@
 #include "audit/note.h"
 #include "audit/segment.h"
 #include "audit/vault.h"
+#include "base/mem.h"
 #include "base/metrics.h"
 #include "base/sys.h"
 #include "base/wake.h"
@@ -40,10 +41,13 @@ struct record {
     jflat fields;
     jflat told;  /* of the contents */
     cJSON *body; /* what callers add as trees; NULL: nothing */
-    content few[CONTENTS_FEW], *contents;
-    unsigned n_contents, cap_contents;
-    size_t contents_len;
+    content_set contents;
+    char few[CONTENTS_FEW][CONTENT_NAME_MAX + 1]; /* the names of the first: keys of `told` must stay where they are */
+    arena *more;                                  /* and of the rest */
 };
+
+/* Nothing is left of it but what record_free takes. */
+void record_use_up(record *r);
 
 /* The canonical bytes of a record, checked to be what a verifier accepts. */
 err_code record_bytes(const record *r, buf *out, err *e);

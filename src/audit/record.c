@@ -17,10 +17,8 @@ err_code record_new(record **out, const char *event, err *e) {
     jflat_init(&r->fields, LEDGER_ENTRY_MAX);
     jflat_init(&r->told, LEDGER_ENTRY_MAX);
     r->body = NULL;
-    r->contents = r->few;
-    r->n_contents = 0;
-    r->cap_contents = CONTENTS_FEW;
-    r->contents_len = 0;
+    r->contents = (content_set){0};
+    r->more = NULL;
     (void)buf_reserve(&r->fields.text, FIELDS_USUAL);
     jflat_num(&r->fields, "v", 1);
     jflat_str(&r->fields, "time", when);
@@ -34,17 +32,19 @@ err_code record_new(record **out, const char *event, err *e) {
     return ERR_OK;
 }
 
-void record_free(record *r) {
-    if (!r) return;
-    for (unsigned i = 0; i < r->n_contents; i++) {
-        mem_wipe(r->contents[i].bytes, r->contents[i].len);
-        mem_free(r->contents[i].bytes);
-    }
-    mem_wipe(r->contents, r->n_contents * sizeof *r->contents);
-    if (r->contents != r->few) mem_free(r->contents);
+void record_use_up(record *r) {
+    contents_free(&r->contents);
     jflat_free(&r->fields);
     jflat_free(&r->told);
     cJSON_Delete(r->body);
+    r->body = NULL;
+    arena_free(r->more);
+    r->more = NULL;
+}
+
+void record_free(record *r) {
+    if (!r) return;
+    record_use_up(r);
     mem_free(r);
 }
 
@@ -57,57 +57,33 @@ cJSON *record_body(record *r) {
     return r->body;
 }
 
-/* Room for one more content. Salts are wiped where they lay before. */
-static bool make_room(record *r) {
-    if (r->n_contents < r->cap_contents) return true;
-    unsigned cap = 4 * r->cap_contents; /* up to CONTENTS_MAX */
-    content *more = mem_array(cap, sizeof *more);
-    if (!more) return false;
-    memcpy(more, r->contents, r->n_contents * sizeof *more);
-    mem_wipe(r->contents, r->n_contents * sizeof *more);
-    if (r->contents != r->few) mem_free(r->contents);
-    r->contents = more;
-    r->cap_contents = cap;
-    return true;
+static const char *keep_name(record *r, const char *name) {
+    size_t n = strlen(name);
+    if (r->contents.n <= CONTENTS_FEW) return memcpy(r->few[r->contents.n - 1], name, n + 1);
+    if (!r->more) r->more = arena_new(CONTENTS_MAX * 2 * (CONTENT_NAME_MAX + 1));
+    return r->more ? arena_strndup(r->more, name, n) : NULL;
 }
 
 /* {"bytes": n, "commit": hex} under the content's name. */
-static void describe(jflat *told, const content *c) {
+static void describe(jflat *told, const char *name, const content_view *c) {
     uint8_t mac[SHA256_LEN];
     char hex[SHA256_HEX_LEN + 1];
     hmac_sha256(mac, c->salt, SALT_LEN, c->bytes, c->len);
     hex_encode(hex, mac, sizeof mac);
     if (!told->n) (void)buf_reserve(&told->text, TOLD_USUAL);
-    jflat_obj(told, c->name);
+    jflat_obj(told, name);
     jflat_num(told, "bytes", (double)c->len);
     jflat_str(told, "commit", hex);
     jflat_end(told);
 }
 
 err_code record_content(record *r, const char *name, const void *p, size_t n, err *e) {
-    if (!content_name_valid(name))
-        return err_set(e, ERR_INVALID, "content %s: a content's name is 1 to %u letters a to z and '_'", name,
-                       CONTENT_NAME_MAX);
-    for (unsigned i = 0; i < r->n_contents; i++)
-        if (strcmp(r->contents[i].name, name) == 0)
-            return err_set(e, ERR_EXISTS, "content %s: the record has one of this name already", name);
-    if (r->n_contents == CONTENTS_MAX)
-        return err_set(e, ERR_TOO_LARGE, "content %s: a record has at most %u contents", name, CONTENTS_MAX);
-    if (n > LEDGER_CONTENT_MAX - r->contents_len)
-        return err_set(e, ERR_TOO_LARGE, "content %s: the contents of a record have at most %u bytes together", name,
-                       LEDGER_CONTENT_MAX);
-    if (!make_room(r)) return err_nomem(e, "a record's content");
-    content *c = &r->contents[r->n_contents];
-    size_t name_len = strlen(name);
-    c->bytes = mem_alloc(n + name_len + 1); /* the name stands behind them: it does not move as this list does */
-    if (!c->bytes) return err_nomem(e, "a record's content");
-    if (n) memcpy(c->bytes, p, n);
-    c->len = n;
-    c->name = memcpy(c->bytes + n, name, name_len + 1);
-    random_bytes(c->salt, sizeof c->salt);
-    describe(&r->told, c);
-    r->n_contents++; /* it is told of, so it is the record's, whatever becomes of that */
-    r->contents_len += n;
+    content_view c;
+    err_code rc = contents_add(&r->contents, name, p, n, &c, e);
+    if (rc != ERR_OK) return rc;
+    const char *kept = keep_name(r, name);
+    if (!kept) return err_nomem(e, "a record's content");
+    describe(&r->told, kept, &c);
     return jflat_check(&r->told, "a record's content", e);
 }
 

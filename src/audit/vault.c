@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { NONCE_LEN = 24, TAG_LEN = 16 };
+enum { NONCE_LEN = SEALED_FROM, TAG_LEN = 16 };
 _Static_assert(SEAL_OVERHEAD == NONCE_LEN + TAG_LEN, "sealing adds a nonce and a tag");
 _Static_assert(8 + NONCE_LEN + CONTENT_KEY_LEN + TAG_LEN == KEY_SLOT_LEN, "a slot is what it seals");
 _Static_assert(KEYS_PER_SECTOR *KEY_SLOT_LEN <= SECTOR, "no slot crosses a sector");
@@ -16,6 +16,8 @@ _Static_assert(KEYS_PER_SECTOR *KEY_SLOT_LEN <= SECTOR, "no slot crosses a secto
 static const char content_label[] = "polder/content/1";
 static const char slot_label[] = "polder/slot/1";
 static const char key_prefix[] = "polder-vault";
+
+#define CONTENTS_USUAL 1000u /* bytes that what most answers leave fits into */
 
 bool content_name_valid(const char *name) {
     size_t n = strlen(name);
@@ -71,33 +73,80 @@ static void content_ad(uint8_t out[CONTENT_AD_LEN], const uint8_t log_id[32], co
     memcpy(out + sizeof content_label - 1 + 32, leaf->b, HASH_LEN);
 }
 
-static uint8_t *put(uint8_t *p, const void *bytes, size_t n) {
-    if (n) memcpy(p, bytes, n);
-    return p + n;
+/* What is copied elsewhere is wiped where it lay. */
+static bool make_room(content_set *c, size_t n) {
+    size_t need = (c->p ? c->len : NONCE_LEN + 2) + n + TAG_LEN, cap = 2 * c->cap;
+    if (need <= c->cap) return true;
+    if (cap < need) cap = need;
+    if (cap < CONTENTS_USUAL) cap = CONTENTS_USUAL;
+    uint8_t *p = mem_alloc(cap);
+    if (!p) return false;
+    if (c->p) {
+        memcpy(p + NONCE_LEN, c->p + NONCE_LEN, c->len - NONCE_LEN);
+        mem_wipe(c->p, c->len);
+        mem_free(c->p);
+    } else {
+        be_put(p + NONCE_LEN, 0, 2);
+        c->len = NONCE_LEN + 2;
+    }
+    c->p = p;
+    c->cap = cap;
+    return true;
 }
 
-err_code vault_pack(const content *c, unsigned n, uint8_t key[CONTENT_KEY_LEN], uint8_t **sealed, size_t *sealed_len,
-                    err *e) {
-    size_t plain_len = 2;
-    for (unsigned i = 0; i < n; i++) plain_len += 1 + strlen(c[i].name) + SALT_LEN + 4 + c[i].len;
-    uint8_t *out = mem_alloc(plain_len + SEAL_OVERHEAD);
-    if (!out) return err_nomem(e, "a record's contents");
-    uint8_t *p = out + NONCE_LEN;
-    be_put(p, n, 2);
-    p += 2;
-    for (unsigned i = 0; i < n; i++) {
-        size_t name_len = strlen(c[i].name);
-        *p++ = (uint8_t)name_len;
-        p = put(p, c[i].name, name_len);
-        p = put(p, c[i].salt, SALT_LEN);
-        be_put(p, c[i].len, 4);
-        p = put(p + 4, c[i].bytes, c[i].len);
-    }
-    random_bytes(key, CONTENT_KEY_LEN);
-    random_bytes(out, NONCE_LEN);
-    *sealed = out;
-    *sealed_len = plain_len + SEAL_OVERHEAD;
+static bool has_name(const content_set *c, const char *name, size_t len) {
+    content_view v;
+    size_t at = 0;
+    unsigned left;
+    bool whole;
+    while (c->n && vault_next(c->p + NONCE_LEN, c->len - NONCE_LEN, &at, &left, &v, &whole))
+        if (v.name_len == len && memcmp(v.name, name, len) == 0) return true;
+    return false;
+}
+
+err_code contents_add(content_set *c, const char *name, const void *p, size_t n, content_view *out, err *e) {
+    if (!content_name_valid(name))
+        return err_set(e, ERR_INVALID, "content %s: a content's name is 1 to %u letters a to z and '_'", name,
+                       CONTENT_NAME_MAX);
+    size_t name_len = strlen(name);
+    if (has_name(c, name, name_len))
+        return err_set(e, ERR_EXISTS, "content %s: the record has one of this name already", name);
+    if (c->n == CONTENTS_MAX)
+        return err_set(e, ERR_TOO_LARGE, "content %s: a record has at most %u contents", name, CONTENTS_MAX);
+    if (n > LEDGER_CONTENT_MAX - c->bytes)
+        return err_set(e, ERR_TOO_LARGE, "content %s: the contents of a record have at most %u bytes together", name,
+                       LEDGER_CONTENT_MAX);
+    if (!make_room(c, 1 + name_len + SALT_LEN + 4 + n)) return err_nomem(e, "a record's content");
+    uint8_t *at = c->p + c->len;
+    *at++ = (uint8_t)name_len;
+    out->name = memcpy(at, name, name_len);
+    out->name_len = name_len;
+    at += name_len;
+    random_bytes(at, SALT_LEN);
+    out->salt = at;
+    at += SALT_LEN;
+    be_put(at, n, 4);
+    out->bytes = at + 4;
+    out->len = n;
+    if (n) memcpy(at + 4, p, n);
+    c->len = (size_t)(at + 4 + n - c->p);
+    c->bytes += n;
+    be_put(c->p + NONCE_LEN, ++c->n, 2);
     return ERR_OK;
+}
+
+void contents_free(content_set *c) {
+    if (c->p) mem_wipe(c->p, c->len);
+    mem_free(c->p);
+    *c = (content_set){0};
+}
+
+void contents_take(content_set *c, uint8_t key[CONTENT_KEY_LEN], uint8_t **sealed, size_t *sealed_len) {
+    random_bytes(key, CONTENT_KEY_LEN);
+    random_bytes(c->p, NONCE_LEN);
+    *sealed = c->p;
+    *sealed_len = c->len + TAG_LEN;
+    *c = (content_set){0};
 }
 
 void vault_encrypt(const uint8_t log_id[32], const hash32 *leaf, const uint8_t key[CONTENT_KEY_LEN], uint8_t *sealed,
@@ -106,13 +155,6 @@ void vault_encrypt(const uint8_t log_id[32], const hash32 *leaf, const uint8_t k
     content_ad(ad, log_id, leaf);
     crypto_aead_xchacha20poly1305_ietf_encrypt(sealed + NONCE_LEN, NULL, sealed + NONCE_LEN, sealed_len - SEAL_OVERHEAD,
                                                ad, sizeof ad, NULL, sealed, key);
-}
-
-err_code vault_seal(const uint8_t log_id[32], const hash32 *leaf, const content *c, unsigned n,
-                    uint8_t key[CONTENT_KEY_LEN], uint8_t **sealed, size_t *sealed_len, err *e) {
-    err_code rc = vault_pack(c, n, key, sealed, sealed_len, e);
-    if (rc == ERR_OK) vault_encrypt(log_id, leaf, key, *sealed, *sealed_len);
-    return rc;
 }
 
 err_code vault_open(const uint8_t log_id[32], const hash32 *leaf, const uint8_t key[CONTENT_KEY_LEN], uint8_t *sealed,

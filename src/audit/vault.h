@@ -14,14 +14,8 @@
 #define CONTENTS_MAX       64u /* of one record */
 #define SALT_LEN           32u
 #define SEAL_OVERHEAD      40u /* nonce and tag */
+#define SEALED_FROM        24u /* where behind the nonce the contents begin */
 #define VAULT_KEY_TEXT_MAX 96
-
-typedef struct content {
-    const char *name; /* stands behind the bytes */
-    uint8_t salt[SALT_LEN];
-    uint8_t *bytes;
-    size_t len;
-} content;
 
 bool content_name_valid(const char *name);
 
@@ -32,24 +26,34 @@ err_code vault_key_parse(uint8_t key[32], const char *text, size_t n, err *e);
 
 /* ---- contents -------------------------------------------------------------------------------------------- */
 
-/* Contents, ready to be encrypted in place under a fresh key. *sealed is mem_alloc'ed. */
-err_code vault_pack(const content *c, unsigned n, uint8_t key[CONTENT_KEY_LEN], uint8_t **sealed, size_t *sealed_len,
-                    err *e);
-void vault_encrypt(const uint8_t log_id[32], const hash32 *leaf, const uint8_t key[CONTENT_KEY_LEN], uint8_t *sealed,
-                   size_t sealed_len);
-/* Both. */
-err_code vault_seal(const uint8_t log_id[32], const hash32 *leaf, const content *c, unsigned n,
-                    uint8_t key[CONTENT_KEY_LEN], uint8_t **sealed, size_t *sealed_len, err *e);
-/* Open in place: *plain points into sealed. ERR_CORRUPT where key and bytes do not belong together. */
-err_code vault_open(const uint8_t log_id[32], const hash32 *leaf, const uint8_t key[CONTENT_KEY_LEN], uint8_t *sealed,
-                    size_t len, uint8_t **plain, size_t *plain_len, err *e);
-/* Walk opened contents: *at begins at 0 (the count is read then). false at the end or where malformed: *whole tells. */
+/* The contents of one record as they are sealed, in one piece of memory, so that they are copied once and encrypted
+ * where they lie. Begins as {0}. */
+typedef struct content_set {
+    uint8_t *p; /* room for the nonce, then what vault_next walks; NULL: none */
+    size_t len, cap;
+    size_t bytes; /* of the contents alone */
+    unsigned n;
+} content_set;
+
 typedef struct content_view {
     const char *name;
     size_t name_len;
     const uint8_t *salt, *bytes;
     size_t len;
 } content_view;
+
+/* Adds a copy under a fresh salt. *out: as it lies there until the next is added. ERR_INVALID, ERR_EXISTS,
+ * ERR_TOO_LARGE: name, number or size are not what a record may have. */
+err_code contents_add(content_set *c, const char *name, const void *p, size_t n, content_view *out, err *e);
+void contents_free(content_set *c); /* wiped */
+/* Ready to be encrypted under a fresh key. There must be one at least. *sealed is the caller's (mem_free), c empty. */
+void contents_take(content_set *c, uint8_t key[CONTENT_KEY_LEN], uint8_t **sealed, size_t *sealed_len);
+void vault_encrypt(const uint8_t log_id[32], const hash32 *leaf, const uint8_t key[CONTENT_KEY_LEN], uint8_t *sealed,
+                   size_t sealed_len);
+/* Open in place: *plain points into sealed. ERR_CORRUPT where key and bytes do not belong together. */
+err_code vault_open(const uint8_t log_id[32], const hash32 *leaf, const uint8_t key[CONTENT_KEY_LEN], uint8_t *sealed,
+                    size_t len, uint8_t **plain, size_t *plain_len, err *e);
+/* Walk opened contents: *at begins at 0 (the count is read then). false at the end or where malformed: *whole tells. */
 bool vault_next(const uint8_t *plain, size_t n, size_t *at, unsigned *left, content_view *out, bool *whole);
 
 /* ---- content keys ---------------------------------------------------------------------------------------- */

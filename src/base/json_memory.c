@@ -1,21 +1,23 @@
 /* Memory of JSON trees.
  *
- * A tree is hundreds of nodes of one size, and most of its strings are no longer than a node; a request makes and drops
- * several trees. So blocks of that one size are kept for the next tree, and the allocator is asked for what is larger
- * and where none is left.
+ * A tree is dozens of nodes of one size, and most of its strings are no longer than a node; a request makes and drops
+ * several trees. So blocks of that one size, a cache line each, come from one pool, and the allocator is asked for what
+ * is larger and where the pool is used up. What is free is known by number: taking and giving a block touches nothing
+ * of it, so a block that has left the processor's cache is not fetched only to be listed.
  *
- * They are kept by processor, not by thread: of many threads that take turns (the crew, streams) each one's own blocks
- * have long left the processor's cache when its next request comes, and what a request waited for was mostly that. A
- * thread takes and gives them in batches, so that the shared lists are touched seldom. */
+ * The numbers are kept by processor, not by thread: of many threads that take turns (the crew, streams) each one's own
+ * blocks have long left the cache when its next request comes. A thread takes and gives them in batches, so that the
+ * shared lists are touched seldom. */
 #include "base/json_memory.h"
 
 #include <cjson/cJSON.h>
-#include <malloc.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 
 #if defined(__has_feature)
 #if __has_feature(address_sanitizer)
@@ -26,48 +28,62 @@
 #define WATCHED 1
 #endif
 
-#define BLOCK_BYTES 72   /* a node has 64; what malloc gives for it is as much */
-#define BATCH       32   /* a thread has at most two of them: 5 KB */
-#define SHARED_MAX  2048 /* blocks of a processor: 160 KB */
+#define BLOCK_BYTES 64
+#define POOL        16384u /* blocks: 1 MB, which is not given back */
+#define BATCH       32u    /* a thread keeps at most two */
 #define SHARES      16
 
-typedef struct block {
-    struct block *next;
-    struct block *batch; /* of the first of a batch: the next batch */
-} block;
+_Static_assert(sizeof(cJSON) <= BLOCK_BYTES && POOL <= UINT16_MAX && POOL % BATCH == 0, "blocks hold nodes");
+
+typedef struct share {
+    _Alignas(BLOCK_BYTES) atomic_flag taken;
+    unsigned n;
+    uint16_t free[POOL]; /* room for all of them: a block always finds a place */
+} share;
+
+static _Alignas(BLOCK_BYTES) unsigned char pool[POOL][BLOCK_BYTES];
+static atomic_uint n_begun; /* blocks that were ever handed out; may pass POOL */
+static share shares[SHARES];
 
 static _Thread_local struct {
-    block *first;
+    uint16_t free[2 * BATCH];
     unsigned n;
     bool known; /* its end will be told to give_back */
     bool ended; /* it was: destructors that run later keep nothing */
 } own;
 
-static struct {
-    _Alignas(64) atomic_flag taken;
-    block *first; /* batches of BATCH blocks each */
-    unsigned n;
-} shares[SHARES];
-
 static pthread_key_t at_end;
 
-/* A share that nobody else has just now, or -1. Never waits: a thread may be stopped while it holds one. */
-static int enter_share(void) {
+static share *own_share(void) {
     int cpu = sched_getcpu();
-    int i = cpu > 0 ? cpu % SHARES : 0;
-    return atomic_flag_test_and_set_explicit(&shares[i].taken, memory_order_acquire) ? -1 : i;
+    return &shares[cpu > 0 ? cpu % SHARES : 0];
 }
 
-static void leave_share(int i) {
-    atomic_flag_clear_explicit(&shares[i].taken, memory_order_release);
+static bool try_enter(share *s) {
+    return !atomic_flag_test_and_set_explicit(&s->taken, memory_order_acquire);
+}
+
+static void leave(share *s) {
+    atomic_flag_clear_explicit(&s->taken, memory_order_release);
+}
+
+/* One that nobody else has just now, the processor's own first: a thread may be stopped while it holds one. */
+static share *enter_any(void) {
+    for (share *s = own_share();; s = s + 1 < shares + SHARES ? s + 1 : shares) {
+        if (try_enter(s)) return s;
+        sched_yield();
+    }
+}
+
+static void store(const uint16_t *list, unsigned n) {
+    share *s = enter_any();
+    memcpy(s->free + s->n, list, n * sizeof *list);
+    s->n += n;
+    leave(s);
 }
 
 static void give_back(void *unused) {
-    for (block *b = own.first, *next; b; b = next) {
-        next = b->next;
-        free(b);
-    }
-    own.first = NULL;
+    store(own.free, own.n);
     own.n = 0;
     own.ended = true;
 }
@@ -79,67 +95,63 @@ static bool may_keep(void) {
     return own.known && !own.ended;
 }
 
-/* A batch from the processor's share. */
-static bool fetch_batch(void) {
-    if (!may_keep()) return false;
-    int i = enter_share();
-    if (i < 0) return false;
-    block *b = shares[i].first;
-    if (b) {
-        shares[i].first = b->batch;
-        shares[i].n -= BATCH;
-    }
-    leave_share(i);
-    own.first = b;
-    own.n = b ? BATCH : 0;
-    return b != NULL;
+static bool fetch_from(share *s) {
+    if (!try_enter(s)) return false;
+    unsigned n = s->n < BATCH ? s->n : BATCH;
+    s->n -= n;
+    memcpy(own.free, s->free + s->n, n * sizeof *own.free);
+    leave(s);
+    own.n = n;
+    return n != 0;
 }
 
-/* The half that was given last goes to the processor's share. */
-static bool store_batch(void) {
-    block *first = own.first, *last = first;
-    for (unsigned k = 1; k < BATCH; k++) last = last->next;
-    int i = enter_share();
-    if (i < 0) return false;
-    bool room = shares[i].n < SHARED_MAX;
-    if (room) {
-        own.first = last->next;
-        own.n -= BATCH;
-        last->next = NULL;
-        first->batch = shares[i].first;
-        shares[i].first = first;
-        shares[i].n += BATCH;
-    }
-    leave_share(i);
-    return room;
+/* Blocks that nobody has used yet. */
+static bool fetch_fresh(void) {
+    if (atomic_load(&n_begun) >= POOL) return false;
+    unsigned from = atomic_fetch_add(&n_begun, BATCH);
+    if (from >= POOL) return false;
+    for (unsigned i = 0; i < BATCH; i++) own.free[i] = (uint16_t)(from + BATCH - 1 - i);
+    own.n = BATCH;
+    return true;
+}
+
+static bool fetch_batch(void) {
+    if (!may_keep()) return false;
+    if (fetch_from(own_share()) || fetch_fresh()) return true;
+    for (int i = 0; i < SHARES; i++)
+        if (fetch_from(&shares[i])) return true;
+    return false;
 }
 
 static void *take(size_t n) {
-    if (n > BLOCK_BYTES) return malloc(n);
-    if (!own.first && !fetch_batch()) return malloc(BLOCK_BYTES);
-    block *b = own.first;
-    own.first = b->next;
-    own.n--;
-    return b;
+    if (n > BLOCK_BYTES || (!own.n && !fetch_batch())) return malloc(n);
+    return pool[own.free[--own.n]];
 }
 
 static void give(void *p) {
-    if (!p) return;
-    if (malloc_usable_size(p) != BLOCK_BYTES || !may_keep() || (own.n == 2 * BATCH && !store_batch())) {
+    uintptr_t at = (uintptr_t)p - (uintptr_t)pool;
+    if (at >= sizeof pool) {
         free(p);
         return;
     }
-    block *b = p;
-    b->next = own.first;
-    own.first = b;
-    own.n++;
+    uint16_t i = (uint16_t)(at / BLOCK_BYTES);
+    if (!may_keep()) {
+        store(&i, 1);
+        return;
+    }
+    if (own.n == 2 * BATCH) { /* those that were given first are the coldest */
+        store(own.free, BATCH);
+        memmove(own.free, own.free + BATCH, BATCH * sizeof *own.free);
+        own.n = BATCH;
+    }
+    own.free[own.n++] = i;
 }
 
-/* Where the sanitizer looks for memory that is used after it was freed, blocks go back at once. */
+/* Where the sanitizer looks for memory that is used after it was freed, the allocator keeps it. */
 void json_memory_init(void) {
 #ifndef WATCHED
     static bool done;
-    if (done || pthread_key_create(&at_end, give_back) != 0) return;
+    if (!done && pthread_key_create(&at_end, give_back) != 0) return;
     done = true;
     cJSON_InitHooks(&(cJSON_Hooks){.malloc_fn = take, .free_fn = give});
 #else

@@ -45,15 +45,15 @@ typedef struct run { /* one request on its way */
     attempt tries[2]; /* the second is a hedge */
     attempt *now;     /* who answers; NULL before somebody has begun to */
     uint32_t n_started;
-    attempt_note notes[NOTES_MAX];
-    uint32_t n_notes;
-    driver_outcome outcome;
+    uint32_t n_notes, n_answers;
     uint64_t asked_ns;                /* when the client was asked whether it is there */
     bool is_raw;                      /* the driver tells the answer as it was written, beside what was read from it */
-    buf answers[REQUEST_CHOICES_MAX]; /* the text of each choice as it was written */
     turn *written;                    /* (n_choices) of an answer from a provider */
     turn kept;                        /* choice 0 as it went out, where it is asked for */
     err fault;                        /* why an event could not be passed on */
+    driver_outcome outcome;           /* from its choices on nothing is there before it is counted */
+    buf answers[REQUEST_CHOICES_MAX]; /* the text of each choice as it was written */
+    attempt_note notes[NOTES_MAX];
 } run;
 
 /* ---- the client ------------------------------------------------------------------------------------------- */
@@ -76,7 +76,7 @@ static err_code pass_on(void *ctx, const event *ev) {
 
 /* Between driver and client: what was written is kept for the record, placeholders become values. */
 static err_code run_event(run *x, attempt *t, const event *ev) {
-    if (ev->choice >= REQUEST_CHOICES_MAX) return ERR_INTERNAL;
+    if (ev->choice >= x->n_answers) return ERR_INTERNAL;
     if (ev->kind == EV_RAW || (ev->kind == EV_TEXT && !x->is_raw)) {
         buf *a = &x->answers[ev->choice];
         x->is_raw = ev->kind == EV_RAW;
@@ -237,11 +237,13 @@ static err_code start(run *x, attempt *t, err *e) {
 
 /* The attempt is over: its note, and its outcome where it is the one that counts. */
 static void end(run *x, attempt *t, err_code rc, bool lost) {
-    driver_outcome local = {0};
-    attempt_note spare;
-    bool counts = !lost && (t == x->now || !rc);
-    attempt_end(t, &x->w, rc, lost, counts ? &x->outcome : &local,
-                x->n_notes < NOTES_MAX ? &x->notes[x->n_notes] : &spare);
+    attempt_note spare, *note = x->n_notes < NOTES_MAX ? &x->notes[x->n_notes] : &spare;
+    if (!lost && (t == x->now || !rc)) {
+        attempt_end(t, &x->w, rc, false, &x->outcome, note);
+    } else {
+        driver_outcome local = {0};
+        attempt_end(t, &x->w, rc, lost, &local, note);
+    }
     if (x->n_notes < NOTES_MAX) x->n_notes++;
 }
 
@@ -412,7 +414,8 @@ static err_code go_on(run *x, attempt **t, err_code rc, err *e) {
 }
 
 static err_code stage_answer(run *x, err *e) {
-    for (uint32_t i = 0; i < REQUEST_CHOICES_MAX; i++) buf_init(&x->answers[i], LEDGER_CONTENT_MAX);
+    x->n_answers = x->r->n_choices;
+    for (uint32_t i = 0; i < x->n_answers; i++) x->answers[i] = (buf){.max = LEDGER_CONTENT_MAX};
     x->asked_ns = time_mono_ns();
     attempt *t = &x->tries[0];
     err_code rc = start(x, t, e);
@@ -512,7 +515,7 @@ static void count(run *x, bool was_admitted, err_code rc) {
 
 static void run_free(run *x) {
     for (int k = 0; k < 2; k++) attempt_release(&x->tries[k]);
-    for (uint32_t i = 0; i < REQUEST_CHOICES_MAX; i++) {
+    for (uint32_t i = 0; i < x->n_answers; i++) {
         if (x->answers[i].ptr) mem_wipe(x->answers[i].ptr, x->answers[i].len);
         buf_free(&x->answers[i]);
     }
@@ -529,11 +532,12 @@ static void run_free(run *x) {
 static err_code run_begin(run **out, inference *inf, const request *r, const event_sink *sink, err *e) {
     err_code rc = inference_enter(inf, e);
     if (rc) return rc;
-    run *x = mem_zalloc(sizeof *x);
+    run *x = mem_alloc(sizeof *x);
     if (!x) {
         inference_leave(inf);
         return err_nomem(e, "a request");
     }
+    memset(x, 0, offsetof(run, outcome.choices));
     x->inf = inf;
     x->r = r;
     x->client = sink;

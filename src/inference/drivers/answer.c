@@ -8,8 +8,12 @@
 #include <string.h>
 
 void answer_init(answer *a, const request *r, const char *provider) {
-    *a = (answer){.r = r, .provider = provider, .block = -1};
-    for (uint32_t i = 0; i < REQUEST_CHOICES_MAX; i++) a->choices[i].args.max = ANSWER_ARGS_MAX;
+    memset(a, 0, offsetof(answer, choices));
+    a->r = r;
+    a->provider = provider;
+    a->block = -1;
+    a->n_choices = r->n_choices;
+    for (uint32_t i = 0; i < a->n_choices; i++) a->choices[i] = (answer_choice){.args = {.max = ANSWER_ARGS_MAX}};
 }
 
 void answer_drop(answer *a) {
@@ -18,8 +22,7 @@ void answer_drop(answer *a) {
     mem_free(a->tokens);
     mem_free(a->vectors);
     mem_free(a->digests);
-    for (uint32_t i = 0; i < REQUEST_CHOICES_MAX; i++) buf_free(&a->choices[i].args);
-    *a = (answer){0};
+    for (uint32_t i = 0; i < a->n_choices; i++) buf_free(&a->choices[i].args);
 }
 
 err_code answer_bad(const answer *a, err *e, const char *why) {

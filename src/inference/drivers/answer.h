@@ -41,8 +41,7 @@ typedef struct answer {
     cJSON *tree;
     answer_item *items;
     size_t at, n, cap; /* the queue: items[at … n) */
-    answer_choice choices[REQUEST_CHOICES_MAX];
-    uint32_t n_finished;
+    uint32_t n_choices, n_finished;
     bool ended;         /* the end mark was there */
     bool lacks_choices; /* it ended with some, but not all */
     uint64_t prompt_tokens, completion_tokens, reasoning_tokens;
@@ -58,6 +57,7 @@ typedef struct answer {
     uint32_t dimensions;
     uint8_t *digests; /* (n_inputs, SHA256_LEN) */
     uint8_t all_digest[SHA256_LEN];
+    answer_choice choices[REQUEST_CHOICES_MAX]; /* n_choices of them are there */
 } answer;
 
 void answer_init(answer *a, const request *r, const char *provider);

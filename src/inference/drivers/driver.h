@@ -69,7 +69,6 @@ typedef struct driver_choice {
 
 typedef struct driver_outcome {
     uint32_t n_choices;
-    driver_choice choices[REQUEST_CHOICES_MAX];
     uint64_t prompt_tokens; /* as the provider counted them */
     uint64_t completion_tokens, reasoning_tokens;
     uint64_t cached_tokens; /* of the prompt: those that were not computed again */
@@ -80,7 +79,8 @@ typedef struct driver_outcome {
     /* of vectors and scores, where they were all made */
     uint32_t n_vectors, dimensions;
     uint8_t vectors_sha256[SHA256_LEN];
-    const uint8_t *vector_digests; /* (n_vectors, SHA256_LEN); the driver's until release */
+    const uint8_t *vector_digests;              /* (n_vectors, SHA256_LEN); the driver's until release */
+    driver_choice choices[REQUEST_CHOICES_MAX]; /* n_choices of them are there */
 } driver_outcome;
 
 typedef enum driver_step { STEP_WAIT, STEP_STARTED, STEP_EVENT, STEP_END } driver_step;

@@ -24,7 +24,6 @@ typedef struct remote {
     char version[80];
     const char *headers[REMOTE_HEADERS_MAX];
     upstream *u;
-    answer a;
     sse sse;
     buf whole;     /* an answer that comes at once, or an error */
     const char *p; /* the piece at hand */
@@ -34,10 +33,11 @@ typedef struct remote {
     bool started, over, cancelled;
     bool drained; /* the exchange is over too, or need not be waited for */
     err_code rc;  /* how it ended, once over */
-    err error;
     uint64_t asked_ns, started_ns, over_ns, marked_ns;
     uint64_t sent, received;
     uint32_t sendings;
+    err error;
+    answer a; /* the last: most of its choices are never there */
 } remote;
 
 /* ---- before ------------------------------------------------------------------------------------------------ */
@@ -64,8 +64,9 @@ static void make_headers(remote *x) {
 }
 
 err_code remote_prepare(driver_call *c, const remote_form *form, err *e) {
-    remote *x = mem_zalloc(sizeof *x);
+    remote *x = mem_alloc(sizeof *x);
     if (!x) return err_nomem(e, "a request to a provider");
+    memset(x, 0, offsetof(remote, a));
     x->form = form;
     x->t = c->target;
     x->body.max = BODY_MAX;

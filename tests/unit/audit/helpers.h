@@ -28,6 +28,13 @@ static inline err_code make_record(record **out, int i, int bytes, err *e) {
     return rc;
 }
 
+static inline bool first_content(const record *r, content_view *v) {
+    size_t at = 0;
+    unsigned left;
+    bool whole;
+    return vault_next(r->contents.p + SEALED_FROM, r->contents.len - SEALED_FROM, &at, &left, v, &whole);
+}
+
 static inline err_code put_record(ledger *l, int i, int bytes, uint64_t *seq, err *e) {
     record *r = NULL;
     err_code rc = make_record(&r, i, bytes, e);

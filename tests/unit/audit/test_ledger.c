@@ -207,6 +207,10 @@ TEST(a_pair_is_written_whole_or_not) {
     CHECK_OK(make_record(&b, 4, 5, &e), e);
     CHECK_INT(ledger_append_pair(l, a, b, "of", &seq, &e), ERR_INVALID);
     CHECK_HAS(e.msg, "\"of\"");
+    record_free(a);
+    record_free(b);
+    CHECK_OK(make_record(&a, 3, 5, &e), e);
+    CHECK_OK(make_record(&b, 4, 5, &e), e);
     cJSON *inner = cJSON_AddObjectToObject(record_body(b), "x");
     CHECK(inner && cJSON_AddNumberToObject(inner, "of", (double)LEDGER_SEQ_PENDING) &&
           cJSON_AddNumberToObject(record_body(b), "of", (double)LEDGER_SEQ_PENDING));

@@ -125,7 +125,9 @@ TEST(a_commitment_is_salted) {
     CHECK(strcmp(ca->valuestring, cb->valuestring) != 0); /* the same answer twice cannot be told from two answers */
     uint8_t mac[32];
     char hex[65];
-    hmac_sha256(mac, a->contents[0].salt, SALT_LEN, "yes", 3);
+    content_view c;
+    CHECK(first_content(a, &c));
+    hmac_sha256(mac, c.salt, SALT_LEN, "yes", 3);
     hex_encode(hex, mac, 32);
     CHECK_STR(ca->valuestring, hex);
     CHECK_INT(json_get(json_get(json_get(ta, "content"), "prompt"), "bytes")->valueint, 3);

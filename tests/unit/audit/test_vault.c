@@ -6,15 +6,18 @@ static const uint8_t log_id[32] = {1, 2, 3};
 TEST(contents_open_with_their_key_and_entry_only) {
     err e;
     hash32 leaf = {{5}}, other = {{6}};
-    content c[2] = {{.name = "prompt", .bytes = (uint8_t *)(uintptr_t) "hello", .len = 5},
-                    {.name = "answer", .bytes = NULL, .len = 0}};
+    content_set c = {0};
+    content_view v;
     uint8_t key[32], *sealed, *plain;
     size_t n, len;
-    CHECK_OK(vault_seal(log_id, &leaf, c, 2, key, &sealed, &n, &e), e);
+    CHECK_OK(contents_add(&c, "prompt", "hello", 5, &v, &e), e);
+    CHECK_OK(contents_add(&c, "answer", NULL, 0, &v, &e), e);
+    contents_take(&c, key, &sealed, &n);
+    CHECK(!c.p && !c.n);
+    vault_encrypt(log_id, &leaf, key, sealed, n);
     uint8_t *copy = malloc(n);
 #define OPEN(id, lf, k, ln) (memcpy(copy, sealed, n), vault_open(id, lf, k, copy, ln, &plain, &len, &e))
     CHECK_OK(OPEN(log_id, &leaf, key, n), e);
-    content_view v;
     size_t at = 0;
     unsigned left;
     bool whole;
@@ -46,6 +49,35 @@ TEST(contents_open_with_their_key_and_entry_only) {
         sealed[i / 8] ^= (uint8_t)(1 << i % 8);
     }
     free(copy);
+    mem_free(sealed);
+}
+
+/* What breaks it: memory that does not move with all of them, or a name, salt or length that does not fit. */
+TEST(contents_of_all_sizes_come_back) {
+    err e;
+    hash32 leaf = {{5}};
+    content_set c = {0};
+    content_view v;
+    char text[3000];
+    for (int i = 0; i < (int)sizeof text; i++) text[i] = (char)(i * 7);
+    for (unsigned i = 0; i < CONTENTS_MAX; i++) {
+        char name[3] = {(char)('a' + i / 26), (char)('a' + i % 26), 0};
+        CHECK_OK(contents_add(&c, name, text, i * 47, &v, &e), e);
+        CHECK(v.name_len == 2 && v.len == i * 47 && memcmp(v.bytes, text, v.len) == 0);
+    }
+    CHECK_INT(contents_add(&c, "zz", "x", 1, &v, &e), ERR_TOO_LARGE);
+    uint8_t key[32], *sealed, *plain;
+    size_t n, len, at = 0;
+    contents_take(&c, key, &sealed, &n);
+    vault_encrypt(log_id, &leaf, key, sealed, n);
+    CHECK_OK(vault_open(log_id, &leaf, key, sealed, n, &plain, &len, &e), e);
+    unsigned left;
+    bool whole;
+    for (unsigned i = 0; i < CONTENTS_MAX; i++) {
+        CHECK(vault_next(plain, len, &at, &left, &v, &whole));
+        CHECK(v.name[1] == (char)('a' + i % 26) && v.len == i * 47 && memcmp(v.bytes, text, v.len) == 0);
+    }
+    CHECK(!vault_next(plain, len, &at, &left, &v, &whole) && whole);
     mem_free(sealed);
 }
 
@@ -182,6 +214,7 @@ TEST(an_erased_record_still_verifies_and_its_bytes_are_gone) {
 int main(int argc, char **argv) {
     test_begin(argc, argv);
     RUN(contents_open_with_their_key_and_entry_only);
+    RUN(contents_of_all_sizes_come_back);
     RUN(slots);
     RUN(the_master_key_file);
     RUN(derived_keys_belong_to_island_and_purpose);

@@ -163,9 +163,11 @@ TEST(entries_and_contents_are_checked_whoever_wrote_them) {
         record *rec = NULL;
         CHECK_OK(record_new(&rec, "test", &e), e);
         CHECK_OK(record_content(rec, "prompt", "abc", 3, &e), e);
-        if (what == 0) rec->contents[0].bytes[0] = 'x';  /* another content */
-        if (what == 1) rec->contents[0].name = "answer"; /* under another name */
-        if (what == 2) rec->told.n = 0;                  /* that nothing tells of */
+        content_view c;
+        CHECK(first_content(rec, &c));
+        if (what == 0) *(uint8_t *)(uintptr_t)c.bytes = 'x';                    /* another content */
+        if (what == 1) memcpy((char *)(uintptr_t)c.name, "answer", c.name_len); /* under another name */
+        if (what == 2) rec->told.n = 0;                                         /* that nothing tells of */
         CHECK_OK(ledger_append(l, rec, NULL, &e), e);
         buf b = {.max = 100};
         if (what < 2) CHECK_INT(ledger_content(l, 0, "prompt", &b, &e), ERR_CORRUPT);

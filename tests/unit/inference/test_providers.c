@@ -1,6 +1,7 @@
 /* Providers, credentials, candidates and the policy in force: what is taken, what is refused, what is recorded. */
 #include "support.h"
 
+#include "base/json_memory.h"
 #include "inference/perimeter.h"
 #include "inference/providers_internal.h"
 
@@ -849,7 +850,7 @@ TEST(changes_survive_failed_allocations) {
         }
         CHECK(failures > 20);
     }
-    cJSON_InitHooks(NULL);
+    json_memory_init();
 }
 
 TEST(reading_survives_failed_allocations) {
@@ -882,7 +883,7 @@ TEST(reading_survives_failed_allocations) {
         }
         CHECK(rc == ERR_OK && failures > 5);
     }
-    cJSON_InitHooks(NULL);
+    json_memory_init();
 }
 
 static void each(const char *name, void (*fn)(void)) {
@@ -891,7 +892,7 @@ static void each(const char *name, void (*fn)(void)) {
     atomic_store(&disk_fails, 0);
     mem_fail_after(-1);
     fault_armed = false;
-    cJSON_InitHooks(NULL);
+    json_memory_init();
     if (b.dir[0]) bed_close(&b);
 }
 #undef RUN
