@@ -158,5 +158,6 @@ void json_memory_init(void) {
     (void)take;
     (void)give;
     (void)give_back;
+    cJSON_InitHooks(NULL);
 #endif
 }
