@@ -83,7 +83,7 @@ static err_code run_event(run *x, attempt *t, const event *ev) {
         buf_append(a, ev->text, ev->len);
         if (a->failed) return buf_check(a, "an answer", &x->fault);
     }
-    if (x->written && ev->choice < x->r->n_choices) turn_event(&x->written[ev->choice], ev);
+    if (x->written) turn_event(&x->written[ev->choice], ev);
     if (ev->kind == EV_FINISH && ev->malformed) {
         metric_add(x->inf->m_malformed, 1);
         log_msg(LOG_WARN, "pipeline", "record %llu: malformed_tool_call: choice %u went out as text",
@@ -110,9 +110,9 @@ static err_code stage_check(const request *r, err *e) {
     if (!utf8_valid(r->model, strlen(r->model)) || strlen(r->model) > MODEL_NAME_MAX)
         return err_set(e, ERR_NOT_FOUND, "model '%.80s' is not known here: a name has at most %d characters", r->model,
                        MODEL_NAME_MAX);
-    if (r->embed) return check_inputs(r->embed, e);
     if (!r->n_choices || r->n_choices > REQUEST_CHOICES_MAX)
         return err_set(e, ERR_INVALID, "n: %u choices, 1 to %d are allowed", r->n_choices, REQUEST_CHOICES_MAX);
+    if (r->embed) return check_inputs(r->embed, e);
     if (r->n_stops > REQUEST_STOPS_MAX)
         return err_set(e, ERR_INVALID, "stop: %u strings, at most %d are allowed", r->n_stops, REQUEST_STOPS_MAX);
     if (r->n_top > SAMPLER_TOP_MAX)
