@@ -114,6 +114,7 @@ static void publish_if_due(ledger *l) {
 static void finish_waiter(const ledger *l, waiter *w) {
     merkle_leaf(&w->leaf, w->entry, w->entry_len);
     if (w->sealed) vault_encrypt(l->log_id, &w->leaf, w->key, w->sealed, w->sealed_len);
+    w->finished = true;
 }
 
 /* The index of the record before it takes the place of LEDGER_SEQ_PENDING, which has more digits than any. */
@@ -399,7 +400,7 @@ static void tell_group(group *g, err_code rc, const err *why) {
         next = w->next;
         w->rc = rc;
         if (w->silent) continue;
-        if (rc != ERR_OK) w->why = *why;
+        if (rc != ERR_OK && w->why) *w->why = *why;
         if (last && word != last) wake_all(last);
         last = word;
         atomic_store(&w->told, true);
@@ -527,6 +528,7 @@ static err_code wait_durable(ledger *l, waiter *first, waiter *last, err *e) {
         pthread_mutex_unlock(&l->mu);
         return rc;
     }
+    last->why = e;
     last->word = &l->words[l->word];
     *l->tail_link = first;
     l->tail_link = &last->next;
@@ -541,7 +543,6 @@ static err_code wait_durable(ledger *l, waiter *first, waiter *last, err *e) {
         if (atomic_load(&last->told)) break;
         wake_wait(last->word, seen);
     }
-    if (last->rc != ERR_OK && e) *e = last->why;
     return last->rc;
 }
 
@@ -581,7 +582,8 @@ static err_code make_waiter(const ledger *l, record *r, const char *field, buf *
 }
 
 static void free_waiter(waiter *w, buf *entry) {
-    if (w->linked && w->sealed) mem_wipe(w->sealed, w->sealed_len); /* it may have got no index, and so no seal */
+    if (w->linked && w->sealed && !w->finished)
+        mem_wipe(w->sealed, w->sealed_len); /* it got no index, and so no seal */
     mem_wipe(w->key, sizeof w->key);
     mem_free(w->sealed);
     buf_free(entry);

@@ -61,13 +61,14 @@ typedef struct waiter { /* one record that is appended; lives on its caller's st
     bool linked;    /* belongs into the group of the one before it, whose index it names */
     size_t link_at; /* where in the entry; until then LEDGER_SEQ_PENDING stands there, and leaf and seal are missing */
     bool silent;    /* the next is told for both */
+    bool finished;  /* leaf and seal are there */
     hash32 leaf;
     uint8_t *sealed;
     size_t sealed_len;
     uint8_t key[CONTENT_KEY_LEN];
     uint64_t seq;
     err_code rc;
-    err why;
+    err *why;        /* its caller's, written where rc is not ERR_OK; may be NULL */
     wake_word *word; /* the ledger's; changes when somebody was told */
     _Atomic bool told;
 } waiter;

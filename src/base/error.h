@@ -53,6 +53,14 @@ typedef struct err {
     char msg[ERR_MSG_MAX]; /* UTF-8, no control characters: err_set replaces them */
 } err;
 
+/* No error and an empty sentence; of the rest nothing is touched: on the way of every request `= {0}` would take a
+ * dozen lines of cache for what is hardly ever there. */
+static inline void err_clear(err *e) {
+    e->code = ERR_OK;
+    e->retry_after_s = 0;
+    e->msg[0] = 0;
+}
+
 /* Set code and sentence; control characters and broken UTF-8 from foreign input become '?'. Returns code. */
 err_code err_set(err *e, err_code code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 err_code err_setv(err *e, err_code code, const char *fmt, va_list ap) __attribute__((format(printf, 3, 0)));

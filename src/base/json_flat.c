@@ -127,7 +127,8 @@ void jflat_bool(jflat *f, const char *key, bool v) {
 }
 
 void jflat_tree(jflat *f, const char *key, const cJSON *v) {
-    err why = {0};
+    err why;
+    err_clear(&why);
     if (!v) fail(f, ERR_NOMEM, "");
     if (!begin(f, key)) return;
     err_code rc = json_canonical_at(&f->text, v, f->depth + 1, &why);
@@ -138,7 +139,8 @@ void jflat_tree(jflat *f, const char *key, const cJSON *v) {
 void jflat_object(jflat *f, const char *key, const jflat *inner) {
     if (inner->rc) fail(f, inner->rc, inner->why);
     if (!begin(f, key)) return;
-    err why = {0};
+    err why;
+    err_clear(&why);
     err_code rc = jflat_write(inner, NULL, &f->text, &why);
     if (rc) fail(f, rc, why.msg);
     end(f);

@@ -309,7 +309,8 @@ static err_code scan_named(labelling *l, const char *name, const char *s, size_t
 static err_code label_text(void *ctx, const char *name, const char *s, size_t n, char **instead, err *e) {
     labelling *l = ctx;
     uint32_t part = l->part++;
-    err why = {0};
+    err why;
+    err_clear(&why);
     err_code rc = detector_scan(l->d, s, n, &l->f, &why);
     if (!rc) rc = scan_named(l, name, s, n, &why);
     if (rc == ERR_NOMEM) return err_nomem(e, "a request");

@@ -50,10 +50,10 @@ typedef struct run { /* one request on its way */
     bool is_raw;                      /* the driver tells the answer as it was written, beside what was read from it */
     turn *written;                    /* (n_choices) of an answer from a provider */
     turn kept;                        /* choice 0 as it went out, where it is asked for */
-    err fault;                        /* why an event could not be passed on */
     driver_outcome outcome;           /* from its choices on nothing is there before it is counted */
     buf answers[REQUEST_CHOICES_MAX]; /* the text of each choice as it was written */
     attempt_note notes[NOTES_MAX];
+    err fault; /* why an event could not be passed on, where it has a code */
 } run;
 
 /* ---- the client ------------------------------------------------------------------------------------------- */
@@ -183,12 +183,13 @@ static bool is_final(err_code rc) {
 /* The next candidate that can take the request. *e keeps what it holds where there is none: why the one before could
  * not. */
 static err_code prepare_next(run *x, attempt *t, err *e) {
-    err first = {0};
+    err first, why;
+    err_clear(&first);
     for (;;) {
         int i = routing_next(&x->routing, random_u64());
         if (i < 0) break;
-        err why = {0};
         bool passed_over = false;
+        err_clear(&why);
         err_code rc = attempt_prepare(t, &x->w, (uint32_t)i, &passed_over, &why);
         if (!rc) return ERR_OK;
         attempt_release(t);
@@ -538,6 +539,7 @@ static err_code run_begin(run **out, inference *inf, const request *r, const eve
         return err_nomem(e, "a request");
     }
     memset(x, 0, offsetof(run, outcome.choices));
+    err_clear(&x->fault);
     x->inf = inf;
     x->r = r;
     x->client = sink;
@@ -607,9 +609,9 @@ static void go(way *y, void (*fn)(void *ctx)) {
 }
 
 static err_code enter(inference *inf, const request *r, const event_sink *sink, err *e, void (*fn)(void *ctx)) {
-    err local = {0};
+    err local;
     way y = {.e = e ? e : &local};
-    y.e->code = ERR_OK;
+    err_clear(y.e);
     y.rc = run_begin(&y.x, inf, r, sink, y.e);
     if (y.rc) return y.rc;
     y.rc = stage_check(r, y.e);

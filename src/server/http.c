@@ -162,7 +162,9 @@ static bool read_head(talk *t, size_t *len, bool *too_long) {
 
 static void exchange_begin(talk *t) {
     exchange *x = &t->x;
-    memset(x, 0, sizeof *x);
+    memset(x, 0, offsetof(exchange, path));
+    x->path[0] = 0;
+    err_clear(&x->problem);
     uint8_t r[12];
     random_bytes(r, sizeof r);
     memcpy(x->id, "req_", 4);

@@ -100,14 +100,12 @@ struct exchange {
     int fd;
     bool control; /* came over the control socket */
     char method[METHOD_BYTES];
-    char path[PATH_BYTES_MAX + 1]; /* decoded, without the query */
     const route *route;
     identity who;
     char id[32]; /* x-request-id */
     buf body;
     uint64_t started_ns, received, counted;
     bool refused; /* the body is thrown away, then `problem` is the reply */
-    err problem;
     int problem_status;
     char allow[32];
     answer *answer;
@@ -122,6 +120,9 @@ struct exchange {
     bool broken;   /* no reply, or not all of it: the connection is closed */
     buf *out;      /* the head of the reply */
     buf reply;     /* its body */
+    /* large, and not cleared as a whole */
+    char path[PATH_BYTES_MAX + 1]; /* decoded, without the query */
+    err problem;
 };
 
 /* Replies. Each exchange gets one. reply_bytes takes the content of `body`. Extra headers of an answer are added where

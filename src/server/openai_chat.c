@@ -30,15 +30,25 @@ static err_code read_parts(const cJSON *parts, int index, buf *out, err *e) {
     return ERR_OK;
 }
 
-static err_code read_content(const cJSON *m, bool may_be_empty, int index, buf *out, err *e) {
+/* Adds the text to the message `to`. A plain string stays where it is, in the body, which lives as long as the answer.
+ */
+static err_code take_content(const cJSON *m, bool may_be_empty, int index, cJSON *to, err *e) {
     const cJSON *c = json_get(m, "content");
-    buf_puts(out, cJSON_IsString(c) ? c->valuestring : "");
-    if (cJSON_IsArray(c)) {
-        err_code rc = read_parts(c, index, out, e);
-        if (rc != ERR_OK) return rc;
-    } else if (!cJSON_IsString(c) && (c || !may_be_empty))
+    if (!cJSON_IsString(c) && !cJSON_IsArray(c) && (c || !may_be_empty))
         return err_set(e, ERR_INVALID, "messages[%d].content must be a string or an array of text parts", index);
-    return buf_check(out, "a message", e);
+    buf text;
+    buf_init(&text, ANSWER_BYTES_MAX);
+    err_code rc = cJSON_IsArray(c) ? read_parts(c, index, &text, e) : ERR_OK;
+    if (rc == ERR_OK) rc = buf_check(&text, "a message", e);
+    if (rc == ERR_OK) {
+        cJSON *v = cJSON_IsString(c) ? cJSON_CreateStringReference(c->valuestring) : cJSON_CreateString(buf_str(&text));
+        if (!v || !cJSON_AddItemToObject(to, "content", v)) {
+            cJSON_Delete(v);
+            rc = err_nomem(e, "the messages");
+        }
+    }
+    buf_free(&text);
+    return rc;
 }
 
 static err_code check_message_keys(const cJSON *m, int index, err *e) {
@@ -91,20 +101,14 @@ static err_code read_message(answer *a, const cJSON *m, int index, err *e) {
     if (strcmp(who, "tool") == 0 && !json_get(m, "tool_call_id"))
         return err_set(e, ERR_INVALID, "messages[%d].tool_call_id is missing: it names the call that is answered",
                        index);
-    buf text;
-    buf_init(&text, ANSWER_BYTES_MAX);
-    rc = read_content(m, assistant, index, &text, e);
-    if (rc == ERR_OK) {
-        cJSON *to = cJSON_CreateObject();
-        bool ok = to && cJSON_AddItemToArray(a->messages, to);
-        if (!ok) cJSON_Delete(to);
-        ok = ok && cJSON_AddStringToObject(to, "role", who) && cJSON_AddStringToObject(to, "content", buf_str(&text)) &&
-             add_optional(to, m, "name") && add_optional(to, m, "tool_call_id");
-        if (!ok) rc = err_nomem(e, "the messages");
-        if (ok && assistant) rc = openai_read_calls(m, index, to, e);
-    }
-    buf_free(&text);
-    return rc;
+    cJSON *to = cJSON_CreateObject();
+    bool ok = to && cJSON_AddItemToArray(a->messages, to);
+    if (!ok) cJSON_Delete(to);
+    ok = ok && cJSON_AddStringToObject(to, "role", who);
+    if (ok) rc = take_content(m, assistant, index, to, e);
+    ok = ok && rc == ERR_OK && add_optional(to, m, "name") && add_optional(to, m, "tool_call_id");
+    if (!ok) return rc != ERR_OK ? rc : err_nomem(e, "the messages");
+    return assistant ? openai_read_calls(m, index, to, e) : ERR_OK;
 }
 
 static err_code take_messages(answer *a, const cJSON *v, err *e) {

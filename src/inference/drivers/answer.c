@@ -33,7 +33,8 @@ err_code answer_begin(answer *a, const char *json, size_t n, err *e) {
     cJSON_Delete(a->tree);
     a->tree = NULL;
     a->at = a->n = 0;
-    err why = {0};
+    err why;
+    err_clear(&why);
     err_code rc = json_parse(&a->tree, json, n, "JSON", &why);
     if (rc == ERR_NOMEM) return err_nomem(e, "a provider's answer");
     if (rc) return answer_bad(a, e, why.msg);

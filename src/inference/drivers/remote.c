@@ -36,8 +36,8 @@ typedef struct remote {
     uint64_t asked_ns, started_ns, over_ns, marked_ns;
     uint64_t sent, received;
     uint32_t sendings;
-    err error;
-    answer a; /* the last: most of its choices are never there */
+    err error; /* why, where rc is one; from here on nothing is cleared */
+    answer a;  /* most of its choices are never there */
 } remote;
 
 /* ---- before ------------------------------------------------------------------------------------------------ */
@@ -66,7 +66,8 @@ static void make_headers(remote *x) {
 err_code remote_prepare(driver_call *c, const remote_form *form, err *e) {
     remote *x = mem_alloc(sizeof *x);
     if (!x) return err_nomem(e, "a request to a provider");
-    memset(x, 0, offsetof(remote, a));
+    memset(x, 0, offsetof(remote, error));
+    err_clear(&x->error);
     x->form = form;
     x->t = c->target;
     x->body.max = BODY_MAX;
