@@ -189,10 +189,8 @@ static void mul_range(void *ctx, size_t begin, size_t end, unsigned thread) {
 
 /* Bytes of weights a thread takes at a time: enough to stream, few enough that threads end together. */
 #define GRAIN_BYTES (64u << 10)
-/* Pieces a thread should at least find, so that one that is held up leaves others to who is done. One token waits for
- * memory alone, and each call of a kernel breaks off what is being fetched: there pieces are as large as may be. */
-#define FAIR     8
-#define FAIR_ONE 4
+/* Pieces a thread should at least find, so that one that is held up leaves others to who is done. */
+#define FAIR 8
 /* Groups that kernels for several tokens take at once. */
 #define TOGETHER 4
 /* Where many tokens wait, groups that pass together share what a kernel prepares of the activations. */
@@ -219,14 +217,18 @@ void matrix_mul(pool *p, const matmul *ops, size_t n_ops, acts *a) {
         mul_range(&j, 0, n_tasks, 0);
         return;
     }
-    const bool one = a->v.n == 1;
-    const unsigned threads = pool_threads(p);
-    const uint64_t unit = quantised && !one ? TOGETHER : 1;
-    uint64_t grain = one ? n_tasks : GRAIN_BYTES / (bytes / n_tasks + 1);
+    const uint64_t task_bytes = bytes / n_tasks + 1;
+    if (a->v.n == 1) {
+        /* one token waits for memory alone, and each call of a kernel breaks off what is being fetched */
+        pool_run_halves(p, n_tasks, (size_t)(GRAIN_BYTES / task_bytes), mul_range, &j);
+        return;
+    }
+    const uint64_t unit = quantised ? TOGETHER : 1;
+    uint64_t grain = GRAIN_BYTES / task_bytes;
     if (a->v.n >= MANY_TOKENS && grain < MANY_GRAIN) grain = MANY_GRAIN;
     grain = (grain + unit - 1) / unit * unit;
-    uint64_t fair = n_tasks / ((one ? FAIR_ONE : FAIR) * threads) / unit * unit; /* rounded up, shares are uneven */
-    if (grain > fair && (threads > 1 || !one)) grain = fair;
+    uint64_t fair = n_tasks / (FAIR * pool_threads(p)) / unit * unit; /* rounded up, shares are uneven */
+    if (grain > fair) grain = fair;
     if (grain < unit) grain = unit;
     pool_run(p, n_tasks, (size_t)grain, mul_range, &j);
 }

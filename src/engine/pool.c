@@ -72,6 +72,7 @@ struct pool {
     _Alignas(64) pool_fn fn;
     void *ctx;
     size_t grain;
+    bool halves;
     unsigned n_shares;
     share *shares; /* one for each thread; of a job the first n_shares count */
     _Atomic bool stop;
@@ -89,23 +90,35 @@ struct pool {
     } watch;
 };
 
+/* What a thread takes next of a share of which `left` is left. */
+static size_t next_range(const pool *p, size_t left) {
+    size_t n = p->halves ? left / 2 : p->grain;
+    if (n < p->grain) n = p->grain;
+    return n < left ? n : left;
+}
+
 /* First the thread's own share, so that memory is read in the order in which it lies; then what others have left. */
 static void take_ranges(pool *p, unsigned thread) {
     for (unsigned i = 0; i < p->n_shares; i++) {
         share *s = &p->shares[(thread + i) % p->n_shares];
-        for (;;) {
-            size_t begin = atomic_fetch_add_explicit(&s->next, p->grain, memory_order_relaxed);
-            if (begin >= s->end) break;
-            p->fn(p->ctx, begin, s->end - begin < p->grain ? s->end : begin + p->grain, thread);
+        size_t begin = atomic_load_explicit(&s->next, memory_order_relaxed);
+        while (begin < s->end) {
+            size_t end = begin + next_range(p, s->end - begin);
+            if (!atomic_compare_exchange_weak_explicit(&s->next, &begin, end, memory_order_relaxed,
+                                                       memory_order_relaxed))
+                continue;
+            p->fn(p->ctx, begin, end, thread);
+            begin = atomic_load_explicit(&s->next, memory_order_relaxed);
         }
     }
 }
 
-/* Shares of whole grains. */
-static void cut_shares(pool *p, size_t n, size_t grain) {
+/* Shares of whole grains, or even ones where ranges are halves. */
+static void cut_shares(pool *p, size_t n, size_t grain, bool halves) {
     unsigned n_shares = atomic_load_explicit(&p->n_active, memory_order_relaxed);
-    size_t size = ((n - 1) / grain / n_shares + 1) * grain;
+    size_t whole = halves ? 1 : grain, size = ((n - 1) / whole / n_shares + 1) * whole;
     p->grain = grain;
+    p->halves = halves;
     p->n_shares = n_shares;
     for (unsigned i = 0; i < n_shares; i++) {
         size_t begin = i * size < n ? i * size : n;
@@ -252,10 +265,10 @@ static void run_alone(size_t n, size_t grain, pool_fn fn, void *ctx) {
     for (size_t i = 0; i < n; i += grain) fn(ctx, i, n - i < grain ? n : i + grain, 0);
 }
 
-static void run_shared(pool *p, size_t n, size_t grain, pool_fn fn, void *ctx) {
+static void run_shared(pool *p, size_t n, size_t grain, bool halves, pool_fn fn, void *ctx) {
     p->fn = fn;
     p->ctx = ctx;
-    cut_shares(p, n, grain);
+    cut_shares(p, n, grain, halves);
     uint64_t job = atomic_load(&p->state) / JOB_ONE + 1;
     atomic_store(&p->state, job * JOB_ONE | OPEN);
     if (atomic_load(&p->n_asleep)) {
@@ -268,18 +281,26 @@ static void run_shared(pool *p, size_t n, size_t grain, pool_fn fn, void *ctx) {
     wait_done(p);
 }
 
-void pool_run(pool *p, size_t n, size_t grain, pool_fn fn, void *ctx) {
-    if (grain == 0) grain = 1;
+static void run(pool *p, size_t n, size_t grain, bool halves, pool_fn fn, void *ctx) {
+    size_t alone = halves ? n : grain;
     if (!p || p->n_threads == 1 || n <= grain) {
-        run_alone(n, grain, fn, ctx);
+        run_alone(n, alone, fn, ctx);
         return;
     }
     watch_begin(p);
     if (atomic_load_explicit(&p->n_active, memory_order_relaxed) == 1)
-        run_alone(n, grain, fn, ctx);
+        run_alone(n, alone, fn, ctx);
     else
-        run_shared(p, n, grain, fn, ctx);
+        run_shared(p, n, grain, halves, fn, ctx);
     watch_end(p);
+}
+
+void pool_run(pool *p, size_t n, size_t grain, pool_fn fn, void *ctx) {
+    run(p, n, grain ? grain : 1, false, fn, ctx);
+}
+
+void pool_run_halves(pool *p, size_t n, size_t grain, pool_fn fn, void *ctx) {
+    run(p, n, grain ? grain : 1, true, fn, ctx);
 }
 
 unsigned pool_threads(const pool *p) {

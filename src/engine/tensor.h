@@ -24,6 +24,10 @@ bool pool_pays(unsigned n, double part);
  * others have left. thread is 0..n_threads-1 (for scratch). p may be NULL: runs on the caller. */
 typedef void (*pool_fn)(void *ctx, size_t begin, size_t end, unsigned thread);
 void pool_run(pool *p, size_t n, size_t grain, pool_fn fn, void *ctx);
+/* The same for work that is the quicker the longer a range: whoever takes from a share takes half of what is left of
+ * it, one grain at least; one thread alone takes all at once. Ranges are long until the end nears, and
+ * threads still end within a grain of each other. */
+void pool_run_halves(pool *p, size_t n, size_t grain, pool_fn fn, void *ctx);
 
 /* ---- tensor types ----------------------------------------------------------------------------------------- */
 /* Numbers are GGUF's (ggml_type). */

@@ -13,6 +13,7 @@ typedef struct job {
     _Atomic unsigned char seen[N_MAX];
     _Atomic uint64_t threads; /* bit a thread that came */
     _Atomic bool too_long;
+    _Atomic size_t ranges;
     size_t grain;
     unsigned spin_us, sleep_us; /* for each range: computing, by all; standing still, by every thread but 0 */
 } job;
@@ -20,21 +21,29 @@ typedef struct job {
 static void mark(void *ctx, size_t begin, size_t end, unsigned thread) {
     job *j = ctx;
     if (end - begin > j->grain || end <= begin) atomic_store(&j->too_long, true);
+    atomic_fetch_add(&j->ranges, 1);
     for (size_t i = begin; i < end; i++) atomic_fetch_add(&j->seen[i], 1);
     atomic_fetch_or(&j->threads, UINT64_C(1) << thread);
     for (uint64_t since = time_mono_ns(); time_mono_ns() - since < j->spin_us * UINT64_C(1000);) continue;
     if (thread && j->sleep_us) usleep(j->sleep_us);
 }
 
-static bool covers(pool *p, job *j, size_t n, size_t grain) {
+typedef void (*pool_way)(pool *p, size_t n, size_t grain, pool_fn fn, void *ctx);
+
+static bool covers_by(pool_way run, pool *p, job *j, size_t n, size_t grain, size_t longest) {
     memset(j->seen, 0, sizeof j->seen);
     atomic_store(&j->threads, 0);
     atomic_store(&j->too_long, false);
-    j->grain = grain ? grain : 1;
-    pool_run(p, n, grain, mark, j);
+    atomic_store(&j->ranges, 0);
+    j->grain = longest;
+    run(p, n, grain, mark, j);
     for (size_t i = 0; i < N_MAX; i++)
         if (j->seen[i] != (i < n)) return false;
     return !j->too_long && j->threads >> pool_threads(p) == 0;
+}
+
+static bool covers(pool *p, job *j, size_t n, size_t grain) {
+    return covers_by(pool_run, p, j, n, grain, grain ? grain : 1);
 }
 
 TEST(every_index_exactly_once) {
@@ -55,6 +64,29 @@ TEST(every_index_exactly_once) {
     CHECK(covers(NULL, &j, 100, 7)); /* no pool: the caller */
     CHECK_INT(pool_threads(NULL), 1);
     pool_free(NULL);
+}
+
+/* Each range is half of what its share had left, so a share is walked through in few steps, and none is longer than
+ * half a share but for the grain. */
+TEST(halves_are_few_and_cover_everything) {
+    static const size_t ns[] = {0, 1, 2, 7, 64, 1000, N_MAX}, grains[] = {0, 1, 3, 64, N_MAX, SIZE_MAX / 4};
+    static job j;
+    err e = {0};
+    for (unsigned threads = 2; threads <= 5; threads += 3) {
+        pool *p;
+        CHECK_OK(pool_new(&p, threads, &e), e);
+        for (size_t n = 0; n < 7; n++)
+            for (size_t g = 0; g < 6; g++) {
+                size_t grain = grains[g] ? grains[g] : 1, share = ns[n] / threads + 1, steps = 2;
+                size_t longest = share / 2 + 1 > grain ? share / 2 + 1 : grain;
+                for (size_t left = share; left > grain; left -= left / 2 > 1 ? left / 2 : 1) steps++;
+                if (!covers_by(pool_run_halves, p, &j, ns[n], grains[g], longest) || j.ranges > threads * steps)
+                    FAIL("%u threads, n %zu, grain %zu: %zu ranges", threads, ns[n], grains[g], j.ranges);
+            }
+        pool_free(p);
+    }
+    CHECK(covers_by(pool_run_halves, NULL, &j, N_MAX, 7, N_MAX)); /* nobody to share with: all at once */
+    CHECK_INT(j.ranges, 1);
 }
 
 static void add(void *ctx, size_t begin, size_t end, unsigned thread) {
@@ -166,6 +198,7 @@ TEST(threads_pay_on_a_quiet_machine) {
 int main(int argc, char **argv) {
     test_begin(argc, argv);
     RUN(every_index_exactly_once);
+    RUN(halves_are_few_and_cover_everything);
     RUN(many_short_jobs);
     RUN(workers_that_sleep_wake_up);
     RUN(the_caller_waits_for_a_slow_worker);
