@@ -114,7 +114,6 @@ static void publish_if_due(ledger *l) {
 static void finish_waiter(const ledger *l, waiter *w) {
     merkle_leaf(&w->leaf, w->entry, w->entry_len);
     if (w->sealed) vault_encrypt(l->log_id, &w->leaf, w->key, w->sealed, w->sealed_len);
-    w->finished = true;
 }
 
 /* The index of the record before it takes the place of LEDGER_SEQ_PENDING, which has more digits than any. */
@@ -125,6 +124,7 @@ static void link_waiter(const ledger *l, waiter *w, uint64_t seq) {
     memcpy(at, digits, n);
     memmove(at + n, after, (size_t)(w->entry + w->entry_len - after));
     w->entry_len -= LINK_DIGITS - n;
+    w->linked = false;
     finish_waiter(l, w);
 }
 
@@ -582,8 +582,7 @@ static err_code make_waiter(const ledger *l, record *r, const char *field, buf *
 }
 
 static void free_waiter(waiter *w, buf *entry) {
-    if (w->linked && w->sealed && !w->finished)
-        mem_wipe(w->sealed, w->sealed_len); /* it got no index, and so no seal */
+    if (w->linked && w->sealed) mem_wipe(w->sealed, w->sealed_len); /* it got no index, and so no seal */
     mem_wipe(w->key, sizeof w->key);
     mem_free(w->sealed);
     buf_free(entry);

@@ -58,10 +58,9 @@ typedef struct waiter { /* one record that is appended; lives on its caller's st
     struct waiter *next;
     uint8_t *entry;
     size_t entry_len;
-    bool linked;    /* belongs into the group of the one before it, whose index it names */
+    bool linked;    /* belongs into the group of the one before it, whose index it does not name yet */
     size_t link_at; /* where in the entry; until then LEDGER_SEQ_PENDING stands there, and leaf and seal are missing */
     bool silent;    /* the next is told for both */
-    bool finished;  /* leaf and seal are there */
     hash32 leaf;
     uint8_t *sealed;
     size_t sealed_len;

@@ -227,7 +227,7 @@ void matrix_mul(pool *p, const matmul *ops, size_t n_ops, acts *a) {
     uint64_t grain = GRAIN_BYTES / task_bytes;
     if (a->v.n >= MANY_TOKENS && grain < MANY_GRAIN) grain = MANY_GRAIN;
     grain = (grain + unit - 1) / unit * unit;
-    uint64_t fair = n_tasks / (FAIR * pool_threads(p)) / unit * unit; /* rounded up, shares are uneven */
+    uint64_t fair = n_tasks / (FAIR * pool_threads(p)) / unit * unit; /* rounded up, shares would be uneven */
     if (grain > fair) grain = fair;
     if (grain < unit) grain = unit;
     pool_run(p, n_tasks, (size_t)grain, mul_range, &j);

@@ -25,8 +25,8 @@ bool pool_pays(unsigned n, double part);
 typedef void (*pool_fn)(void *ctx, size_t begin, size_t end, unsigned thread);
 void pool_run(pool *p, size_t n, size_t grain, pool_fn fn, void *ctx);
 /* The same for work that is the quicker the longer a range: whoever takes from a share takes half of what is left of
- * it, one grain at least; one thread alone takes all at once. Ranges are long until the end nears, and
- * threads still end within a grain of each other. */
+ * it, one grain at least; one thread alone takes all at once. Ranges are long until the end nears, and threads that are
+ * equally quick still end within a grain of each other. */
 void pool_run_halves(pool *p, size_t n, size_t grain, pool_fn fn, void *ctx);
 
 /* ---- tensor types ----------------------------------------------------------------------------------------- */

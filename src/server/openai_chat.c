@@ -30,18 +30,20 @@ static err_code read_parts(const cJSON *parts, int index, buf *out, err *e) {
     return ERR_OK;
 }
 
-/* Adds the text to the message `to`. A plain string stays where it is, in the body, which lives as long as the answer.
- */
+/* Adds the text to the message `to`. A plain string stays where it is: in the body, which lives as long as the
+ * answer. */
 static err_code take_content(const cJSON *m, bool may_be_empty, int index, cJSON *to, err *e) {
     const cJSON *c = json_get(m, "content");
     if (!cJSON_IsString(c) && !cJSON_IsArray(c) && (c || !may_be_empty))
         return err_set(e, ERR_INVALID, "messages[%d].content must be a string or an array of text parts", index);
     buf text;
     buf_init(&text, ANSWER_BYTES_MAX);
+    bool stays = cJSON_IsString(c) && strlen(c->valuestring) <= ANSWER_BYTES_MAX;
+    if (cJSON_IsString(c) && !stays) buf_puts(&text, c->valuestring); /* refused as parts of that length are */
     err_code rc = cJSON_IsArray(c) ? read_parts(c, index, &text, e) : ERR_OK;
     if (rc == ERR_OK) rc = buf_check(&text, "a message", e);
     if (rc == ERR_OK) {
-        cJSON *v = cJSON_IsString(c) ? cJSON_CreateStringReference(c->valuestring) : cJSON_CreateString(buf_str(&text));
+        cJSON *v = stays ? cJSON_CreateStringReference(c->valuestring) : cJSON_CreateString(buf_str(&text));
         if (!v || !cJSON_AddItemToObject(to, "content", v)) {
             cJSON_Delete(v);
             rc = err_nomem(e, "the messages");

@@ -73,17 +73,17 @@ TEST(halves_are_few_and_cover_everything) {
     static job j;
     err e = {0};
     for (unsigned threads = 2; threads <= 5; threads += 3) {
-        pool *p;
-        CHECK_OK(pool_new(&p, threads, &e), e);
         for (size_t n = 0; n < 7; n++)
             for (size_t g = 0; g < 6; g++) {
+                pool *p; /* a new one for each job: none of its threads is parked, however busy the machine */
+                CHECK_OK(pool_new(&p, threads, &e), e);
                 size_t grain = grains[g] ? grains[g] : 1, share = ns[n] / threads + 1, steps = 2;
                 size_t longest = share / 2 + 1 > grain ? share / 2 + 1 : grain;
                 for (size_t left = share; left > grain; left -= left / 2 > 1 ? left / 2 : 1) steps++;
                 if (!covers_by(pool_run_halves, p, &j, ns[n], grains[g], longest) || j.ranges > threads * steps)
                     FAIL("%u threads, n %zu, grain %zu: %zu ranges", threads, ns[n], grains[g], j.ranges);
+                pool_free(p);
             }
-        pool_free(p);
     }
     CHECK(covers_by(pool_run_halves, NULL, &j, N_MAX, 7, N_MAX)); /* nobody to share with: all at once */
     CHECK_INT(j.ranges, 1);
