@@ -103,7 +103,7 @@ static err_code add_merge(vocab *v, const spec_merge *m, uint32_t rank, err *e) 
 static err_code make_pairs(vocab *v, size_t n, err *e) {
     size_t slots = 16;
     while (slots < n * 3 / 2) slots *= 2;
-    v->pairs = mem_alloc(slots * sizeof *v->pairs);
+    v->pairs = mem_array(slots, sizeof *v->pairs); /* zeroed: an image has its empty places too */
     v->pair_bits = mem_array((1u << PAIR_BITS_LOG) / 64, sizeof *v->pair_bits);
     if (!v->pairs || !v->pair_bits) return err_nomem(e, "the tokenizer's merges");
     v->pairs_mask = (uint32_t)slots - 1;

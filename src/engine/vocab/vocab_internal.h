@@ -31,6 +31,7 @@ typedef struct vocab_token {
     uint8_t type;
     uint8_t flags; /* SPEC_LSTRIP, ... */
     bool is_end;
+    uint8_t zero; /* an image has these bytes too: it must be the same of the same vocabulary */
 } vocab_token;
 
 typedef struct merge_pair {      /* BPE: tokens left and right become `merged`, lower ranks first */
@@ -46,8 +47,8 @@ typedef struct byte_pair {
 
 typedef struct trie_node { /* of special tokens; 0 is the root and no node's child */
     uint32_t child, next;
-    int32_t token; /* -1: none ends here */
-    uint8_t byte;
+    int32_t token;         /* -1: none ends here */
+    uint8_t byte, zero[3]; /* as vocab_token's */
 } trie_node;
 
 typedef struct special_trie {
