@@ -360,6 +360,30 @@ TEST(prompts_of_every_form) {
     answer_free(a);
 }
 
+/* A message as long as an answer may be, as one string and as a part of a list, and one byte more. */
+TEST(messages_have_a_length_limit) {
+    static const char *const around[2][2] = {{"\"", "\""}, {"[{\"type\":\"text\",\"text\":\"", "\"}]"}};
+    for (int form = 0; form < 2; form++)
+        for (size_t more = 0; more < 2; more++) {
+            const size_t n = ANSWER_BYTES_MAX + more;
+            buf body = {.max = n + 1024};
+            buf_puts(&body, "{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":");
+            buf_puts(&body, around[form][0]);
+            CHECK(buf_reserve(&body, n + 64));
+            memset(body.ptr + body.len, 'x', n);
+            body.len += n;
+            buf_puts(&body, around[form][1]);
+            buf_puts(&body, "}]}");
+            answer *a;
+            err e = {0};
+            err_code rc = parse(&a, &dialect_openai_chat, buf_str(&body), &e);
+            CHECK_INT(rc, more ? ERR_TOO_LARGE : ERR_OK);
+            if (more) CHECK_HAS(e.msg, "a message");
+            answer_free(a);
+            buf_free(&body);
+        }
+}
+
 TEST(too_many_prompts) {
     buf b = {.max = 1 << 20};
     buf_puts(&b, "{\"model\":\"m\",\"prompt\":[");
@@ -484,6 +508,7 @@ int main(int argc, char **argv) {
     RUN(tools_arrive);
     RUN(calls_of_the_conversation_arrive);
     RUN(prompts_of_every_form);
+    RUN(messages_have_a_length_limit);
     RUN(too_many_prompts);
     RUN(no_allocation_failure_is_lost);
     RUN(paths_are_decoded_strictly);
