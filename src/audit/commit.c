@@ -108,16 +108,31 @@ static void publish_if_due(ledger *l) {
     publish(l, &e);
 }
 
+static void renew_seed_if_due(ledger *l) {
+    err e;
+    bool sync_failed = false;
+    if (l->vault.since < l->seed_records) return;
+    int r = vault_roll(&l->vault, l->tail.edge.size, &sync_failed);
+    if (r == 0) return;
+    fs_error(r, &e, "%s/ledger/seeds: cannot be written", l->dir);
+    if (sync_failed)
+        poison(l, &e);
+    else
+        log_msg(LOG_WARN, "ledger", "each group takes a sync more until this works: %s", e.msg);
+}
+
 /* ---- one group ------------------------------------------------------------------------------------------- */
 
 /* What depends on the last byte of an entry: its leaf, and the seal of its contents, which is bound to the leaf. */
-static void finish_waiter(const ledger *l, waiter *w) {
+static void finish_waiter(ledger *l, waiter *w) {
     merkle_leaf(&w->leaf, w->entry, w->entry_len);
-    if (w->sealed) vault_encrypt(l->log_id, &w->leaf, w->key, w->sealed, w->sealed_len);
+    if (!w->sealed) return;
+    w->seed_no = vault_new_key(&l->vault, &w->leaf, w->key);
+    vault_encrypt(l->log_id, &w->leaf, w->key, w->sealed, w->sealed_len);
 }
 
 /* The index of the record before it takes the place of LEDGER_SEQ_PENDING, which has more digits than any. */
-static void link_waiter(const ledger *l, waiter *w, uint64_t seq) {
+static void link_waiter(ledger *l, waiter *w, uint64_t seq) {
     char digits[U64_TEXT];
     size_t n = text_u64(digits, seq);
     uint8_t *at = w->entry + w->link_at, *after = at + LINK_DIGITS;
@@ -272,12 +287,18 @@ static err_code write_keys(ledger *l, group *g, bool *sync_failed, err *e) {
     const uint8_t **keys = mem_array(g->n, sizeof *keys);
     if (!keys) return err_nomem(e, "content keys");
     uint32_t i = 0;
-    for (waiter *w = g->first; w; w = w->next) keys[i++] = w->sealed ? w->key : NULL;
+    bool due = false;
+    for (waiter *w = g->first; w; w = w->next) {
+        keys[i++] = w->sealed ? w->key : NULL;
+        if (!w->sealed) continue;
+        l->vault.since++;
+        due = due || !vault_comes_back(&l->vault, w->seed_no);
+    }
     l->keys_dirty = true; /* until the frame is there too */
     r = vault_write(&l->vault, l->tail.edge.size, g->n, keys);
     mem_free(keys);
     if (r != 0) return fs_error(r, e, "%s/ledger/keys: cannot be written", l->dir);
-    r = l->fs->sync(l->fs, l->vault.f);
+    r = due ? l->fs->sync(l->fs, l->vault.f) : 0;
     if (r != 0) {
         *sync_failed = true;
         return fs_error(r, e, "%s/ledger/keys: cannot be synced", l->dir);
@@ -441,6 +462,7 @@ static void *commit_main(void *arg) {
         pthread_mutex_unlock(&l->mu);
         uint64_t t0 = time_mono_ns();
         if (rc == ERR_OK) rc = commit_group(l, &g, &why);
+        if (rc == ERR_OK) renew_seed_if_due(l);
         double ms = (double)(time_mono_ns() - t0) / 1e6;
         pthread_mutex_lock(&l->mu);
         bool failed = l->failed;
@@ -476,8 +498,8 @@ static int clear_leftovers(ledger *l, bool *sync_failed) {
     int r = clear_tail(l, sync_failed);
     if (r == 0 && l->keys_dirty) {
         r = vault_trim(&l->vault, l->tail.edge.size);
-        if (r == 0) r = l->fs->sync(l->fs, l->vault.f);
     }
+    if (r == 0) r = vault_end_seeds(&l->vault, l->tail.edge.size, sync_failed);
     if (r == 0) r = l->fs->truncate(l->fs, l->tree, stored_count(l->tail.edge.size) * HASH_LEN);
     if (r == 0) r = l->fs->sync(l->fs, l->tree);
     return r;
@@ -565,7 +587,7 @@ static err_code find_link(waiter *w, const char *field, err *e) {
     return ERR_OK;
 }
 
-static err_code make_waiter(const ledger *l, record *r, const char *field, buf *entry, waiter *w, err *e) {
+static err_code make_waiter(ledger *l, record *r, const char *field, buf *entry, waiter *w, err *e) {
     *w = (waiter){0};
     *entry = (buf){.max = LEDGER_ENTRY_MAX};
     (void)buf_reserve(entry, ENTRY_USUAL);
@@ -574,7 +596,7 @@ static err_code make_waiter(const ledger *l, record *r, const char *field, buf *
     w->entry = (uint8_t *)entry->ptr;
     w->entry_len = entry->len;
     if (field) rc = find_link(w, field, e);
-    if (rc == ERR_OK && r->contents.n) contents_take(&r->contents, w->key, &w->sealed, &w->sealed_len);
+    if (rc == ERR_OK && r->contents.n) contents_take(&r->contents, &w->sealed, &w->sealed_len);
     /* whoever comes next takes this memory while it is in the processor's cache, and not only after this wait */
     record_use_up(r);
     if (rc == ERR_OK && !field) finish_waiter(l, w);

@@ -35,6 +35,8 @@
 #define PUBLISH_INTERVAL_MS 1000
 #define INDEX_SEGMENTS      4 /* segments whose frame positions are kept for reading */
 
+#define SEED_RECORDS 1024 /* contents under one seed, about */
+
 #define CONTENTS_FEW 4u /* most records have no more */
 
 struct record {
@@ -65,6 +67,7 @@ typedef struct waiter { /* one record that is appended; lives on its caller's st
     uint8_t *sealed;
     size_t sealed_len;
     uint8_t key[CONTENT_KEY_LEN];
+    uint64_t seed_no; /* of the seed that it was made from */
     uint64_t seq;
     err_code rc;
     err *why;        /* its caller's, written where rc is not ERR_OK; may be NULL */
@@ -106,6 +109,7 @@ struct ledger {
     tail tail; /* readers in a read-only ledger: under read_mu */
     vfile *tree;
     vault vault;
+    uint64_t seed_records;
     bool tail_dirty, keys_dirty; /* a failed group may have left bytes behind */
     uint64_t published_size, published_ms;
     buf frame; /* the memory of the last group's frame, for the next */
@@ -183,11 +187,18 @@ err_code tail_open(ledger *l, ledger_report *rep, err *e);
 err_code tail_follow(ledger *l, err *e);
 err_code tail_recover(ledger *l, ledger_report *rep, err *e);
 
+/* ---- seeds (seeds.c) -------------------------------------------------------------------------------------- */
+
+/* A writer's first seed, after what a crash took of the slots was made again. */
+err_code seeds_start(ledger *l, bool clean, err *e);
+
 /* ---- reading (read.c) ------------------------------------------------------------------------------------ */
 
 /* Under read_mu. */
 err_code read_locate(ledger *l, uint64_t seq, seg_index **seg, frame_pos *at, err *e);
 err_code read_entry(ledger *l, uint64_t seq, const uint8_t **p, size_t *n, hash32 *leaf, err *e);
+/* The sealed contents of a record; NULL where it has none. mem_free *sealed. */
+err_code read_sealed(ledger *l, uint64_t seq, hash32 *leaf, uint8_t **sealed, size_t *n, err *e);
 void read_close(ledger *l);
 void note_copy(ledger *l, buf *out, uint64_t *size);
 

@@ -244,6 +244,8 @@ static ledger *ledger_new(const char *dir, const ledger_options *o) {
     if (l->segment_len < SEG_LEN_MIN) l->segment_len = SEG_LEN_MIN;
     l->lock_fd = -1;
     l->tail_link = &l->head;
+    l->seed_records = SEED_RECORDS;
+    pthread_mutex_init(&l->vault.seeds_mu, NULL);
     pthread_mutex_init(&l->mu, NULL);
     pthread_mutex_init(&l->read_mu, NULL);
     cond_init(&l->work);
@@ -259,7 +261,9 @@ static err_code open_all(ledger *l, ledger_report *rep, err *e) {
     if (rc != ERR_OK) return rc;
     rep->size = l->tail.edge.size;
     publish_state(l);
-    return l->read_only ? ERR_OK : commit_start(l, e);
+    if (l->read_only) return ERR_OK;
+    rc = seeds_start(l, rep->clean, e);
+    return rc == ERR_OK ? commit_start(l, e) : rc;
 }
 
 err_code ledger_open(ledger **out, const char *dir, const ledger_options *o, ledger_report *report, err *e) {
@@ -285,6 +289,7 @@ void ledger_close(ledger *l) {
     if (l->tail.f) l->fs->close(l->fs, l->tail.f);
     if (l->tree) l->fs->close(l->fs, l->tree);
     if (l->vault.f) l->fs->close(l->fs, l->vault.f);
+    if (l->vault.seeds_f) l->fs->close(l->fs, l->vault.seeds_f);
     if (l->lock_fd >= 0) close(l->lock_fd);
     mem_free(l->segs);
     buf_free(&l->overlay);
@@ -292,6 +297,7 @@ void ledger_close(ledger *l) {
     pthread_cond_destroy(&l->work);
     pthread_mutex_destroy(&l->mu);
     pthread_mutex_destroy(&l->read_mu);
+    pthread_mutex_destroy(&l->vault.seeds_mu);
     mem_free(l->dir);
     mem_wipe(l, sizeof *l);
     mem_free(l);

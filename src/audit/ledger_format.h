@@ -14,6 +14,7 @@
  * DIR/ledger/seg/        the log itself, in segments named by the index of their first record: 20 digits and ".seg".
  *                        "new.tmp" is a segment that was being made
  * DIR/ledger/keys        content keys, one slot a record
+ * DIR/ledger/seeds       what the latest of them are made from; one sector
  * DIR/ledger/tree        stored hashes (merkle.h), 32 bytes each; derived from the segments, mended at open, synced
  *                        before a new segment is begun
  *
@@ -68,8 +69,24 @@
  *     32   48  XChaCha20-Poly1305 of 32 bytes under the vault's master key, with the associated data
  *              "polder/slot/1" || log id || the slot's first 8 bytes
  *
- * Order of writing for one group: content keys, sync; tree; frame, sync; only then are the callers told. A new segment
- * before that: tree, sync; the segment under a temporary name, sync; rename; sync of the folder.
+ * A content key is HMAC-SHA256(seed, leaf hash). A slot may reach the disk later than its frame, but not later than
+ * the seed that makes its key again is destroyed:
+ *
+ *   seeds
+ *      0    8  "PLDRSEED"
+ *      8   32  log id
+ *     40    8  number of the running seed, from 1 on
+ *     48    8  the slots of all records before this one were durable when it began
+ *     56   72  the running seed: 24 nonce, XChaCha20-Poly1305 of 32 bytes under the vault's master key, with the
+ *              associated data "polder/seed/1" || log id || its number, 8 bytes
+ *    128   72  the seed before it, whose number is one less. Zero where there is none; both after a clean close
+ *    200  280  zero
+ *    480   32  SHA-256 of the 480 bytes before
+ *
+ * Order of writing for one group: content keys (a sync only where one of them was made from a seed that is no longer
+ * there); tree; frame, sync; only then are the callers told. A new seed, about every 1,000 contents: sync of the keys;
+ * seeds, sync; only then is anything encrypted under it. A new segment before a group: tree, sync; the segment under a
+ * temporary name, sync; rename; sync of the folder.
  */
 #ifndef POLDER_AUDIT_LEDGER_FORMAT_H
 #define POLDER_AUDIT_LEDGER_FORMAT_H
@@ -90,6 +107,7 @@
 #define KEYS_MAGIC         "PLDRKEYS"
 #define KEYS_PER_SECTOR    6u
 #define KEY_SLOT_LEN       80u
+#define SEEDS_MAGIC        "PLDRSEED"
 #define KEYS_STEP          (256u << 10) /* the file grows by this much at a time */
 
 #endif

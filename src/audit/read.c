@@ -195,13 +195,14 @@ static err_code stated_content(const uint8_t *entry, size_t n, uint64_t seq, con
     return rc;
 }
 
-/* The sealed bytes of one record of the cached frame. mem_free *out. */
+/* The sealed bytes of one record of the cached frame, NULL where it has none. mem_free *out. */
 static err_code load_sealed(ledger *l, const seg_index *s, uint64_t seq, uint8_t **out, size_t *n, err *e) {
     const frame *f = &l->cached;
     uint64_t table = 4ull * f->h.count, before = 0, len = 0;
     *out = NULL;
-    if (f->h.contents_len < table || f->h.contents_len == 0)
-        return damaged(l, s, seq, "its group holds no contents", e);
+    *n = 0;
+    if (f->h.contents_len == 0) return ERR_OK;
+    if (f->h.contents_len < table) return damaged(l, s, seq, "its group's contents are too short", e);
     uint8_t *t = mem_alloc((size_t)table);
     if (!t) return err_nomem(e, "a table of contents");
     int r = fs_read_exact(l->fs, s->f, t, (size_t)table, f->contents_off);
@@ -211,7 +212,8 @@ static err_code load_sealed(ledger *l, const seg_index *s, uint64_t seq, uint8_t
     }
     mem_free(t);
     if (r != 0) return fs_error(r, e, "%s: contents of record %llu", l->dir, (unsigned long long)seq);
-    if (len == 0 || before + len > f->h.contents_len - table)
+    if (len == 0) return ERR_OK;
+    if (before + len > f->h.contents_len - table)
         return damaged(l, s, seq, "its contents are not where they should be", e);
     *out = mem_alloc((size_t)len);
     if (!*out) return err_nomem(e, "a record's contents");
@@ -223,12 +225,23 @@ static err_code load_sealed(ledger *l, const seg_index *s, uint64_t seq, uint8_t
     return fs_error(r, e, "%s: contents of record %llu", l->dir, (unsigned long long)seq);
 }
 
+err_code read_sealed(ledger *l, uint64_t seq, hash32 *leaf, uint8_t **sealed, size_t *n, err *e) {
+    const uint8_t *entry = NULL;
+    seg_index *s = NULL;
+    frame_pos at;
+    *sealed = NULL;
+    err_code rc = read_entry(l, seq, &entry, n, leaf, e);
+    if (rc == ERR_OK) rc = read_locate(l, seq, &s, &at, e);
+    return rc == ERR_OK && s ? load_sealed(l, s, seq, sealed, n, e) : rc;
+}
+
 /* Master key on first use: a reader that never asks for contents needs none. */
 static err_code need_master(ledger *l, err *e) {
+    bool damaged;
     if (l->vault.have_master) return ERR_OK;
     err_code rc = load_vault_key(l->fs, l->dir, l->vault.master, e);
     l->vault.have_master = rc == ERR_OK;
-    return rc;
+    return rc == ERR_OK ? vault_load_seeds(&l->vault, l->dir, &damaged, e) : rc;
 }
 
 err_code ledger_derive_key(ledger *l, const char *purpose, uint8_t out[32], err *e) {
@@ -249,7 +262,10 @@ static err_code open_sealed(ledger *l, const seg_index *s, uint64_t seq, const h
     size_t n = 0;
     err_code rc = need_master(l, e);
     if (rc != ERR_OK) return rc;
-    int r = vault_read(&l->vault, seq, &state, key);
+    rc = load_sealed(l, s, seq, sealed, &n, e);
+    if (rc == ERR_OK && !*sealed) rc = damaged(l, s, seq, "its group holds no contents of it", e);
+    if (rc != ERR_OK) return rc;
+    int r = vault_find_key(&l->vault, seq, leaf, *sealed, n, &state, key);
     if (r != 0) return fs_error(r, e, "%s/ledger/keys: the key of record %llu", l->dir, (unsigned long long)seq);
     if (state == SLOT_ERASED)
         return err_set(e, ERR_NOT_FOUND, "record %llu: its contents were erased (their key was destroyed)",
@@ -257,8 +273,7 @@ static err_code open_sealed(ledger *l, const seg_index *s, uint64_t seq, const h
     if (state != SLOT_KEY)
         return err_set(e, ERR_CORRUPT, "%s/ledger/keys: record %llu: the key of its contents is %s", l->dir,
                        (unsigned long long)seq, state == SLOT_EMPTY ? "missing" : "damaged");
-    rc = load_sealed(l, s, seq, sealed, &n, e);
-    if (rc == ERR_OK) rc = vault_open(l->log_id, leaf, key, *sealed, n, plain, plain_len, e);
+    rc = vault_open(l->log_id, leaf, key, *sealed, n, plain, plain_len, e);
     mem_wipe(key, sizeof key);
     if (rc == ERR_CORRUPT) err_prefix(e, "%s: record %llu", l->dir, (unsigned long long)seq);
     return rc;

@@ -141,8 +141,7 @@ void contents_free(content_set *c) {
     *c = (content_set){0};
 }
 
-void contents_take(content_set *c, uint8_t key[CONTENT_KEY_LEN], uint8_t **sealed, size_t *sealed_len) {
-    random_bytes(key, CONTENT_KEY_LEN);
+void contents_take(content_set *c, uint8_t **sealed, size_t *sealed_len) {
     random_bytes(c->p, NONCE_LEN);
     *sealed = c->p;
     *sealed_len = c->len + TAG_LEN;
@@ -319,6 +318,7 @@ int vault_trim(vault *v, uint64_t first) {
 err_code vault_erase(vault *v, uint64_t seq, err *e) {
     uint8_t slot[KEY_SLOT_LEN], key[CONTENT_KEY_LEN];
     slot_state state;
+    bool sync_failed;
     int r = vault_read(v, seq, &state, key);
     mem_wipe(key, sizeof key);
     if (r != 0) return fs_error(r, e, "ledger/keys: the slot of record %llu", (unsigned long long)seq);
@@ -327,6 +327,7 @@ err_code vault_erase(vault *v, uint64_t seq, err *e) {
     slot_seal(v, slot, seq, SLOT_ERASED, NULL);
     r = v->fs->pwrite(v->fs, v->f, slot, sizeof slot, slot_offset(seq));
     if (r == 0) r = v->fs->sync(v->fs, v->f);
+    if (r == 0) r = vault_forget(v, seq, &sync_failed);
     if (r != 0) return fs_error(r, e, "ledger/keys: record %llu cannot be erased", (unsigned long long)seq);
     return ERR_OK;
 }

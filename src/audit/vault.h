@@ -9,12 +9,15 @@
 #include "audit/ledger_format.h"
 #include "audit/merkle.h"
 
+#include <pthread.h>
+
 #define CONTENT_KEY_LEN    32u
 #define CONTENT_NAME_MAX   32u
 #define CONTENTS_MAX       64u /* of one record */
 #define SALT_LEN           32u
 #define SEAL_OVERHEAD      40u /* nonce and tag */
 #define SEALED_FROM        24u /* where behind the nonce the contents begin */
+#define SEED_LEN           32u
 #define VAULT_KEY_TEXT_MAX 96
 
 bool content_name_valid(const char *name);
@@ -46,8 +49,8 @@ typedef struct content_view {
  * ERR_TOO_LARGE: name, number or size are not what a record may have. */
 err_code contents_add(content_set *c, const char *name, const void *p, size_t n, content_view *out, err *e);
 void contents_free(content_set *c); /* wiped */
-/* Ready to be encrypted under a fresh key. There must be one at least. *sealed is the caller's (mem_free), c empty. */
-void contents_take(content_set *c, uint8_t key[CONTENT_KEY_LEN], uint8_t **sealed, size_t *sealed_len);
+/* Ready to be encrypted. There must be one at least. *sealed is the caller's (mem_free), c empty. */
+void contents_take(content_set *c, uint8_t **sealed, size_t *sealed_len);
 void vault_encrypt(const uint8_t log_id[32], const hash32 *leaf, const uint8_t key[CONTENT_KEY_LEN], uint8_t *sealed,
                    size_t sealed_len);
 /* Open in place: *plain points into sealed. ERR_CORRUPT where key and bytes do not belong together. */
@@ -58,6 +61,13 @@ bool vault_next(const uint8_t *plain, size_t n, size_t *at, unsigned *left, cont
 
 /* ---- content keys ---------------------------------------------------------------------------------------- */
 
+typedef struct seeds {
+    uint64_t no;      /* of the running one, which is key[0]; key[1] has the number before */
+    unsigned n;       /* how many there are: 0 to 2 */
+    uint64_t from[2]; /* the slots of all records before were durable when each began */
+    uint8_t key[2][SEED_LEN];
+} seeds;
+
 typedef struct vault {
     vfs *fs;
     vfile *f;     /* ledger/keys */
@@ -65,11 +75,17 @@ typedef struct vault {
     uint8_t log_id[32];
     uint8_t master[32];
     bool have_master;
+    bool slots_may_lack; /* s is what a crash left, and slots from s.from[0] on may not have reached the disk */
+    /* writers only */
+    vfile *seeds_f; /* ledger/seeds */
+    seeds s;        /* changed by the writer's thread, under seeds_mu */
+    pthread_mutex_t seeds_mu;
+    bool seeds_unsure; /* what ledger/seeds holds is not known */
+    uint64_t since;    /* contents since the last roll */
 } vault;
 
 typedef enum slot_state { SLOT_EMPTY, SLOT_KEY, SLOT_ERASED, SLOT_BAD } slot_state;
 
-/* The bytes of a new key file. */
 /* What the header of ledger/keys holds of the master key, so that a foreign one is noticed before anything is sealed.
  */
 void vault_key_check(uint8_t out[32], const uint8_t master[32]);
@@ -86,7 +102,29 @@ int vault_read(const vault *v, uint64_t seq, slot_state *state, uint8_t key[CONT
 int vault_write(vault *v, uint64_t first, uint32_t count, const uint8_t *const *keys);
 /* Zero every slot from `first` on that is not: what a group that did not come about left behind. */
 int vault_trim(vault *v, uint64_t first);
-/* Destroy a content's key: its slot is overwritten and synced. ERR_NOT_FOUND where there is none. */
+/* Destroy a content's key: its slot is overwritten and synced, and so are the seeds that could make it again.
+ * ERR_NOT_FOUND where there is none. */
 err_code vault_erase(vault *v, uint64_t seq, err *e);
+
+/* ---- seeds (seeds.c) --------------------------------------------------------------------------------------- */
+
+/* HMAC-SHA256 of the leaf hash under the seed. */
+void vault_make_key(uint8_t key[CONTENT_KEY_LEN], const uint8_t seed[SEED_LEN], const hash32 *leaf);
+/* The key of a new record, from the running seed, whose number it returns. Any thread. */
+uint64_t vault_new_key(vault *v, const hash32 *leaf, uint8_t key[CONTENT_KEY_LEN]);
+/* Whether keys made from that seed come back after a crash without a sync of their slots. The writer's thread. */
+bool vault_comes_back(const vault *v, uint64_t seed_no);
+/* ledger/seeds as a crash may have left it; without the file nothing changes. have_master false: none is opened. */
+err_code vault_load_seeds(vault *v, const char *dir, bool *damaged, err *e);
+bool seeds_decode(seeds *s, const vault *v, const uint8_t in[SECTOR]);
+/* As vault_read; where the slot is not what opens these contents, because a crash took it, the key is made again. */
+int vault_find_key(const vault *v, uint64_t seq, const hash32 *leaf, const uint8_t *sealed, size_t n, slot_state *state,
+                   uint8_t key[CONTENT_KEY_LEN]);
+/* A new seed, once the slots of all `size` records are durable; the one before the last is destroyed. */
+int vault_roll(vault *v, uint64_t size, bool *sync_failed);
+/* As vault_roll, but none is left: the log is being closed. */
+int vault_end_seeds(vault *v, uint64_t size, bool *sync_failed);
+/* Rolls until no seed can make the key of record seq. */
+int vault_forget(vault *v, uint64_t seq, bool *sync_failed);
 
 #endif

@@ -119,27 +119,23 @@ static void check_commitments(checker *c, uint64_t seq, const cJSON *entry, cons
 static err_code check_sealed(checker *c, uint64_t seq, const uint8_t *entry, size_t entry_len, uint64_t off, size_t len,
                              err *e) {
     uint8_t key[CONTENT_KEY_LEN], *plain = NULL;
-    slot_state state;
+    slot_state state = SLOT_EMPTY;
     size_t n = 0;
     hash32 leaf;
     err why;
-    int r = vault_read(&c->vault, seq, &state, key);
-    if (r != 0) return fs_error(r, e, "%s/ledger/keys", c->dir);
-    if (state == SLOT_ERASED) {
-        c->r->erased++;
-        return ERR_OK;
-    }
-    if (state != SLOT_KEY) {
-        problem(c->r, "ledger/keys: record %llu: the key of its contents is %s", (ull)seq,
-                state == SLOT_EMPTY ? "missing" : "damaged");
-        return ERR_OK;
-    }
     uint8_t *sealed = mem_alloc(len);
     if (!sealed) return err_nomem(e, "a record's contents");
-    r = fs_read_exact(c->fs, c->seg, sealed, len, off);
+    int r = fs_read_exact(c->fs, c->seg, sealed, len, off);
     err_code rc = r == 0 ? ERR_OK : fs_error(r, e, "%s/%s", c->dir, c->name);
-    if (rc == ERR_OK) {
-        merkle_leaf(&leaf, entry, entry_len);
+    merkle_leaf(&leaf, entry, entry_len);
+    if (rc == ERR_OK) r = vault_find_key(&c->vault, seq, &leaf, sealed, len, &state, key);
+    if (rc == ERR_OK && r != 0) rc = fs_error(r, e, "%s/ledger/keys", c->dir);
+    if (rc == ERR_OK && state == SLOT_ERASED) {
+        c->r->erased++;
+    } else if (rc == ERR_OK && state != SLOT_KEY) {
+        problem(c->r, "ledger/keys: record %llu: the key of its contents is %s", (ull)seq,
+                state == SLOT_EMPTY ? "missing" : "damaged");
+    } else if (rc == ERR_OK) {
         c->r->contents++;
         cJSON *v = NULL;
         if (vault_open(c->log_id, &leaf, key, sealed, len, &plain, &n, &why) != ERR_OK)
@@ -399,8 +395,8 @@ static err_code check_note_file(checker *c, const char *name, checkpoint *cp, bo
 
 static int check_name(void *ctx, const char *name) {
     checker *c = ctx;
-    static const char *const known[] = {"lock",      "checkpoint", "checkpoint.tmp", "clean",
-                                        "clean.tmp", "seg",        "keys",           "tree"};
+    static const char *const known[] = {"lock", "checkpoint", "checkpoint.tmp", "clean", "clean.tmp",
+                                        "seg",  "keys",       "seeds",          "tree"};
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
         if (strcmp(name, known[i]) == 0) return 0;
     problem(c->r, "ledger/%s: does not belong to the ledger", name);
@@ -526,7 +522,11 @@ static err_code check_all(checker *c, const char *vkey, err *e) {
         vault_check_header(c->fs, c->vault.f, c->log_id, c->vault.have_master ? c->vault.master : NULL, &why) != ERR_OK)
         problem(c->r, "%s", why.msg);
     c->fs->list(c->fs, path, check_name, c);
-    rc = check_log(c, e);
+    bool damaged = false;
+    rc = vault_load_seeds(&c->vault, c->dir, &damaged, e);
+    if (rc == ERR_OK) rc = check_log(c, e);
+    /* where no writer closed the log, a write of the file may have been cut short, and nothing rests on it */
+    if (rc == ERR_OK && damaged && closed_at_end(c)) problem(c->r, "ledger/seeds: damaged");
     if (rc == ERR_OK && c->vault.f) rc = check_gaps(c, e);
     if (rc == ERR_OK && c->vault.f) rc = check_ends(c, e);
     return rc;

@@ -58,11 +58,13 @@ static void patch(simdisk *d, const uint8_t *p, size_t n, bool mend) {
 static void damage(simdisk *d, const uint8_t *data, size_t n) {
     static const char *const files[] = {ISLAND "/ledger/tree",  ISLAND "/ledger/keys",      ISLAND "/ledger/checkpoint",
                                         ISLAND "/ledger/clean", ISLAND "/keys/ledger.vkey", ISLAND "/keys/vault.key"};
-    int what = data[0] % 10;
+    int what = data[0] % 11;
     if (what < 2) {
         patch(d, data + 1, n - 1, what == 1);
     } else if (what < 8) {
         sim_put(d, files[what - 2], data + 1, n - 1);
+    } else if (what == 10) {
+        sim_put(d, ISLAND "/ledger/seeds", data + 1, n - 1);
     } else { /* the segment behind its header, or all of it */
         buf b = {.max = 1 << 20};
         sim_read(d, SEG, &b);

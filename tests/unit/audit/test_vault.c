@@ -1,6 +1,8 @@
 /* Sealing contents and keys: nothing opens that was changed, moved, or erased. */
 #include "helpers.h"
 
+#include <errno.h>
+
 static const uint8_t log_id[32] = {1, 2, 3};
 
 TEST(contents_open_with_their_key_and_entry_only) {
@@ -8,11 +10,11 @@ TEST(contents_open_with_their_key_and_entry_only) {
     hash32 leaf = {{5}}, other = {{6}};
     content_set c = {0};
     content_view v;
-    uint8_t key[32], *sealed, *plain;
+    uint8_t key[32] = {9}, *sealed, *plain;
     size_t n, len;
     CHECK_OK(contents_add(&c, "prompt", "hello", 5, &v, &e), e);
     CHECK_OK(contents_add(&c, "answer", NULL, 0, &v, &e), e);
-    contents_take(&c, key, &sealed, &n);
+    contents_take(&c, &sealed, &n);
     CHECK(!c.p && !c.n);
     vault_encrypt(log_id, &leaf, key, sealed, n);
     uint8_t *copy = malloc(n);
@@ -66,9 +68,9 @@ TEST(contents_of_all_sizes_come_back) {
         CHECK(v.name_len == 2 && v.len == i * 47 && memcmp(v.bytes, text, v.len) == 0);
     }
     CHECK_INT(contents_add(&c, "zz", "x", 1, &v, &e), ERR_TOO_LARGE);
-    uint8_t key[32], *sealed, *plain;
+    uint8_t key[32] = {9}, *sealed, *plain;
     size_t n, len, at = 0;
-    contents_take(&c, key, &sealed, &n);
+    contents_take(&c, &sealed, &n);
     vault_encrypt(log_id, &leaf, key, sealed, n);
     CHECK_OK(vault_open(log_id, &leaf, key, sealed, n, &plain, &len, &e), e);
     unsigned left;
@@ -211,6 +213,204 @@ TEST(an_erased_record_still_verifies_and_its_bytes_are_gone) {
     sim_free(d);
 }
 
+/* ---- seeds --------------------------------------------------------------------------------------------------- */
+
+static bool read_seeds(simdisk *d, uint8_t out[SECTOR]) {
+    buf b = {.max = SECTOR};
+    bool ok = sim_read(d, ISLAND "/ledger/seeds", &b) && b.len == SECTOR;
+    if (ok) memcpy(out, b.ptr, SECTOR);
+    buf_free(&b);
+    return ok;
+}
+
+/* How many seeds on the disk make the key of a record; -1 where that cannot be said. */
+static int seeds_that_make(simdisk *d, ledger *l, uint64_t seq) {
+    uint8_t raw[SECTOR], key[CONTENT_KEY_LEN], *sealed = NULL, *plain;
+    size_t n = 0, len;
+    seeds s;
+    hash32 leaf;
+    err e;
+    int found = 0;
+    if (!read_seeds(d, raw) || !seeds_decode(&s, &l->vault, raw)) return -1;
+    for (unsigned i = 0; i < s.n; i++) {
+        if (read_sealed(l, seq, &leaf, &sealed, &n, &e) != ERR_OK || !sealed) return -1;
+        vault_make_key(key, s.key[i], &leaf);
+        if (vault_open(l->log_id, &leaf, key, sealed, n, &plain, &len, NULL) == ERR_OK) found++;
+        mem_free(sealed);
+    }
+    return found;
+}
+
+/* The slots of a crashed log, as if none of those that were not synced had reached the disk. */
+static void lose_slots(simdisk *d) {
+    buf b = {.max = 4 << 20};
+    CHECK(sim_read(d, ISLAND "/ledger/keys", &b));
+    memset(b.ptr + SECTOR, 0, b.len - SECTOR);
+    sim_put(d, ISLAND "/ledger/keys", b.ptr, b.len);
+    buf_free(&b);
+}
+
+static void no_problem(simdisk *d, uint64_t contents) {
+    verify_report rep = {0};
+    err e;
+    CHECK_OK(verify_sim(d, &rep, &e), e);
+    CHECK_INT(rep.contents, contents);
+    buf_free(&rep.text);
+}
+
+TEST(what_a_crash_took_of_the_slots_is_made_again) {
+    err e;
+    ledger *l = NULL;
+    ledger_report rep;
+    uint64_t seq;
+    simdisk *d = sim_ledger(&e);
+    CHECK_OK(open_sim(&l, d, false, NULL, &e), e);
+    for (int i = 0; i < 9; i++) CHECK_OK(put_record(l, i, i % 3 ? 100 + i : -1, &seq, &e), e);
+    CHECK_INT(seeds_that_make(d, l, 1), 1);
+    CHECK_INT(seeds_that_make(d, l, 8), 1);
+    simdisk *crashed = sim_after_crash(d, 1);
+    ledger_close(l);
+    lose_slots(crashed);
+    no_problem(crashed, 6);
+    CHECK_OK(open_sim(&l, crashed, true, &rep, &e), e); /* a reader makes them for itself */
+    CHECK(!rep.clean);
+    for (int i = 0; i < 9; i++) CHECK(i % 3 == 0 || content_is(l, (uint64_t)i, i, 100 + i));
+    ledger_close(l);
+    CHECK_OK(open_sim(&l, crashed, false, &rep, &e), e); /* a writer writes them down */
+    CHECK_INT(seeds_that_make(crashed, l, 1), 0);
+    ledger_close(l);
+    CHECK(sim_remove(crashed, ISLAND "/ledger/seeds"));
+    no_problem(crashed, 6);
+    CHECK_OK(open_sim(&l, crashed, false, &rep, &e), e); /* as one from before there were seeds */
+    CHECK(rep.clean);
+    for (int i = 0; i < 9; i++) CHECK(i % 3 == 0 || content_is(l, (uint64_t)i, i, 100 + i));
+    CHECK_OK(put_record(l, 9, 40, &seq, &e), e);
+    CHECK(content_is(l, 9, 9, 40));
+    ledger_close(l);
+    no_problem(crashed, 7);
+    sim_free(crashed);
+    sim_free(d);
+}
+
+/* A slot of a group that failed may be whole and still not be that of the group that took its place. */
+TEST(a_slot_with_another_key_is_made_again) {
+    err e;
+    ledger *l = NULL;
+    uint64_t seq;
+    simdisk *d = sim_ledger(&e);
+    CHECK_OK(open_sim(&l, d, false, NULL, &e), e);
+    for (int i = 0; i < 3; i++) CHECK_OK(put_record(l, i, 50, &seq, &e), e);
+    vault v = l->vault;
+    uint8_t slot[KEY_SLOT_LEN], other[CONTENT_KEY_LEN] = {7};
+    slot_seal(&v, slot, 1, SLOT_KEY, other);
+    simdisk *crashed = sim_after_crash(d, 1);
+    ledger_close(l);
+    buf b = {.max = 4 << 20};
+    CHECK(sim_read(crashed, ISLAND "/ledger/keys", &b));
+    memcpy(b.ptr + slot_offset(1), slot, sizeof slot);
+    sim_put(crashed, ISLAND "/ledger/keys", b.ptr, b.len);
+    buf_free(&b);
+    CHECK_OK(open_sim(&l, crashed, false, NULL, &e), e);
+    for (int i = 0; i < 3; i++) CHECK(content_is(l, (uint64_t)i, i, 50));
+    ledger_close(l);
+    no_problem(crashed, 3);
+    sim_free(crashed);
+    sim_free(d);
+}
+
+TEST(no_more_than_two_seeds_at_a_time) {
+    err e;
+    ledger *l = NULL;
+    uint64_t seq;
+    bool sync_failed;
+    simdisk *d = sim_ledger(&e);
+    CHECK_OK(open_sim(&l, d, false, NULL, &e), e);
+    CHECK_OK(put_record(l, 0, 50, &seq, &e), e);
+    uint64_t no = l->vault.s.no;
+    CHECK(vault_comes_back(&l->vault, no) && !vault_comes_back(&l->vault, no - 1));
+    CHECK_INT(vault_roll(&l->vault, 1, &sync_failed), 0);
+    CHECK_INT(seeds_that_make(d, l, 0), 1); /* for what was on its way */
+    CHECK(vault_comes_back(&l->vault, no) && vault_comes_back(&l->vault, no + 1));
+    CHECK_INT(vault_roll(&l->vault, 1, &sync_failed), 0);
+    CHECK_INT(seeds_that_make(d, l, 0), 0);
+    CHECK(!vault_comes_back(&l->vault, no));
+    CHECK(content_is(l, 0, 0, 50));
+    /* erased while a seed could still make it */
+    CHECK_OK(put_record(l, 1, 60, &seq, &e), e);
+    CHECK_INT(seeds_that_make(d, l, 1), 1);
+    CHECK_OK(vault_erase(&l->vault, 1, &e), e);
+    CHECK_INT(seeds_that_make(d, l, 1), 0);
+    no = l->vault.s.no;
+    CHECK_OK(vault_erase(&l->vault, 0, &e), e); /* none could */
+    CHECK_INT(l->vault.s.no, no);
+    /* a disk that refuses: nothing counts on the file until it is written again */
+    sim_fail(d, SIM_WRITE, 0, 1, ENOSPC, "ledger/seeds");
+    CHECK(vault_roll(&l->vault, 2, &sync_failed) != 0);
+    CHECK(!vault_comes_back(&l->vault, no));
+    CHECK_OK(put_record(l, 2, 70, &seq, &e), e);
+    simdisk *crashed = sim_after_crash(d, 0);
+    CHECK(sim_remove(crashed, ISLAND "/ledger/seeds"));
+    CHECK_INT(vault_roll(&l->vault, 3, &sync_failed), 0);
+    CHECK(vault_comes_back(&l->vault, l->vault.s.no));
+    ledger_close(l);
+    CHECK_OK(open_sim(&l, crashed, false, NULL, &e), e);
+    CHECK(content_is(l, 2, 2, 70)); /* its slot was synced with it */
+    ledger_close(l);
+    sim_free(crashed);
+    sim_free(d);
+}
+
+TEST(a_changed_file_of_seeds_is_no_file_of_seeds) {
+    err e;
+    ledger *l = NULL;
+    uint64_t seq;
+    bool sync_failed;
+    uint8_t raw[SECTOR];
+    seeds s;
+    simdisk *d = sim_ledger(&e);
+    CHECK_OK(open_sim(&l, d, false, NULL, &e), e);
+    CHECK_OK(put_record(l, 0, 50, &seq, &e), e);
+    CHECK_INT(vault_roll(&l->vault, 1, &sync_failed), 0);
+    CHECK(read_seeds(d, raw));
+    CHECK(seeds_decode(&s, &l->vault, raw) && s.n == 2 && s.from[0] == 1);
+    for (size_t i = 0; i < 8 * SECTOR; i++) {
+        raw[i / 8] ^= (uint8_t)(1 << i % 8);
+        CHECK(!seeds_decode(&s, &l->vault, raw));
+        sha256_of(raw + SECTOR - SHA256_LEN, raw, SECTOR - SHA256_LEN); /* by somebody who can compute that */
+        if (i / 8 >= 56 && i / 8 < 200) CHECK(!seeds_decode(&s, &l->vault, raw));
+        CHECK(read_seeds(d, raw));
+    }
+    vault foreign = l->vault;
+    foreign.log_id[3] ^= 1;
+    CHECK(!seeds_decode(&s, &foreign, raw));
+    foreign = l->vault;
+    foreign.master[3] ^= 1;
+    CHECK(!seeds_decode(&s, &foreign, raw));
+    foreign.have_master = false;
+    CHECK(seeds_decode(&s, &foreign, raw) && s.n == 0);
+    ledger_close(l);
+    /* closed, the file says that there is none; whatever else it says is noticed */
+    CHECK(read_seeds(d, raw));
+    for (size_t i = 0; i < SECTOR; i += 37) {
+        raw[i] ^= 4;
+        sim_put(d, ISLAND "/ledger/seeds", raw, sizeof raw);
+        verify_report rep = {0};
+        CHECK_INT(verify_sim(d, &rep, &e), ERR_NO);
+        CHECK_HAS(buf_str(&rep.text), "ledger/seeds");
+        buf_free(&rep.text);
+        raw[i] ^= 4;
+    }
+    sim_put(d, ISLAND "/ledger/seeds", raw, sizeof raw - 1);
+    verify_report rep = {0};
+    CHECK_INT(verify_sim(d, &rep, &e), ERR_NO);
+    buf_free(&rep.text);
+    CHECK_OK(open_sim(&l, d, false, NULL, &e), e);
+    CHECK(content_is(l, 0, 0, 50));
+    ledger_close(l);
+    no_problem(d, 1);
+    sim_free(d);
+}
+
 int main(int argc, char **argv) {
     test_begin(argc, argv);
     RUN(contents_open_with_their_key_and_entry_only);
@@ -219,5 +419,9 @@ int main(int argc, char **argv) {
     RUN(the_master_key_file);
     RUN(derived_keys_belong_to_island_and_purpose);
     RUN(an_erased_record_still_verifies_and_its_bytes_are_gone);
+    RUN(what_a_crash_took_of_the_slots_is_made_again);
+    RUN(a_slot_with_another_key_is_made_again);
+    RUN(no_more_than_two_seeds_at_a_time);
+    RUN(a_changed_file_of_seeds_is_no_file_of_seeds);
     return test_end();
 }
